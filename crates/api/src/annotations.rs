@@ -1,0 +1,131 @@
+//! Annotation keys of pods, namespaces and nodes, and what their values mean.
+//!
+//! Keys of the primary NIC start with `ovn.kubernetes.io/`; those of an attachment with `<provider>.kubernetes.io/`.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use crate::cidr::parse_addresses;
+use crate::{Cidrs, MacAddr};
+
+/// Prefix of the keys of the primary NIC.
+pub const PREFIX: &str = "ovn.kubernetes.io/";
+
+/// `"true"` once the address is allocated and the port committed.
+pub const ALLOCATED: &str = "ovn.kubernetes.io/allocated";
+/// `"true"` once port groups and routes are committed too.
+pub const ROUTED: &str = "ovn.kubernetes.io/routed";
+/// Address (IPv4, IPv6, or `v4,v6`): a request before `allocated`, the record after.
+pub const IP_ADDRESS: &str = "ovn.kubernetes.io/ip_address";
+/// MAC address: a request before `allocated`, the record after.
+pub const MAC_ADDRESS: &str = "ovn.kubernetes.io/mac_address";
+/// CIDR of the subnet.
+pub const CIDR: &str = "ovn.kubernetes.io/cidr";
+/// Gateway of the subnet.
+pub const GATEWAY: &str = "ovn.kubernetes.io/gateway";
+/// Subnet: a request before `allocated`, the record after.
+pub const LOGICAL_SWITCH: &str = "ovn.kubernetes.io/logical_switch";
+/// VPC of the subnet.
+pub const LOGICAL_ROUTER: &str = "ovn.kubernetes.io/logical_router";
+/// Kind of NIC: `veth-pair`.
+pub const POD_NIC_TYPE: &str = "ovn.kubernetes.io/pod_nic_type";
+
+/// What a pod's annotations ask of its primary NIC.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct NicAnnotations {
+    /// Subnet by name.
+    pub subnet: Option<Box<str>>,
+    /// Addresses asked for, IPv4 first.
+    pub addresses: Vec<IpAddr>,
+    /// MAC address asked for.
+    pub mac: Option<MacAddr>,
+}
+
+/// What the annotations record about a primary NIC that was allocated.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct NicRecord {
+    /// Subnet by name.
+    pub subnet: Box<str>,
+    /// Addresses held, IPv4 first.
+    pub addresses: Vec<IpAddr>,
+    /// MAC address held.
+    pub mac: MacAddr,
+    /// Ranges of the subnet, if recorded.
+    pub cidrs: Option<Cidrs>,
+    /// Gateways of the subnet, IPv4 first.
+    pub gateways: Vec<IpAddr>,
+}
+
+/// Reads what is asked of the primary NIC.
+///
+/// # Errors
+/// Names the annotation, its value and what is wrong with it.
+pub fn requested(annotations: &BTreeMap<String, String>) -> Result<NicAnnotations, String> {
+    let get = |key: &str| annotations.get(key).map(|v| v.trim()).filter(|v| !v.is_empty());
+    let addresses = match get(IP_ADDRESS) {
+        Some(text) => parse_addresses(text).map_err(|why| format!("annotation {IP_ADDRESS}: {why}"))?,
+        None => Vec::new(),
+    };
+    let mac = get(MAC_ADDRESS).map(str::parse).transpose().map_err(|why| format!("annotation {MAC_ADDRESS}: {why}"))?;
+    Ok(NicAnnotations { subnet: get(LOGICAL_SWITCH).map(Into::into), addresses, mac })
+}
+
+/// Reads what was recorded for the primary NIC, or `None` while it is not allocated.
+///
+/// # Errors
+/// Names the annotation that is missing or malformed although `allocated` says `true`.
+pub fn recorded(annotations: &BTreeMap<String, String>) -> Result<Option<NicRecord>, String> {
+    if annotations.get(ALLOCATED).map(String::as_str) != Some("true") {
+        return Ok(None);
+    }
+    let get = |key: &str| annotations.get(key).ok_or_else(|| format!("annotation {key} is missing although {ALLOCATED} is true"));
+    let gateways = annotations
+        .get(GATEWAY)
+        .map_or(Ok(Vec::new()), |text| parse_addresses(text))
+        .map_err(|why| format!("annotation {GATEWAY}: {why}"))?;
+    Ok(Some(NicRecord {
+        subnet: get(LOGICAL_SWITCH)?.as_str().into(),
+        addresses: parse_addresses(get(IP_ADDRESS)?).map_err(|why| format!("annotation {IP_ADDRESS}: {why}"))?,
+        mac: get(MAC_ADDRESS)?.parse().map_err(|why| format!("annotation {MAC_ADDRESS}: {why}"))?,
+        cidrs: annotations.get(CIDR).and_then(|text| text.parse().ok()),
+        gateways,
+    }))
+}
+
+/// Joins addresses as the annotations spell them: `v4,v6`.
+#[must_use]
+pub fn join(addresses: &[IpAddr]) -> String {
+    addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    }
+
+    #[test]
+    fn a_malformed_request_names_the_annotation() {
+        let error = requested(&map(&[(IP_ADDRESS, "10.0.0.300")])).unwrap_err();
+        assert_eq!(error, "annotation ovn.kubernetes.io/ip_address: \"10.0.0.300\" is not an IP address");
+        assert!(requested(&map(&[(MAC_ADDRESS, "zz")])).unwrap_err().contains(MAC_ADDRESS));
+    }
+
+    #[test]
+    fn a_record_reads_back_what_was_written() {
+        let record = recorded(&map(&[
+            (ALLOCATED, "true"),
+            (IP_ADDRESS, "fd00::2,10.0.0.2"),
+            (MAC_ADDRESS, "02:00:00:00:00:01"),
+            (CIDR, "10.0.0.0/24,fd00::/64"),
+            (GATEWAY, "10.0.0.1,fd00::1"),
+            (LOGICAL_SWITCH, "s"),
+        ]));
+        let record = record.unwrap().unwrap();
+        assert_eq!(join(&record.addresses), "10.0.0.2,fd00::2");
+        assert_eq!(recorded(&map(&[])).unwrap(), None);
+        assert!(recorded(&map(&[(ALLOCATED, "true")])).unwrap_err().contains(LOGICAL_SWITCH));
+    }
+}

@@ -1,0 +1,35 @@
+//! The Kubernetes API as Ferrovia reads and writes it: the `kubeovn.io/v1` kinds with their admission rules,
+//! the annotation keys with typed parsers, and narrow views of core objects.
+//!
+//! No I/O happens here, and no networking decisions are made.
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod annotations;
+pub mod cidr;
+pub mod condition;
+pub mod mac;
+pub mod v1;
+pub mod view;
+
+pub use cidr::{Cidrs, CidrsError};
+pub use condition::Condition;
+pub use mac::{MacAddr, MacAddrError};
+
+/// API group of every kind in [`v1`].
+pub const GROUP: &str = "kubeovn.io";
+
+/// Value of `external_ids:vendor` on every northbound row that belongs to us.
+pub const VENDOR: &str = "kube-ovn";
+
+/// Finalizer that keeps an object until its addresses and rows are gone.
+pub const FINALIZER: &str = "kubeovn.io/kube-ovn-controller";
+
+/// Name of the default VPC and of its logical router.
+pub const DEFAULT_VPC: &str = "ovn-cluster";
+
+/// Name of the default subnet and of its logical switch.
+pub const DEFAULT_SUBNET: &str = "ovn-default";
+
+/// Provider of a NIC that OVN carries.
+pub const OVN_PROVIDER: &str = "ovn";

@@ -1,0 +1,3 @@
+//! `ferrovia`: every part of the network in one program.
+
+fn main() {}
