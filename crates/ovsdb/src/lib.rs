@@ -1,1 +1,20 @@
-//! ovsdb
+//! OVSDB client (RFC 7047 with the extensions of ovsdb-server(7)): transport, replica feed and transactions.
+//!
+//! One [`Driver`] owns the connection: it reconnects with back-off, resumes the monitor where the server can, and turns
+//! whatever the peer sends into [`Event`]s. The consumer owns the [`Replica`](ovsdb_types::Replica) and applies events to
+//! it, so nothing is shared and nothing is locked. An update that a transaction causes is delivered before the
+//! transaction's result.
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+mod client;
+mod driver;
+mod frame;
+mod remote;
+mod wire;
+
+pub use client::{Client, TransactError};
+pub use driver::{Driver, Event, Options, connect};
+pub use frame::{FrameError, Framer};
+pub use remote::{Remote, RemoteError};
+pub use wire::WireError;
