@@ -1,1 +1,35 @@
-//! topology
+//! The rules of the network: Kubernetes intent → northbound facts, one module per feature.
+//!
+//! A rule is a pure function of one input object and of what it reads on the way. Networks and NICs are derived first,
+//! northbound rows from those, so that another back end can start from the same meaning.
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+mod fact;
+pub mod input;
+mod mac;
+mod nic;
+pub mod northbound;
+mod port;
+mod subnet;
+mod vpc;
+mod world;
+
+pub use fact::{Fact, FactValue, NicRequest, Problem, SubnetState, VpcState};
+pub use world::{Allocation, Namespace, Network, Pod, PodKey, Router, Subnet, SubnetSpec, Usage, Vpc, World};
+
+/// An engine over an empty world, with every rule of the network.
+#[must_use]
+pub fn engine() -> engine::Engine<World, Fact> {
+    let mut engine = engine::Engine::default();
+    engine.index::<world::RangesByVpc>();
+    engine.index::<world::SubnetsByNamespace>();
+    engine.index::<world::SubnetsByDefault>();
+    // Registration order is the stratum: a rule reads inputs and what the rules above it derived.
+    vpc::register(&mut engine);
+    subnet::register(&mut engine);
+    vpc::register_status(&mut engine);
+    nic::register(&mut engine);
+    port::register(&mut engine);
+    engine
+}

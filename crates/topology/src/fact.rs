@@ -1,0 +1,112 @@
+//! What the rules say.
+
+use std::net::IpAddr;
+
+use api::MacAddr;
+use api::annotations::NicRecord;
+
+use crate::world::{Name, PodKey};
+
+/// Something wanted, in the northbound database or in Kubernetes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Fact {
+    /// Northbound.
+    Northbound(ovsdb_types::Fact),
+    /// The allocator must know this subnet.
+    Pool(Name),
+    /// A pod's primary NIC needs an allocation.
+    Request(PodKey),
+    /// A pod's annotations must record its primary NIC, once it is committed.
+    Record(PodKey),
+    /// A pod cannot be served.
+    PodProblem(PodKey),
+    /// State of a VPC.
+    Vpc(Name),
+    /// State of a subnet.
+    Subnet(Name),
+}
+
+/// What is said beyond the [`Fact`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FactValue {
+    /// Northbound.
+    Northbound(ovsdb_types::FactValue),
+    /// Subnet to allocate from.
+    Pool {
+        /// VPC within which MACs are unique.
+        vpc: Name,
+        /// Ranges.
+        cidrs: api::Cidrs,
+        /// Inclusive ranges that are never allocated.
+        excluded: Vec<(IpAddr, IpAddr)>,
+    },
+    /// Request.
+    Request(NicRequest),
+    /// Record, with identity of the pod and name of the VPC.
+    Record {
+        /// Identity of the pod.
+        uid: Name,
+        /// VPC.
+        vpc: Name,
+        /// Annotations to write.
+        record: Box<NicRecord>,
+    },
+    /// Reason.
+    Problem(Problem),
+    /// VPC.
+    Vpc(VpcState),
+    /// Subnet.
+    Subnet(SubnetState),
+}
+
+impl engine::Fact for Fact {
+    type Value = FactValue;
+}
+
+/// What a pod's primary NIC asks of the allocator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NicRequest {
+    /// Identity of the pod: a new pod of the same name asks anew.
+    pub uid: Name,
+    /// Subnet.
+    pub subnet: Name,
+    /// Chosen addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Chosen MAC.
+    pub mac: Option<MacAddr>,
+    /// Whether the pod already holds this, as its annotations record.
+    pub held: bool,
+}
+
+/// Why an object cannot be served: the field, and the reason in one sentence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// One CamelCase word for programs.
+    pub reason: &'static str,
+    /// Field or annotation, its value and what is wrong with it.
+    pub message: String,
+}
+
+/// State of a VPC.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VpcState {
+    /// Subnets, sorted.
+    pub subnets: Vec<Name>,
+    /// Whether the object must carry our finalizer.
+    pub finalizer: bool,
+    /// Why deletion waits.
+    pub waiting: Option<Problem>,
+}
+
+/// State of a subnet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubnetState {
+    /// Normalised ranges, gateways and protocol, or what is wrong.
+    pub network: Result<(api::Cidrs, Vec<IpAddr>), Problem>,
+    /// Subnets that were refused because they overlap with this one.
+    pub refused: Vec<Name>,
+    /// Whether the object must carry our finalizer.
+    pub finalizer: bool,
+    /// Why deletion waits.
+    pub waiting: Option<Problem>,
+}

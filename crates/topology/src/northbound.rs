@@ -1,0 +1,128 @@
+//! The part of the northbound database that is ours, and how rows are spelled.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use api::VENDOR;
+use ovsdb_types::nb::{logical_router as lr, logical_router_port as lrp, logical_switch as ls, logical_switch_port as lsp, nb_global};
+use ovsdb_types::{Column, Datum, Element, Fact as NbFact, FactValue as NbValue, IndexDef, IntoDatum, Monitored, Ownership, Row, RowKey, TableId, nb};
+
+use crate::fact::{Fact, FactValue};
+
+/// What the controller watches of the northbound database.
+#[must_use]
+pub fn monitored() -> Monitored {
+    Monitored::tables(&nb::SCHEMA, &[lr::TABLE, lrp::TABLE, ls::TABLE, lsp::TABLE, nb_global::TABLE])
+}
+
+/// The indexes by which rows of an earlier controller are found.
+#[must_use]
+pub fn indexes() -> Vec<IndexDef> {
+    [(lr::TABLE, lr::NAME.index), (lrp::TABLE, lrp::NAME.index), (ls::TABLE, ls::NAME.index), (lsp::TABLE, lsp::NAME.index)]
+        .map(|(table, column)| IndexDef { table, columns: vec![column] })
+        .into()
+}
+
+/// The tables and columns that the rules manage. Everything else in a row is left alone.
+#[must_use]
+pub fn ownership() -> Vec<Ownership> {
+    let table = |table, name, mark, columns: &[u16], members: &[u16]| Ownership {
+        table,
+        columns: columns.to_vec(),
+        members: members.to_vec(),
+        entries: Vec::new(),
+        identity: Some(name),
+        mark: Some(mark),
+        singleton: false,
+    };
+    vec![
+        table(lr::TABLE, lr::NAME.index, lr::EXTERNAL_IDS.index, &[lr::NAME.index, lr::OPTIONS.index, lr::EXTERNAL_IDS.index], &[lr::PORTS.index]),
+        table(
+            lrp::TABLE,
+            lrp::NAME.index,
+            lrp::EXTERNAL_IDS.index,
+            &[lrp::NAME.index, lrp::MAC.index, lrp::NETWORKS.index, lrp::EXTERNAL_IDS.index],
+            &[],
+        ),
+        table(ls::TABLE, ls::NAME.index, ls::EXTERNAL_IDS.index, &[ls::NAME.index, ls::EXTERNAL_IDS.index], &[ls::PORTS.index]),
+        table(
+            lsp::TABLE,
+            lsp::NAME.index,
+            lsp::EXTERNAL_IDS.index,
+            &[lsp::NAME.index, lsp::TYPE.index, lsp::OPTIONS.index, lsp::ADDRESSES.index, lsp::PORT_SECURITY.index, lsp::EXTERNAL_IDS.index],
+            &[],
+        ),
+    ]
+}
+
+/// Whether a row that carries our mark, and that no rule wants, is of a shape that some rule makes, and so may go.
+/// Rows of features that are not there yet, left by an earlier controller, stay.
+#[must_use]
+pub fn claimed(table: TableId, row: &Row<'_>) -> bool {
+    let has = |column: Column<BTreeMap<String, String>>, key: &str| row.get(column).and_then(|d| d.get(key)).is_some();
+    if table == lsp::TABLE {
+        let name = row.text(lsp::NAME);
+        let router = row.text(lsp::TYPE) == "router";
+        return router || (row.text(lsp::TYPE).is_empty() && has(lsp::EXTERNAL_IDS, "pod") && !name.starts_with("node-"));
+    }
+    if table == lrp::TABLE {
+        // Peerings and BFD ports belong to features to come.
+        return row.get(lrp::PEER).is_none_or(|d| d.atoms().is_empty()) && !row.text(lrp::NAME).starts_with("bfd@");
+    }
+    if table == ls::TABLE {
+        return !matches!(row.text(ls::NAME), "join" | "external");
+    }
+    table == lr::TABLE
+}
+
+/// Key of a VPC's router.
+pub(crate) fn router(vpc: &str) -> RowKey {
+    RowKey::new(lr::TABLE, vpc)
+}
+
+/// Key of a subnet's switch.
+pub(crate) fn switch(subnet: &str) -> RowKey {
+    RowKey::new(ls::TABLE, subnet)
+}
+
+/// A row under construction.
+pub(crate) struct RowFact {
+    key: RowKey,
+    columns: BTreeMap<u16, Datum>,
+}
+
+impl RowFact {
+    pub(crate) const fn new(key: RowKey) -> Self {
+        Self { key, columns: BTreeMap::new() }
+    }
+
+    /// Sets a column. What equals the column's default is left out, as the database does.
+    pub(crate) fn set<T: IntoDatum>(mut self, column: Column<T>, value: T) -> Self {
+        debug_assert_eq!(column.table, self.key.table);
+        let value = value.into_datum();
+        if value != Datum::default_of(nb::SCHEMA.table(column.table).column(column.index)) {
+            self.columns.insert(column.index, value);
+        }
+        self
+    }
+
+    pub(crate) fn say<DK, D>(self, out: &mut engine::Out<Fact, DK, D>) {
+        let columns: Arc<[(u16, Datum)]> = self.columns.into_iter().collect();
+        out.say(Fact::Northbound(NbFact::Row(self.key)), FactValue::Northbound(NbValue::Columns(columns)));
+    }
+}
+
+/// Says that the set `column` of `row` refers to `target`.
+pub(crate) fn refer<T, DK, D>(out: &mut engine::Out<Fact, DK, D>, row: RowKey, column: Column<T>, target: RowKey) {
+    out.say(Fact::Northbound(NbFact::Member(row, column.index, Element::Row(target))), FactValue::Northbound(NbValue::Present));
+}
+
+/// `external_ids` with our mark.
+pub(crate) fn external_ids(more: &[(&str, &str)]) -> BTreeMap<String, String> {
+    std::iter::once(&("vendor", VENDOR)).chain(more).map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+}
+
+/// A map of texts.
+pub(crate) fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+}

@@ -1,0 +1,49 @@
+//! Allocation → logical switch port of a pod, and the record on the pod.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use api::annotations::NicRecord;
+use engine::Engine;
+use ovsdb_types::RowKey;
+use ovsdb_types::nb::{logical_switch as ls, logical_switch_port as lsp};
+
+use crate::fact::{Fact, FactValue};
+use crate::northbound::{RowFact, external_ids, refer, switch};
+use crate::world::{Allocation, Network, Pod, World};
+
+pub(crate) fn register(engine: &mut Engine<World, Fact>) {
+    engine.leaf::<Allocation>("port", |cx, key, nic, out| {
+        let Some(network) = cx.get::<Network>(&nic.subnet) else { return };
+        let Some(pod) = cx.get::<Pod>(key).filter(|pod| pod.uid == nic.uid) else { return };
+
+        let name = key.port();
+        let row = RowKey::new(lsp::TABLE, Arc::clone(&name));
+        RowFact::new(row.clone())
+            .set(lsp::NAME, name.to_string())
+            .set(lsp::ADDRESSES, [addresses(nic)].into())
+            .set(
+                lsp::EXTERNAL_IDS,
+                external_ids(&[("ls", &nic.subnet), ("pod", &format!("{}/{}", key.namespace, key.name))]),
+            )
+            .say(out);
+        refer(out, switch(&nic.subnet), ls::PORTS, row);
+
+        let record = NicRecord {
+            subnet: nic.subnet.as_ref().into(),
+            addresses: nic.addresses.clone(),
+            mac: nic.mac,
+            cidrs: Some(network.cidrs),
+            gateways: network.gateways.clone(),
+        };
+        if pod.recorded.as_ref() != Some(&record) {
+            let value = FactValue::Record { uid: Arc::clone(&nic.uid), vpc: Arc::clone(&network.vpc), record: Box::new(record) };
+            out.say(Fact::Record(key.clone()), value);
+        }
+    });
+}
+
+/// The `addresses` element of ovn-nb(5): MAC, then addresses, separated by blanks.
+fn addresses(nic: &Allocation) -> String {
+    nic.addresses.iter().map(IpAddr::to_string).fold(nic.mac.to_string(), |text, ip| text + " " + &ip)
+}

@@ -1,0 +1,98 @@
+//! `Subnet` → logical switch, and the router port that serves it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use engine::{Cx, Engine};
+use ovsdb_types::RowKey;
+use ovsdb_types::nb::{logical_router as lr, logical_router_port as lrp, logical_switch as ls, logical_switch_port as lsp};
+
+use crate::fact::{Fact, FactValue, Problem, SubnetState};
+use crate::northbound::{RowFact, external_ids, map, refer, router, switch};
+use crate::world::{Name, Network, Range, RangesByVpc, Router, Subnet, SubnetSpec, Usage, World};
+
+pub(crate) fn register(engine: &mut Engine<World, Fact>) {
+    engine.rule::<Subnet, Range>("subnet-range", |_, name, subnet, out| {
+        if let Ok(spec) = &subnet.spec {
+            out.derive(Arc::clone(name), Range { vpc: Arc::clone(&spec.vpc), cidrs: spec.cidrs, created: subnet.created });
+        }
+    });
+    engine.rule::<Subnet, Network>("subnet", |cx, name, subnet, out| {
+        // Read only when it matters: counts change with every pod.
+        let holders = if subnet.deleting { cx.get::<Usage>(name).map_or(0, |usage| usage.holders) } else { 0 };
+        let gone = subnet.deleting && holders == 0;
+        let checked = subnet.spec.clone().and_then(|spec| check(cx, name, subnet.created, &spec).map(|refused| (spec, refused)));
+        let (network, refused) = match &checked {
+            Ok((spec, refused)) => (Ok((spec.cidrs, spec.gateways.clone())), refused.clone()),
+            Err(problem) => (Err(problem.clone()), Vec::new()),
+        };
+        let waiting = (subnet.deleting && !gone)
+            .then(|| Problem { reason: "InUse", message: format!("deletion waits for {holders} addresses to be released") });
+        let state = SubnetState { network, refused, finalizer: !gone, waiting };
+        out.say(Fact::Subnet(Arc::clone(name)), FactValue::Subnet(state));
+        if let (Ok((spec, _)), false) = (&checked, gone) {
+            rows(name, spec, out);
+            let network =
+                Network { vpc: Arc::clone(&spec.vpc), cidrs: spec.cidrs, gateways: spec.gateways.clone(), closing: subnet.deleting };
+            out.derive(Arc::clone(name), network);
+            let mut excluded = spec.excluded.clone();
+            excluded.extend(spec.gateways.iter().map(|ip| (*ip, *ip)));
+            out.say(Fact::Pool(Arc::clone(name)), FactValue::Pool { vpc: Arc::clone(&spec.vpc), cidrs: spec.cidrs, excluded });
+        }
+    });
+}
+
+/// What only the other objects can tell: the VPC exists, and no older subnet of it has one of the addresses. Returns the
+/// younger ones that were refused because of this one.
+fn check(cx: &mut Cx<'_, World>, name: &Name, created: i64, spec: &SubnetSpec) -> Result<Vec<Name>, Problem> {
+    if cx.get::<Router>(&spec.vpc).is_none() {
+        return Err(Problem { reason: "UnknownVpc", message: format!("spec.vpc: VPC {:?} does not exist", spec.vpc) });
+    }
+    let mut refused = Vec::new();
+    for (other, range) in cx.rows::<RangesByVpc>(&spec.vpc) {
+        if other == name {
+            continue;
+        }
+        if let Some((mine, theirs)) = spec.cidrs.overlap(&range.cidrs) {
+            if (range.created, other) < (created, name) {
+                return Err(Problem {
+                    reason: "Overlap",
+                    message: format!("spec.cidrBlock: {mine} overlaps with {theirs} of subnet {other:?}, which is older and in the same VPC {:?}", spec.vpc),
+                });
+            }
+            refused.push(Arc::clone(other));
+        }
+    }
+    Ok(refused)
+}
+
+fn rows<DK, D>(name: &Name, spec: &SubnetSpec, out: &mut engine::Out<Fact, DK, D>) {
+    RowFact::new(switch(name)).set(ls::NAME, name.to_string()).set(ls::EXTERNAL_IDS, external_ids(&[])).say(out);
+
+    let vpc = spec.vpc.as_ref();
+    let (router_port, switch_port) = (format!("{vpc}-{name}"), format!("{name}-{vpc}"));
+    let key = RowKey::new(lrp::TABLE, format!("{vpc}/{name}"));
+    RowFact::new(key.clone())
+        .set(lrp::NAME, router_port.clone())
+        .set(lrp::MAC, crate::mac::of_router_port(vpc, name).to_string())
+        .set(lrp::NETWORKS, networks(spec).into_iter().collect())
+        .set(lrp::EXTERNAL_IDS, external_ids(&[]))
+        .say(out);
+    refer(out, router(vpc), lr::PORTS, key);
+
+    let key = RowKey::new(lsp::TABLE, format!("router/{name}/{vpc}"));
+    RowFact::new(key.clone())
+        .set(lsp::NAME, switch_port)
+        .set(lsp::TYPE, "router".to_owned())
+        .set(lsp::ADDRESSES, ["router".to_owned()].into())
+        .set(lsp::OPTIONS, map(&[("router-port", &router_port)]))
+        .set(lsp::EXTERNAL_IDS, external_ids(&[]))
+        .say(out);
+    refer(out, switch(name), ls::PORTS, key);
+}
+
+/// Addresses of the router port: each gateway with the length of its range.
+fn networks(spec: &SubnetSpec) -> Vec<String> {
+    let length = |ip: &IpAddr| spec.cidrs.of_family(*ip).map(|net| format!("{ip}/{}", net.prefix_len()));
+    spec.gateways.iter().filter_map(length).collect()
+}

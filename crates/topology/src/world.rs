@@ -1,0 +1,223 @@
+//! What the rules see: inputs parsed from Kubernetes, and what is derived from them.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use api::annotations::{NicAnnotations, NicRecord};
+use api::{Cidrs, MacAddr};
+use engine::{Collection, Index, Table};
+
+/// A name in Kubernetes or OVN.
+pub type Name = Arc<str>;
+
+/// Namespace and name of a pod.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PodKey {
+    /// Namespace.
+    pub namespace: Name,
+    /// Name.
+    pub name: Name,
+}
+
+impl PodKey {
+    /// Name of the pod's logical switch port, and of its `IP` object: `<pod>.<namespace>`. Namespaces hold no dots, so
+    /// no two pods share it.
+    #[must_use]
+    pub fn port(&self) -> Name {
+        format!("{}.{}", self.name, self.namespace).into()
+    }
+}
+
+/// A `Vpc`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vpc {
+    /// Identity, across deletion and re-creation under one name.
+    pub uid: Name,
+    /// Whether deletion was asked for.
+    pub deleting: bool,
+    /// Whether the object carries our finalizer.
+    pub finalizer: bool,
+}
+
+/// A `Subnet`: what could be read of it, or why not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subnet {
+    /// Identity, across deletion and re-creation under one name.
+    pub uid: Name,
+    /// Whether deletion was asked for.
+    pub deleting: bool,
+    /// Whether the object carries our finalizer.
+    pub finalizer: bool,
+    /// Creation, in seconds since 1970: the older of two that overlap wins.
+    pub created: i64,
+    /// The specification, or what is wrong with it.
+    pub spec: Result<SubnetSpec, Problem>,
+}
+
+pub use crate::fact::Problem;
+
+/// What a subnet wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubnetSpec {
+    /// VPC by name.
+    pub vpc: Name,
+    /// Ranges.
+    pub cidrs: Cidrs,
+    /// Gateway per family, IPv4 first, inside the ranges.
+    pub gateways: Vec<IpAddr>,
+    /// Inclusive ranges that are never allocated.
+    pub excluded: Vec<(IpAddr, IpAddr)>,
+    /// Namespaces whose pods use the subnet.
+    pub namespaces: Vec<Name>,
+    /// Whether pods of no other subnet land here.
+    pub default: bool,
+}
+
+/// A namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Namespace {
+    /// Subnet named by annotation.
+    pub subnet: Option<Name>,
+}
+
+/// A pod that wants a network of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pod {
+    /// Identity, across deletion and re-creation under one name.
+    pub uid: Name,
+    /// What its annotations ask for, or why they cannot be read. What is recorded counts as asked for.
+    pub asked: Result<NicAnnotations, String>,
+    /// What its annotations record.
+    pub recorded: Option<NicRecord>,
+}
+
+/// What the allocator gave to a pod's primary NIC.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Allocation {
+    /// Identity of the pod.
+    pub uid: Name,
+    /// Subnet.
+    pub subnet: Name,
+    /// Addresses, IPv4 first.
+    pub addresses: Vec<IpAddr>,
+    /// MAC.
+    pub mac: MacAddr,
+}
+
+/// The allocator's counts of a subnet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// IPv4 addresses held.
+    pub v4_used: u128,
+    /// IPv4 addresses that can still be allocated.
+    pub v4_available: u128,
+    /// IPv6 addresses held.
+    pub v6_used: u128,
+    /// IPv6 addresses that can still be allocated.
+    pub v6_available: u128,
+    /// NICs in the subnet.
+    pub holders: usize,
+}
+
+/// Derived: a VPC that can carry subnets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Router;
+
+/// Derived: the ranges that a subnet lays claim to in its VPC.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Range {
+    /// VPC.
+    pub vpc: Name,
+    /// Ranges.
+    pub cidrs: Cidrs,
+    /// Creation of the subnet.
+    pub created: i64,
+}
+
+/// Derived: a subnet that works, and all that a port must know of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Network {
+    /// VPC, and name of its logical router.
+    pub vpc: Name,
+    /// Ranges.
+    pub cidrs: Cidrs,
+    /// Gateways, IPv4 first.
+    pub gateways: Vec<IpAddr>,
+    /// Whether new NICs are refused because the subnet is going.
+    pub closing: bool,
+}
+
+/// All collections.
+#[derive(Default)]
+pub struct World {
+    vpcs: Table<Name, Vpc>,
+    subnets: Table<Name, Subnet>,
+    namespaces: Table<Name, Namespace>,
+    pods: Table<PodKey, Pod>,
+    allocations: Table<PodKey, Allocation>,
+    usages: Table<Name, Usage>,
+    routers: Table<Name, Router>,
+    ranges: Table<Name, Range>,
+    networks: Table<Name, Network>,
+}
+
+macro_rules! collections {
+    ($($id:literal $ty:ty: $key:ty => $field:ident,)*) => {$(
+        impl Collection<World> for $ty {
+            type Key = $key;
+            const ID: u16 = $id;
+            fn table(world: &World) -> &Table<$key, Self> {
+                &world.$field
+            }
+            fn table_mut(world: &mut World) -> &mut Table<$key, Self> {
+                &mut world.$field
+            }
+        }
+    )*};
+}
+
+collections! {
+    1 Vpc: Name => vpcs,
+    2 Subnet: Name => subnets,
+    3 Namespace: Name => namespaces,
+    4 Pod: PodKey => pods,
+    5 Allocation: PodKey => allocations,
+    6 Usage: Name => usages,
+    7 Router: Name => routers,
+    8 Range: Name => ranges,
+    9 Network: Name => networks,
+}
+
+/// The subnets that claim ranges in a VPC.
+pub(crate) struct RangesByVpc;
+impl Index<World> for RangesByVpc {
+    type Of = Range;
+    type Key = Name;
+    fn keys(_: &Name, range: &Range, out: &mut Vec<Name>) {
+        out.push(Arc::clone(&range.vpc));
+    }
+}
+
+/// The subnets that name a namespace.
+pub(crate) struct SubnetsByNamespace;
+impl Index<World> for SubnetsByNamespace {
+    type Of = Subnet;
+    type Key = Name;
+    fn keys(_: &Name, subnet: &Subnet, out: &mut Vec<Name>) {
+        if let Ok(spec) = &subnet.spec {
+            out.extend(spec.namespaces.iter().cloned());
+        }
+    }
+}
+
+/// The subnets that take pods of no other.
+pub(crate) struct SubnetsByDefault;
+impl Index<World> for SubnetsByDefault {
+    type Of = Subnet;
+    type Key = ();
+    fn keys(_: &Name, subnet: &Subnet, out: &mut Vec<()>) {
+        if subnet.spec.as_ref().is_ok_and(|spec| spec.default) {
+            out.push(());
+        }
+    }
+}
