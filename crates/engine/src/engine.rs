@@ -120,11 +120,8 @@ where
 
     /// Adds a rule: it runs once for each object of `I`, and may derive objects of `D`. It must come after the rules whose
     /// derived objects it reads, and before objects are set.
-    pub fn rule<I, D>(
-        &mut self,
-        name: &'static str,
-        body: impl Fn(&mut Cx<'_, W>, &I::Key, &I, &mut Out<F, D::Key, D>) + Send + 'static,
-    ) where
+    pub fn rule<I, D>(&mut self, name: &'static str, body: impl Fn(&mut Cx<'_, W>, &I::Key, &I, &mut Out<F, D::Key, D>) + Send + 'static)
+    where
         I: Collection<W>,
         D: Collection<W>,
     {

@@ -11,9 +11,8 @@ use crate::engine::{Facts, Wake};
 use crate::readers::{Readers, Task};
 
 /// The function of a rule.
-pub(crate) type Body<W, I, D, F> = Box<
-    dyn Fn(&mut Cx<'_, W>, &<I as Collection<W>>::Key, &I, &mut Out<F, <D as Collection<W>>::Key, D>) + Send,
->;
+pub(crate) type Body<W, I, D, F> =
+    Box<dyn Fn(&mut Cx<'_, W>, &<I as Collection<W>>::Key, &I, &mut Out<F, <D as Collection<W>>::Key, D>) + Send>;
 
 /// What a run left behind.
 struct Run<K, F: crate::Fact, DK, D> {

@@ -109,9 +109,16 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let small = || 0u8..4;
     prop_oneof![
-        (0u8..6, prop::option::of((small(), small(), small())), 0i64..3)
-            .prop_map(|(k, v, a)| Step::Item(k, v.map(|(room, colour, nickname)| Item { room, colour, nickname }), a)),
-        (small(), prop::option::of((small(), small())), 0i64..3).prop_map(|(k, v, a)| Step::Room(k, v.map(|(owner, noise)| Room { owner, noise }), a)),
+        (0u8..6, prop::option::of((small(), small(), small())), 0i64..3).prop_map(|(k, v, a)| Step::Item(
+            k,
+            v.map(|(room, colour, nickname)| Item { room, colour, nickname }),
+            a
+        )),
+        (small(), prop::option::of((small(), small())), 0i64..3).prop_map(|(k, v, a)| Step::Room(
+            k,
+            v.map(|(owner, noise)| Room { owner, noise }),
+            a
+        )),
         (small(), prop::option::of(small())).prop_map(|(k, v)| Step::Club(k, v.map(|colour| Club { colour }))),
         Just(Step::Settle),
     ]

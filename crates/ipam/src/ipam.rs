@@ -237,7 +237,8 @@ impl Ipam {
                 Err(error) => failed = failed.or(Some(error)),
             }
         }
-        let nets: Vec<_> = subnet.pool.nets().filter(|net| !request.addresses.iter().any(|ip| ip.is_ipv4() == net.addr().is_ipv4())).collect();
+        let nets: Vec<_> =
+            subnet.pool.nets().filter(|net| !request.addresses.iter().any(|ip| ip.is_ipv4() == net.addr().is_ipv4())).collect();
         for net in nets {
             if failed.is_none() {
                 match subnet.pool.take_next(net) {

@@ -13,14 +13,19 @@ fn spec(vpc: &str, cidr: &str, excluded: &[(&str, &str)]) -> SubnetSpec {
 }
 
 fn request(subnet: &str, addresses: &[&str], mac: Option<&str>) -> Request {
-    Request { subnet: subnet.into(), addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(), mac: mac.map(|m| m.parse().unwrap()) }
+    Request {
+        subnet: subnet.into(),
+        addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
+        mac: mac.map(|m| m.parse().unwrap()),
+    }
 }
 
 #[test]
 fn next_free_skips_network_broadcast_gateway_and_excludes() {
     let mut ipam = Ipam::default();
     ipam.set_subnet(&"s".into(), spec("v", "10.0.0.0/29", &[("10.0.0.1", "10.0.0.1"), ("10.0.0.3", "10.0.0.4")]));
-    let got: Vec<String> = (0..3).map(|i| ipam.allocate(&format!("p{i}").into(), &request("s", &[], None)).unwrap().addresses[0].to_string()).collect();
+    let got: Vec<String> =
+        (0..3).map(|i| ipam.allocate(&format!("p{i}").into(), &request("s", &[], None)).unwrap().addresses[0].to_string()).collect();
     assert_eq!(got, ["10.0.0.2", "10.0.0.5", "10.0.0.6"]);
     let error = ipam.allocate(&"late".into(), &request("s", &[], None)).unwrap_err();
     assert_eq!(error.to_string(), "subnet s: no free IPv4 address is left");

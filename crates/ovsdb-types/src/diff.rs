@@ -10,7 +10,9 @@ use rustc_hash::FxHashMap;
 use uuid::Uuid;
 
 use crate::operation::Values;
-use crate::{Atom, Change, Condition, Datum, Desired, DesiredRow, Element, Mutation, Mutator, Operation, Replica, Row, RowChange, RowKey, TableId};
+use crate::{
+    Atom, Change, Condition, Datum, Desired, DesiredRow, Element, Mutation, Mutator, Operation, Replica, Row, RowChange, RowKey, TableId,
+};
 
 /// Which part of a table is ours to manage.
 #[derive(Clone, Debug)]
@@ -220,7 +222,9 @@ impl Diff<'_> {
             let Some(own) = self.own(key.table) else { continue };
             let observed = self.observed(key, own, bindings);
             match (self.desired.get(key), observed) {
-                (Some(wanted), Some(row)) if wanted.columns.is_some() || own.singleton => self.modify(own, wanted, &row, scope, bindings, &mut out),
+                (Some(wanted), Some(row)) if wanted.columns.is_some() || own.singleton => {
+                    self.modify(own, wanted, &row, scope, bindings, &mut out)
+                }
                 (Some(wanted), None) if wanted.columns.is_some() => self.insert(key, own, wanted, bindings, &mut out),
                 (Some(wanted), Some(row)) if !own.singleton && wanted.columns.is_none() => self.remove(key, own, &row, &mut out),
                 (None, Some(row)) if !own.singleton => self.remove(key, own, &row, &mut out),
@@ -265,7 +269,8 @@ impl Diff<'_> {
         let uuid = key.uuid(self.replica.monitored().schema);
         if self.replica.get(key.table, uuid).is_none()
             && let Some(column) = own.identity
-            && let Some(name) = self.desired.get(key).and_then(|row| row.columns.as_ref()).and_then(|c| c.iter().find(|(c, _)| *c == column))
+            && let Some(name) =
+                self.desired.get(key).and_then(|row| row.columns.as_ref()).and_then(|c| c.iter().find(|(c, _)| *c == column))
         {
             let unique = self.schema_of(key.table).unique.contains(&[self.schema_of(key.table).column(column).name].as_slice());
             for row in self.replica.find(key.table, &[column], std::slice::from_ref(&name.1)) {
@@ -324,7 +329,8 @@ impl Diff<'_> {
             }
         }
         for column in &own.entries {
-            let pairs: Vec<_> = entries_of(wanted, *column).map(|(k, v)| (Atom::String(Arc::clone(k)), Atom::String(Arc::clone(v)))).collect();
+            let pairs: Vec<_> =
+                entries_of(wanted, *column).map(|(k, v)| (Atom::String(Arc::clone(k)), Atom::String(Arc::clone(v)))).collect();
             if !pairs.is_empty() {
                 row.push((schema.column(*column).name, Datum::map(pairs)));
             }
@@ -463,8 +469,11 @@ impl Diff<'_> {
                 for parent in self.replica.rows(own.table) {
                     let ours = bindings.owner.get(&parent.uuid).is_some_and(|key| self.desired.wants(key));
                     if ours && parent.value(*column).is_some_and(|d| d.contains(&Atom::Uuid(uuid))) {
-                        let mutation =
-                            Mutation { column: schema.table(own.table).column(*column).name, mutator: Mutator::Delete, value: Datum::One(Atom::Uuid(uuid)) };
+                        let mutation = Mutation {
+                            column: schema.table(own.table).column(*column).name,
+                            mutator: Mutator::Delete,
+                            value: Datum::One(Atom::Uuid(uuid)),
+                        };
                         let table = schema.table(own.table).name;
                         out.operations.push(Operation::Mutate { table, condition: Condition::row(parent.uuid), mutations: vec![mutation] });
                         out.deleted += 1;

@@ -97,7 +97,8 @@ impl Table {
         for (columns, map) in &mut self.indexes {
             let slots = &self.slots;
             let slot_of = |c: &u16| slots.get(usize::from(*c)).copied().flatten();
-            let Some(key) = columns.iter().map(|c| slot_of(c).and_then(|slot| values.get(usize::from(slot))).cloned()).collect::<Option<Vec<_>>>()
+            let Some(key) =
+                columns.iter().map(|c| slot_of(c).and_then(|slot| values.get(usize::from(slot))).cloned()).collect::<Option<Vec<_>>>()
             else {
                 continue;
             };

@@ -54,9 +54,9 @@ impl FromStr for Remote {
         if let Some(path) = text.strip_prefix("unix:").filter(|p| !p.is_empty()) {
             return Ok(Self::Unix(path.into()));
         }
-        let tcp = text.strip_prefix("tcp:").filter(|a| {
-            a.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p > 0))
-        });
+        let tcp = text
+            .strip_prefix("tcp:")
+            .filter(|a| a.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p > 0)));
         tcp.map(|address| Self::Tcp(address.to_owned())).ok_or_else(|| RemoteError::Malformed(text.to_owned()))
     }
 }

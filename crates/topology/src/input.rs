@@ -72,10 +72,16 @@ fn subnet_spec(spec: &v1::SubnetSpec) -> Result<SubnetSpec, Problem> {
     if let Some(outside) = given.iter().find(|ip| !cidrs.contains(**ip)) {
         return Err(bad("gateway", &format!("{outside} lies outside cidrBlock {cidrs}")));
     }
-    if let Some(edge) = given.iter().find(|ip| cidrs.of_family(**ip).is_some_and(|net| **ip == net.network() || (ip.is_ipv4() && **ip == net.broadcast()))) {
+    if let Some(edge) =
+        given.iter().find(|ip| cidrs.of_family(**ip).is_some_and(|net| **ip == net.network() || (ip.is_ipv4() && **ip == net.broadcast())))
+    {
         return Err(bad("gateway", &format!("{edge} is the network or broadcast address of cidrBlock {cidrs}")));
     }
-    let gateways = cidrs.first_hosts().into_iter().map(|first| given.iter().copied().find(|g| g.is_ipv4() == first.is_ipv4()).unwrap_or(first)).collect();
+    let gateways = cidrs
+        .first_hosts()
+        .into_iter()
+        .map(|first| given.iter().copied().find(|g| g.is_ipv4() == first.is_ipv4()).unwrap_or(first))
+        .collect();
     let mut excluded = Vec::new();
     for entry in spec.exclude_ips.iter().flatten().flat_map(|e| e.split(',')).map(str::trim).filter(|e| !e.is_empty()) {
         excluded.push(range(entry).map_err(|e| bad("excludeIps", &e))?);

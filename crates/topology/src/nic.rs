@@ -6,7 +6,7 @@ use api::annotations::NicAnnotations;
 use engine::{Cx, Engine};
 
 use crate::fact::{Fact, FactValue, NicRequest, Problem};
-use crate::world::{Name, Namespace, Network, Pod, PodKey, Subnet, SubnetsByDefault, SubnetsByNamespace, World};
+use crate::world::{Allocation, Name, Namespace, Network, Pod, PodKey, Subnet, SubnetsByDefault, SubnetsByNamespace, World};
 
 pub(crate) fn register(engine: &mut Engine<World, Fact>) {
     engine.leaf::<Pod>("nic", |cx, key, pod, out| match request(cx, key, pod) {
@@ -36,7 +36,8 @@ fn request(cx: &mut Cx<'_, World>, key: &PodKey, pod: &Pod) -> Result<Option<Nic
         let why = if cx.get::<Subnet>(&subnet).is_some() { "is not usable: see its conditions" } else { "does not exist" };
         return Err(Problem { reason: "NoSubnet", message: format!("subnet {subnet:?} {why}") });
     };
-    if network.closing {
+    // A NIC that was allocated but not yet recorded when the subnet began to close stays.
+    if network.closing && cx.get::<Allocation>(key).is_none_or(|nic| nic.uid != pod.uid || nic.subnet != subnet) {
         return Err(Problem { reason: "SubnetClosing", message: format!("subnet {subnet:?} is being deleted") });
     }
     let NicAnnotations { addresses, mac, .. } = asked.clone();

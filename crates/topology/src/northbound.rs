@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use api::VENDOR;
 use ovsdb_types::nb::{logical_router as lr, logical_router_port as lrp, logical_switch as ls, logical_switch_port as lsp, nb_global};
-use ovsdb_types::{Column, Datum, Element, Fact as NbFact, FactValue as NbValue, IndexDef, IntoDatum, Monitored, Ownership, Row, RowKey, TableId, nb};
+use ovsdb_types::{
+    Column, Datum, Element, Fact as NbFact, FactValue as NbValue, IndexDef, IntoDatum, Monitored, Ownership, Row, RowKey, TableId, nb,
+};
 
 use crate::fact::{Fact, FactValue};
 
@@ -36,7 +38,13 @@ pub fn ownership() -> Vec<Ownership> {
         singleton: false,
     };
     vec![
-        table(lr::TABLE, lr::NAME.index, lr::EXTERNAL_IDS.index, &[lr::NAME.index, lr::OPTIONS.index, lr::EXTERNAL_IDS.index], &[lr::PORTS.index]),
+        table(
+            lr::TABLE,
+            lr::NAME.index,
+            lr::EXTERNAL_IDS.index,
+            &[lr::NAME.index, lr::OPTIONS.index, lr::EXTERNAL_IDS.index],
+            &[lr::PORTS.index],
+        ),
         table(
             lrp::TABLE,
             lrp::NAME.index,
@@ -49,7 +57,14 @@ pub fn ownership() -> Vec<Ownership> {
             lsp::TABLE,
             lsp::NAME.index,
             lsp::EXTERNAL_IDS.index,
-            &[lsp::NAME.index, lsp::TYPE.index, lsp::OPTIONS.index, lsp::ADDRESSES.index, lsp::PORT_SECURITY.index, lsp::EXTERNAL_IDS.index],
+            &[
+                lsp::NAME.index,
+                lsp::TYPE.index,
+                lsp::OPTIONS.index,
+                lsp::ADDRESSES.index,
+                lsp::PORT_SECURITY.index,
+                lsp::EXTERNAL_IDS.index,
+            ],
             &[],
         ),
     ]

@@ -22,10 +22,7 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
         RowFact::new(row.clone())
             .set(lsp::NAME, name.to_string())
             .set(lsp::ADDRESSES, [addresses(nic)].into())
-            .set(
-                lsp::EXTERNAL_IDS,
-                external_ids(&[("ls", &nic.subnet), ("pod", &format!("{}/{}", key.namespace, key.name))]),
-            )
+            .set(lsp::EXTERNAL_IDS, external_ids(&[("ls", &nic.subnet), ("pod", &format!("{}/{}", key.namespace, key.name))]))
             .say(out);
         refer(out, switch(&nic.subnet), ls::PORTS, row);
 

@@ -57,7 +57,10 @@ fn check(cx: &mut Cx<'_, World>, name: &Name, created: i64, spec: &SubnetSpec) -
             if (range.created, other) < (created, name) {
                 return Err(Problem {
                     reason: "Overlap",
-                    message: format!("spec.cidrBlock: {mine} overlaps with {theirs} of subnet {other:?}, which is older and in the same VPC {:?}", spec.vpc),
+                    message: format!(
+                        "spec.cidrBlock: {mine} overlaps with {theirs} of subnet {other:?}, which is older and in the same VPC {:?}",
+                        spec.vpc
+                    ),
                 });
             }
             refused.push(Arc::clone(other));

@@ -1,0 +1,253 @@
+//! A cluster without I/O: manifests in, an engine with the real allocator, and a northbound database that applies what
+//! the difference asks for.
+#![allow(dead_code)] // each test file uses its own part
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use api::v1;
+use api::view::{NamespaceView, PodView};
+use engine::{Age, Engine, Settled};
+use ipam::{Ipam, Request};
+use ovsdb_types::{Atom, Bindings, Datum, Desired, Diff, Difference, Dirty, Operation, Replica, RowUpdate, TableUpdates, nb};
+use topology::{Allocation, Fact, FactValue, Namespace, Pod, Subnet, Vpc, World, input, northbound};
+
+pub struct Cluster {
+    pub engine: Engine<World, Fact>,
+    pub ipam: Ipam,
+    pub desired: Desired,
+    pub replica: Replica,
+    pub bindings: Bindings,
+}
+
+impl Default for Cluster {
+    fn default() -> Self {
+        let replica = Replica::new(northbound::monitored(), northbound::indexes());
+        Self { engine: topology::engine(), ipam: Ipam::default(), desired: Desired::default(), replica, bindings: Bindings::default() }
+    }
+}
+
+/// What one round did.
+pub struct Round {
+    pub runs: u64,
+    pub reads: u64,
+    pub facts: usize,
+    pub difference: Difference,
+}
+
+impl Cluster {
+    /// Sets the objects of a multi-document manifest.
+    pub fn apply(&mut self, manifest: &str) {
+        for document in serde_norway::Deserializer::from_str(manifest) {
+            let value: serde_json::Value = serde::Deserialize::deserialize(document).unwrap();
+            match value["kind"].as_str().unwrap() {
+                "Vpc" => {
+                    let (k, v, age) = input::vpc(&serde_json::from_value::<v1::Vpc>(value).unwrap());
+                    self.engine.set::<Vpc>(&k, Some(v), age);
+                }
+                "Subnet" => {
+                    let (k, v, age) = input::subnet(&serde_json::from_value::<v1::Subnet>(value).unwrap());
+                    self.engine.set::<Subnet>(&k, Some(v), age);
+                }
+                "Namespace" => {
+                    let (k, v, age) = input::namespace(&serde_json::from_value::<NamespaceView>(value).unwrap());
+                    self.engine.set::<Namespace>(&k, Some(v), age);
+                }
+                "Pod" => {
+                    let (k, v, age) = input::pod(&serde_json::from_value::<PodView>(value).unwrap());
+                    self.engine.set::<Pod>(&k, v, age);
+                }
+                other => panic!("no kind {other}"),
+            }
+        }
+    }
+
+    /// Settles, allocates, settles again, and commits the difference: one round of the controller.
+    pub fn round(&mut self) -> Round {
+        let first = self.engine.settle();
+        let (mut runs, mut reads, mut facts) = (first.runs(), first.reads, first.changes.len());
+        let mut dirty = Dirty::default();
+        self.take(first, &mut dirty);
+        let second = self.engine.settle();
+        runs += second.runs();
+        reads += second.reads;
+        facts += second.changes.len();
+        self.take(second, &mut dirty);
+        let ownership = northbound::ownership();
+        let diff = Diff {
+            desired: &self.desired,
+            replica: &self.replica,
+            ownership: &ownership,
+            vendor: api::VENDOR,
+            claimed: &northbound::claimed,
+        };
+        let difference = diff.compute(&dirty, &mut self.bindings);
+        self.commit(&difference.operations);
+        Round { runs, reads, facts, difference }
+    }
+
+    fn take(&mut self, settled: Settled<Fact>, dirty: &mut Dirty) {
+        for change in &settled.changes {
+            match (&change.fact, &change.after) {
+                (Fact::Northbound(fact), after) => {
+                    let value = match after {
+                        Some(FactValue::Northbound(value)) => Some(value),
+                        _ => None,
+                    };
+                    dirty.change(self.desired.apply(fact, value));
+                }
+                (Fact::Pool(name), Some(FactValue::Pool { vpc, cidrs, excluded })) => {
+                    self.ipam.set_subnet(name, ipam::SubnetSpec { vpc: Arc::clone(vpc), cidrs: *cidrs, excluded: excluded.clone() });
+                }
+                _ => {}
+            }
+        }
+        for change in settled.changes {
+            let Fact::Request(key) = change.fact else { continue };
+            let allocation = match change.after {
+                Some(FactValue::Request(request)) => {
+                    let wanted = Request { subnet: request.subnet, addresses: request.addresses, mac: request.mac };
+                    self.ipam.allocate(&key.port(), &wanted).ok().map(|held| Allocation {
+                        uid: request.uid,
+                        subnet: held.subnet,
+                        addresses: held.addresses,
+                        mac: held.mac,
+                    })
+                }
+                _ => {
+                    self.ipam.release(&key.port());
+                    None
+                }
+            };
+            self.engine.set::<Allocation>(&key, allocation, Age(0));
+        }
+    }
+
+    /// Applies operations as `ovsdb-server` would, garbage collection of unreferenced rows included.
+    pub fn commit(&mut self, operations: &[Operation]) {
+        let schema = &nb::SCHEMA;
+        for operation in operations {
+            let update = match operation {
+                Operation::Insert { table, uuid, row, .. } => {
+                    let id = schema.table_id(table).unwrap();
+                    let columns = row.iter().map(|(name, v)| (schema.table(id).column_index(name).unwrap(), v.clone())).collect();
+                    (id, uuid.unwrap(), RowUpdate::Present(columns))
+                }
+                Operation::Delete { table, condition } => (schema.table_id(table).unwrap(), target(condition), RowUpdate::Delete),
+                Operation::Update { table, condition, row } => {
+                    let id = schema.table_id(table).unwrap();
+                    let old = self.replica.get(id, target(condition)).unwrap();
+                    let mut columns: BTreeMap<u16, Datum> =
+                        (0..).zip(schema.table(id).columns).map(|(i, _)| (i, old.value(i).unwrap().clone())).collect();
+                    columns.extend(row.iter().map(|(name, v)| (schema.table(id).column_index(name).unwrap(), v.clone())));
+                    (id, target(condition), RowUpdate::Present(columns.into_iter().collect()))
+                }
+                Operation::Mutate { table, condition, mutations } => {
+                    let id = schema.table_id(table).unwrap();
+                    let deltas = mutations.iter().map(|m| (schema.table(id).column_index(m.column).unwrap(), m.value.clone())).collect();
+                    (id, target(condition), RowUpdate::Modify(deltas))
+                }
+                other => panic!("{other:?}"),
+            };
+            self.replica.apply(TableUpdates(vec![(update.0, vec![(update.1, update.2)])])).unwrap();
+        }
+        self.collect_garbage();
+    }
+
+    fn collect_garbage(&mut self) {
+        let schema = &nb::SCHEMA;
+        let mut referred: std::collections::BTreeSet<Atom> = std::collections::BTreeSet::new();
+        let tables: Vec<_> = self.replica.monitored().tables.iter().map(|(id, _)| *id).collect();
+        for id in &tables {
+            for row in self.replica.rows(*id) {
+                for (index, column) in (0..).zip(schema.table(*id).columns) {
+                    if column.strong {
+                        referred.extend(row.value(index).unwrap().atoms().iter().cloned());
+                    }
+                }
+            }
+        }
+        for id in tables {
+            let gone: Vec<_> = self
+                .replica
+                .rows(id)
+                .filter(|r| !schema.table(id).root && !referred.contains(&Atom::Uuid(r.uuid)))
+                .map(|r| r.uuid)
+                .collect();
+            for uuid in gone {
+                self.replica.apply(TableUpdates(vec![(id, vec![(uuid, RowUpdate::Delete)])])).unwrap();
+            }
+        }
+    }
+
+    /// The northbound database as text: tables, rows by name, columns that differ from their defaults; references by name.
+    pub fn northbound(&self) -> String {
+        let schema = &nb::SCHEMA;
+        let mut names: BTreeMap<Atom, String> = BTreeMap::new();
+        let tables: Vec<_> = self.replica.monitored().tables.iter().map(|(id, _)| *id).collect();
+        for id in &tables {
+            let name = schema.table(*id).column_index("name");
+            for row in self.replica.rows(*id) {
+                names.insert(Atom::Uuid(row.uuid), name.and_then(|c| row.value(c)?.as_str()).unwrap_or_default().to_owned());
+            }
+        }
+        let mut out = String::new();
+        for id in tables {
+            let mut rows: Vec<_> = self.replica.rows(id).collect();
+            rows.sort_by_key(|row| names[&Atom::Uuid(row.uuid)].clone());
+            for row in rows {
+                let _ = writeln!(out, "{} {}", schema.table(id).name, names[&Atom::Uuid(row.uuid)]);
+                for (index, column) in (0..).zip(schema.table(id).columns) {
+                    let value = row.value(index).unwrap();
+                    if column.name == "name" || *value == Datum::default_of(column) {
+                        continue;
+                    }
+                    let mut shown: Vec<String> =
+                        value.atoms().iter().map(|a| names.get(a).cloned().unwrap_or_else(|| format!("{a:?}"))).collect();
+                    shown.sort();
+                    shown.extend(value.pairs().iter().map(|(k, v)| format!("{}={}", k.as_str().unwrap(), v.as_str().unwrap())));
+                    let _ = writeln!(out, "  {}: {}", column.name, shown.join(", "));
+                }
+            }
+        }
+        out
+    }
+
+    /// What users are told: states and problems, one per line.
+    pub fn told(&self) -> String {
+        let mut lines: Vec<String> = self
+            .engine
+            .facts()
+            .filter_map(|(fact, value)| match (fact, value) {
+                (Fact::PodProblem(key), FactValue::Problem(p)) => {
+                    Some(format!("pod {}/{}: {}: {}", key.namespace, key.name, p.reason, p.message))
+                }
+                (Fact::Subnet(name), FactValue::Subnet(state)) => {
+                    let mut line = match &state.network {
+                        Ok((cidrs, gateways)) => format!("subnet {name}: {cidrs} via {}", api::annotations::join(gateways)),
+                        Err(p) => format!("subnet {name}: {}: {}", p.reason, p.message),
+                    };
+                    if let Some(problem) = &state.waiting {
+                        let _ = write!(line, "; {}", problem.message);
+                    }
+                    if !state.refused.is_empty() {
+                        let _ = write!(line, "; refused: {}", state.refused.join(", "));
+                    }
+                    Some(line)
+                }
+                (Fact::Vpc(name), FactValue::Vpc(state)) => {
+                    let waiting = state.waiting.as_ref().map(|p| format!("; {}", p.message)).unwrap_or_default();
+                    Some(format!("vpc {name}: [{}]{waiting}", state.subnets.join(", ")))
+                }
+                _ => None,
+            })
+            .collect();
+        lines.sort();
+        lines.join("\n")
+    }
+}
+
+fn target(condition: &[ovsdb_types::Condition]) -> ovsdb_types::Uuid {
+    condition[0].value.atoms()[0].as_uuid().unwrap()
+}

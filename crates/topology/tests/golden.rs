@@ -1,0 +1,116 @@
+//! The network that a manifest makes, to be read.
+
+mod cluster;
+
+use cluster::Cluster;
+
+fn network(manifest: &str) -> Cluster {
+    let mut cluster = Cluster::default();
+    cluster.apply(manifest);
+    cluster.round();
+    cluster
+}
+
+const DEFAULT: &str = "
+kind: Vpc
+metadata: {name: ovn-cluster, uid: v}
+spec: {}
+---
+kind: Subnet
+metadata: {name: ovn-default, uid: s, creationTimestamp: 2026-01-01T00:00:00Z}
+spec: {cidrBlock: 10.16.0.0/16, default: true}
+---
+kind: Namespace
+metadata: {name: default}
+";
+
+#[test]
+fn a_pod_in_the_default_subnet() {
+    let cluster = network(&format!("{DEFAULT}---\nkind: Pod\nmetadata: {{name: web-0, namespace: default, uid: p}}\nspec: {{}}\n"));
+    insta::assert_snapshot!(cluster.northbound());
+}
+
+#[test]
+fn a_dual_stack_subnet_in_a_custom_vpc_with_static_addresses() {
+    let cluster = network(
+        "
+kind: Vpc
+metadata: {name: blue, uid: v}
+spec: {}
+---
+kind: Subnet
+metadata: {name: blue-net, uid: s}
+spec: {vpc: blue, cidrBlock: '10.0.0.0/24,fd00::/64', gateway: '10.0.0.254,fd00::1', namespaces: [blue]}
+---
+kind: Namespace
+metadata: {name: blue}
+---
+kind: Pod
+metadata:
+  name: db
+  namespace: blue
+  uid: p
+  annotations: {ovn.kubernetes.io/ip_address: '10.0.0.9,fd00::9', ovn.kubernetes.io/mac_address: '02:00:00:00:00:09'}
+",
+    );
+    insta::assert_snapshot!(cluster.northbound());
+}
+
+#[test]
+fn what_cannot_work_is_told_and_the_rest_goes_on() {
+    let mut cluster = network(DEFAULT);
+    cluster.apply(
+        "
+kind: Subnet
+metadata: {name: younger, uid: a, creationTimestamp: 2026-02-01T00:00:00Z}
+spec: {cidrBlock: 10.16.8.0/24}
+---
+kind: Subnet
+metadata: {name: orphan, uid: b}
+spec: {vpc: nowhere, cidrBlock: 10.0.0.0/24}
+---
+kind: Subnet
+metadata: {name: malformed, uid: c}
+spec: {cidrBlock: 10.0.0.0/33}
+---
+kind: Subnet
+metadata: {name: outside, uid: d}
+spec: {cidrBlock: 10.1.0.0/24, gateway: 10.2.0.1}
+---
+kind: Subnet
+metadata: {name: excludes, uid: e}
+spec: {cidrBlock: 10.3.0.0/24, excludeIps: [10.3.0.9..10.3.0.1]}
+---
+kind: Pod
+metadata: {name: lost, namespace: default, uid: p, annotations: {ovn.kubernetes.io/logical_switch: orphan}}
+---
+kind: Pod
+metadata: {name: odd, namespace: default, uid: q, annotations: {ovn.kubernetes.io/ip_address: 10.16.0.300}}
+---
+kind: Pod
+metadata: {name: fine, namespace: default, uid: r}
+",
+    );
+    cluster.round();
+    insta::assert_snapshot!(cluster.told());
+    assert!(cluster.northbound().contains("Logical_Switch_Port fine.default"));
+}
+
+#[test]
+fn a_vpc_waits_for_its_subnets_and_a_subnet_for_its_pods() {
+    let mut cluster = network(&format!("{DEFAULT}---\nkind: Pod\nmetadata: {{name: web-0, namespace: default, uid: p}}\nspec: {{}}\n"));
+    let before = cluster.northbound();
+    cluster.engine.set::<topology::Usage>(
+        &"ovn-default".into(),
+        Some(topology::Usage { holders: 1, ..Default::default() }),
+        engine::Age(0),
+    );
+    cluster.apply(
+        &DEFAULT
+            .replace("uid: v", "uid: v, deletionTimestamp: 2026-03-01T00:00:00Z")
+            .replace("uid: s,", "uid: s, deletionTimestamp: 2026-03-01T00:00:00Z,"),
+    );
+    cluster.round();
+    assert_eq!(cluster.northbound(), before);
+    insta::assert_snapshot!(cluster.told());
+}

@@ -1,0 +1,206 @@
+//! Laws of the real rules: incremental equals from scratch, constant cost, nothing written twice, nothing left behind.
+
+mod cluster;
+
+use cluster::Cluster;
+use engine::Age;
+use proptest::prelude::*;
+use topology::{Allocation, Namespace, Pod, PodKey, Subnet, Vpc, input};
+
+fn pod(i: usize) -> String {
+    format!("kind: Pod\nmetadata: {{name: p{i}, namespace: default, uid: u{i}}}\nspec: {{}}\n")
+}
+
+fn default_network() -> Cluster {
+    let mut cluster = Cluster::default();
+    cluster.apply(
+        "kind: Vpc\nmetadata: {name: ovn-cluster, uid: v}\nspec: {}\n---\nkind: Subnet\nmetadata: {name: ovn-default, uid: s}\nspec: {cidrBlock: 10.16.0.0/16, default: true}\n---\nkind: Namespace\nmetadata: {name: default}\n",
+    );
+    cluster.round();
+    cluster
+}
+
+#[test]
+fn one_more_pod_costs_the_same_at_100_and_at_10_000() {
+    let cost = |n: usize| {
+        let mut cluster = default_network();
+        for i in 0..n {
+            cluster.apply(&pod(i));
+        }
+        cluster.round();
+        cluster.apply(&pod(n));
+        let round = cluster.round();
+        println!(
+            "{n} pods: one more takes {} runs, {} reads, {} facts, {} rows",
+            round.runs,
+            round.reads,
+            round.facts,
+            round.difference.rows()
+        );
+        (round.runs, round.reads, round.facts, round.difference.operations.len(), round.difference.rows())
+    };
+    let few = cost(100);
+    assert_eq!(few, cost(10_000));
+    // One row and one membership; the runs are `nic` and `port`.
+    assert_eq!((few.0, few.3, few.4), (2, 2, 2));
+}
+
+#[test]
+fn a_resync_of_an_unchanged_cluster_writes_nothing() {
+    let mut cluster = default_network();
+    for i in 0..100 {
+        cluster.apply(&pod(i));
+    }
+    assert!(cluster.round().difference.inserted >= 100);
+    for i in 0..100 {
+        cluster.apply(&pod(i));
+    }
+    let again = cluster.round();
+    assert_eq!((again.runs, again.difference.rows()), (0, 0));
+    // Everything looked at anew, as at a restart.
+    let ownership = topology::northbound::ownership();
+    let diff = ovsdb_types::Diff {
+        desired: &cluster.desired,
+        replica: &cluster.replica,
+        ownership: &ownership,
+        vendor: api::VENDOR,
+        claimed: &topology::northbound::claimed,
+    };
+    let all = diff.compute(&diff.everything(), &mut ovsdb_types::Bindings::default());
+    assert_eq!((all.operations.len(), all.kept), (0, 0));
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Vpc(u8, bool, bool),
+    Subnet { name: u8, there: bool, vpc: u8, range: u8, namespaces: u8, default: bool, deleting: bool, created: i64 },
+    Namespace(u8, bool, Option<u8>),
+    Pod { name: u8, there: bool, namespace: u8, subnet: Option<u8>, uid: u8 },
+    Round,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        (0u8..3, any::<bool>(), any::<bool>()).prop_map(|(n, there, deleting)| Step::Vpc(n, there, deleting)),
+        (0u8..4, prop::bool::weighted(0.8), 0u8..3, 0u8..6, 0u8..4, any::<bool>(), prop::bool::weighted(0.2), 0i64..4).prop_map(
+            |(name, there, vpc, range, namespaces, default, deleting, created)| Step::Subnet {
+                name,
+                there,
+                vpc,
+                range,
+                namespaces,
+                default,
+                deleting,
+                created
+            }
+        ),
+        (0u8..3, prop::bool::weighted(0.8), prop::option::of(0u8..4)).prop_map(|(n, there, s)| Step::Namespace(n, there, s)),
+        (0u8..6, prop::bool::weighted(0.7), 0u8..3, prop::option::of(0u8..4), 0u8..3)
+            .prop_map(|(name, there, namespace, subnet, uid)| Step::Pod { name, there, namespace, subnet, uid }),
+        Just(Step::Round),
+    ]
+}
+
+fn apply(cluster: &mut Cluster, step: &Step) {
+    let engine = &mut cluster.engine;
+    match step {
+        Step::Vpc(n, there, deleting) => {
+            let vpc = Vpc { uid: "v".into(), deleting: *deleting, finalizer: true };
+            engine.set::<Vpc>(&format!("v{n}").into(), there.then_some(vpc), Age(0));
+        }
+        Step::Subnet { name, there, vpc, range, namespaces, default, deleting, created } => {
+            let json = serde_json::json!({
+                "apiVersion": "kubeovn.io/v1", "kind": "Subnet",
+                "metadata": { "name": format!("s{name}") },
+                "spec": {
+                    "vpc": format!("v{vpc}"),
+                    // Ranges 0 to 3 are disjoint /26s, 4 covers two of them, 5 cannot be read.
+                    "cidrBlock": match range { 4 => "10.0.0.0/25".to_owned(), 5 => "10.0.0.0/99".to_owned(), r => format!("10.0.0.{}/26", r * 64) },
+                    "namespaces": (0..2).filter(|i| namespaces & (1 << i) != 0).map(|i| format!("n{i}")).collect::<Vec<_>>(),
+                    "default": default,
+                },
+            });
+            let (key, mut subnet, _) = input::subnet(&serde_json::from_value(json).unwrap());
+            subnet.deleting = *deleting;
+            subnet.created = *created;
+            engine.set::<Subnet>(&key, there.then_some(subnet), Age(*created));
+        }
+        Step::Namespace(n, there, subnet) => {
+            let namespace = Namespace { subnet: subnet.map(|s| format!("s{s}").into()) };
+            engine.set::<Namespace>(&format!("n{n}").into(), there.then_some(namespace), Age(0));
+        }
+        Step::Pod { name, there, namespace, subnet, uid } => {
+            let key = PodKey { namespace: format!("n{namespace}").into(), name: format!("p{name}").into() };
+            let asked = api::annotations::NicAnnotations { subnet: subnet.map(|s| format!("s{s}").into()), ..Default::default() };
+            let pod = Pod { uid: format!("u{uid}").into(), asked: Ok(asked), recorded: None };
+            engine.set::<Pod>(&key, there.then_some(pod), Age(0));
+        }
+        Step::Round => drop(cluster.round()),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn incremental_equals_from_scratch_given_equal_allocations(steps in prop::collection::vec(step(), 1..40)) {
+        let mut cluster = Cluster::default();
+        let mut last: Vec<(String, Step)> = Vec::new();
+        for step in &steps {
+            apply(&mut cluster, step);
+            let name = match step {
+                Step::Vpc(n, ..) => format!("v{n}"),
+                Step::Subnet { name, .. } => format!("s{name}"),
+                Step::Namespace(n, ..) => format!("n{n}"),
+                Step::Pod { name, namespace, .. } => format!("p{name}.{namespace}"),
+                Step::Round => continue,
+            };
+            last.retain(|(n, _)| *n != name);
+            last.push((name, step.clone()));
+        }
+        cluster.round();
+        // From scratch: only the last state of each object, and the allocations as they are.
+        let mut scratch = topology::engine();
+        std::mem::swap(&mut cluster.engine, &mut scratch);
+        let incremental = scratch;
+        for (_, step) in last.iter().rev() {
+            apply(&mut cluster, step);
+        }
+        for name in 0..6u8 {
+            for namespace in 0..3u8 {
+                let key = PodKey { namespace: format!("n{namespace}").into(), name: format!("p{name}").into() };
+                let allocation = <Allocation as engine::Collection<_>>::table(incremental.world()).get(&key).cloned();
+                cluster.engine.set::<Allocation>(&key, allocation, Age(0));
+            }
+        }
+        cluster.engine.settle();
+        let facts = |engine: &engine::Engine<_, topology::Fact>| {
+            engine.facts().map(|(f, v)| (f.clone(), format!("{v:?}"))).collect::<std::collections::BTreeMap<_, _>>()
+        };
+        prop_assert_eq!(facts(&incremental), facts(&cluster.engine));
+    }
+
+    #[test]
+    fn deleting_everything_leaves_the_database_empty(steps in prop::collection::vec(step(), 1..40)) {
+        let mut cluster = Cluster::default();
+        for step in &steps {
+            apply(&mut cluster, step);
+        }
+        cluster.round();
+        for n in 0..4 {
+            apply(&mut cluster, &Step::Vpc(n, false, false));
+            apply(&mut cluster, &Step::Namespace(n, false, None));
+            cluster.engine.set::<Subnet>(&format!("s{n}").into(), None, Age(0));
+        }
+        for name in 0..6 {
+            for namespace in 0..3 {
+                apply(&mut cluster, &Step::Pod { name, there: false, namespace, subnet: None, uid: 0 });
+            }
+        }
+        cluster.round();
+        prop_assert_eq!(cluster.northbound(), "");
+        prop_assert_eq!(cluster.engine.size(), (0, 0));
+        prop_assert!(cluster.ipam.is_empty());
+        prop_assert!(cluster.desired.is_empty());
+    }
+}
