@@ -1,19 +1,16 @@
-//! The controller: Kubernetes watches → requests → allocator → engine → northbound database.
+//! The controller: Kubernetes watches → requests → allocator → engine → northbound database; status and events back.
+//!
+//! All decisions are taken in `Core`, which is synchronous and knows no clock and no network. Around it, one loop
+//! feeds it what the watches and the database say, commits one transaction at a time, and writes to the API server what
+//! the core has to say there. While a transaction is under way, changes gather into the next batch.
 
-use tokio_util::sync::CancellationToken;
+mod config;
+mod core;
+mod inputs;
+mod outputs;
+mod run;
+mod status;
+mod writer;
 
-/// Where the controller finds its databases, and what it is told about the cluster.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// OVSDB remote of the northbound database, such as `unix:/run/ovn/ovnnb_db.sock` or `tcp:10.0.0.1:6641`.
-    pub northbound: String,
-}
-
-/// Runs until `shutdown` is cancelled.
-///
-/// # Errors
-/// When the configuration can never work; everything else is retried and reported.
-pub async fn run(_client: kube::Client, _config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
-    shutdown.cancelled().await;
-    Ok(())
-}
+pub use config::Config;
+pub use run::run;

@@ -134,6 +134,8 @@ pub struct Diff<'a> {
     pub replica: &'a Replica,
     /// Parts of the database that are ours.
     pub ownership: &'a [Ownership],
+    /// Desired rows to leave out, because the database refused them.
+    pub skip: &'a BTreeSet<RowKey>,
     /// Value of `vendor` on rows of ours.
     pub vendor: &'a str,
     /// Whether an observed row of ours that nobody desires may be removed.
@@ -225,13 +227,13 @@ impl Diff<'_> {
                 (Some(wanted), Some(row)) if wanted.columns.is_some() || own.singleton => {
                     self.modify(own, wanted, &row, scope, bindings, &mut out)
                 }
-                (Some(wanted), None) if wanted.columns.is_some() => self.insert(key, own, wanted, bindings, &mut out),
+                (Some(wanted), None) if self.wants(key) => self.insert(key, own, wanted, bindings, &mut out),
                 (Some(wanted), Some(row)) if !own.singleton && wanted.columns.is_none() => self.remove(key, own, &row, &mut out),
                 (None, Some(row)) if !own.singleton => self.remove(key, own, &row, &mut out),
                 (None, Some(row)) => self.modify(own, &DesiredRow::default(), &row, scope, bindings, &mut out),
                 _ => {}
             }
-            if !self.desired.wants(key) && observed.is_none() {
+            if !self.wants(key) && observed.is_none() {
                 unbind(key, self.replica, bindings);
             }
         }
@@ -253,13 +255,17 @@ impl Diff<'_> {
         out
     }
 
+    fn wants(&self, key: &RowKey) -> bool {
+        self.desired.wants(key) && !self.skip.contains(key)
+    }
+
     fn schema_of(&self, table: TableId) -> &'static crate::TableSchema {
         self.replica.monitored().schema.table(table)
     }
 
     /// Finds the identifier that stands for `key`, adopting a row of ours with the same identity.
     fn bind(&self, key: &RowKey, bindings: &mut Bindings, out: &mut Difference) {
-        if !self.desired.wants(key) || bindings.adopted.contains_key(key) {
+        if !self.wants(key) || bindings.adopted.contains_key(key) {
             return;
         }
         let Some(own) = self.own(key.table) else { return };
@@ -307,7 +313,7 @@ impl Diff<'_> {
             Element::Atom(atom) => Some(atom.clone()),
             Element::Row(key) => {
                 let uuid = bindings.adopted.get(key).copied().unwrap_or_else(|| key.uuid(self.replica.monitored().schema));
-                (bindings.owner.contains_key(&uuid) && self.desired.wants(key)).then_some(Atom::Uuid(uuid))
+                (bindings.owner.contains_key(&uuid) && self.wants(key)).then_some(Atom::Uuid(uuid))
             }
         }
     }

@@ -63,6 +63,7 @@ fn a_resync_of_an_unchanged_cluster_writes_nothing() {
         desired: &cluster.desired,
         replica: &cluster.replica,
         ownership: &ownership,
+        skip: &std::collections::BTreeSet::new(),
         vendor: api::VENDOR,
         claimed: &topology::northbound::claimed,
     };

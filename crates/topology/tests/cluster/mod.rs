@@ -79,6 +79,7 @@ impl Cluster {
             desired: &self.desired,
             replica: &self.replica,
             ownership: &ownership,
+            skip: &std::collections::BTreeSet::new(),
             vendor: api::VENDOR,
             claimed: &northbound::claimed,
         };

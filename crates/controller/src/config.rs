@@ -1,0 +1,46 @@
+//! Every setting of the controller, with its default.
+
+use std::time::Duration;
+
+use ovsdb::Remote;
+
+/// Settings of the controller.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where the northbound database listens.
+    pub northbound: Remote,
+    /// Ranges of the default subnet, which is created if it is missing.
+    pub default_cidr: String,
+    /// Number of this leadership: a controller that sees a higher one in the database stops writing.
+    pub epoch: u64,
+    /// Changed objects taken into one batch.
+    pub batch: usize,
+    /// A batch after a relist that would remove more rows than this, and more than `removal_percent` of ours, is held.
+    pub removal_rows: usize,
+    /// See `removal_rows`.
+    pub removal_percent: usize,
+    /// Whether held removals go ahead.
+    pub confirm_removal: bool,
+    /// API writes under way at once.
+    pub writes: usize,
+    /// First and longest pause before a failed commit or write is tried again; it doubles in between.
+    pub backoff: (Duration, Duration),
+}
+
+impl Config {
+    /// The defaults, with the northbound database at `northbound`.
+    #[must_use]
+    pub fn new(northbound: Remote) -> Self {
+        Self {
+            northbound,
+            default_cidr: "10.16.0.0/16".to_owned(),
+            epoch: 1,
+            batch: 1000,
+            removal_rows: 100,
+            removal_percent: 20,
+            confirm_removal: false,
+            writes: 64,
+            backoff: (Duration::from_millis(100), Duration::from_secs(10)),
+        }
+    }
+}

@@ -1,0 +1,555 @@
+//! Every decision of the controller. No clock, no network, no await.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use api::annotations::NicRecord;
+use api::v1;
+use engine::{Age, Changed, Engine};
+use ipam::{Holding, Ipam, Request};
+use ovsdb::{Event, TransactError};
+use ovsdb_types::nb::nb_global;
+use ovsdb_types::{
+    Bindings, Condition, Datum, Desired, Diff, Difference, Dirty, Function, Mutation, Mutator, Operation, Ownership, Replica, RowKey, Until,
+};
+use rustc_hash::{FxHashMap, FxHashSet};
+use topology::{
+    Allocation, Fact, FactValue, Namespace, NicRequest, Pod, PodKey, Subnet, SubnetState, Usage, Vpc, VpcState, World, northbound,
+};
+
+use crate::config::Config;
+use crate::inputs::{Input, KINDS, Key, Kind, Object, Shown};
+use crate::outputs::{Notice, Output, Outputs, Subject};
+
+type Name = Arc<str>;
+
+/// Key in `NB_Global:external_ids` under which the current leadership's number stands.
+pub(crate) const EPOCH: &str = "ferrovia-epoch";
+
+/// One transaction to commit.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    pub(crate) operations: Vec<Operation>,
+    pub(crate) inserted: usize,
+    pub(crate) modified: usize,
+    pub(crate) deleted: usize,
+}
+
+/// A pod's annotations to write.
+#[derive(Clone, Debug)]
+pub(crate) struct PodRecord {
+    pub(crate) uid: Name,
+    pub(crate) vpc: Name,
+    pub(crate) record: NicRecord,
+}
+
+pub(crate) struct Core {
+    config: Config,
+    engine: Engine<World, Fact>,
+    ipam: Ipam,
+    desired: Desired,
+    bindings: Bindings,
+    ownership: Vec<Ownership>,
+    replica: Option<Replica>,
+    connected: bool,
+    dirty: Dirty,
+    /// What the transaction under way is to close.
+    in_flight: Dirty,
+    /// Rows that the database refused, with what it said: left out until they, or the database, change.
+    refused_rows: BTreeSet<RowKey>,
+    /// Everything is compared at the next plan: at start, and after the database was replaced.
+    compare_all: bool,
+    /// A kind was listed anew, or the database compared anew, since the last commit: removals are looked at twice.
+    suspicious: bool,
+    held: Option<(usize, usize)>,
+    listed: BTreeSet<Kind>,
+    urgent: VecDeque<Input>,
+    waiting: VecDeque<Input>,
+    known: FxHashMap<Kind, FxHashSet<Key>>,
+    vpcs: FxHashMap<Name, Shown<v1::VpcStatus>>,
+    subnets: FxHashMap<Name, Shown<v1::SubnetStatus>>,
+    requests: FxHashMap<PodKey, NicRequest>,
+    /// Why an allocation failed, by pod.
+    unallocated: FxHashMap<PodKey, String>,
+    /// Desired rows that cannot be written, with the reason.
+    blocked: BTreeMap<RowKey, String>,
+    /// Pods whose record is wanted; written once their port is committed.
+    records: FxHashSet<PodKey>,
+    after_commit: BTreeSet<Output>,
+    /// The part of `after_commit` that the transaction under way carries.
+    with_commit: BTreeSet<Output>,
+    pub(crate) outputs: Outputs,
+}
+
+impl Core {
+    pub(crate) fn new(config: Config) -> Self {
+        Self {
+            config,
+            engine: topology::engine(),
+            ipam: Ipam::default(),
+            desired: Desired::default(),
+            bindings: Bindings::default(),
+            ownership: northbound::ownership(),
+            replica: None,
+            connected: false,
+            dirty: Dirty::default(),
+            in_flight: Dirty::default(),
+            refused_rows: BTreeSet::new(),
+            compare_all: true,
+            suspicious: true,
+            held: None,
+            listed: BTreeSet::new(),
+            urgent: VecDeque::new(),
+            waiting: VecDeque::new(),
+            known: FxHashMap::default(),
+            vpcs: FxHashMap::default(),
+            subnets: FxHashMap::default(),
+            requests: FxHashMap::default(),
+            unallocated: FxHashMap::default(),
+            blocked: BTreeMap::new(),
+            records: FxHashSet::default(),
+            after_commit: BTreeSet::new(),
+            with_commit: BTreeSet::new(),
+            outputs: Outputs::default(),
+        }
+    }
+
+    /// Takes note of a change; it takes effect at the next [`Core::plan`].
+    pub(crate) fn input(&mut self, input: Input) {
+        let urgent = match &input {
+            Input::Replaced(kind, _) => {
+                self.listed.insert(*kind);
+                true
+            }
+            Input::Set(object) => object.key().kind() != Kind::Pod,
+            Input::Removed(key) => key.kind() != Kind::Pod,
+        };
+        if urgent { self.urgent.push_back(input) } else { self.waiting.push_back(input) }
+    }
+
+    /// Takes in what the database says.
+    pub(crate) fn northbound(&mut self, event: Event) {
+        let changes = match event {
+            Event::Disconnected(why) => {
+                tracing::warn!(%why, "northbound database");
+                self.connected = false;
+                return;
+            }
+            Event::Snapshot(monitored, snapshot) => {
+                let mut replica = self.replica.take().unwrap_or_else(|| Replica::new(monitored.clone(), northbound::indexes()));
+                let replaced = replica.replace(monitored, snapshot);
+                self.replica = Some(replica);
+                self.compare_all = true;
+                self.suspicious = true;
+                replaced
+            }
+            Event::Updates(updates) => match &mut self.replica {
+                Some(replica) => replica.apply(updates),
+                None => return,
+            },
+        };
+        self.connected = true;
+        match changes {
+            Ok(changes) => {
+                let Some(replica) = &self.replica else { return };
+                let diff = diff(&self.desired, replica, &self.ownership);
+                for change in &changes {
+                    diff.observe(change, &mut self.bindings, &mut self.dirty);
+                }
+            }
+            // The driver's view and ours differ: compare everything with what we have; the next snapshot heals the rest.
+            Err(error) => {
+                tracing::error!(%error, "the northbound replica does not fit the database's update");
+                self.compare_all = true;
+            }
+        }
+    }
+
+    /// Whether every input has been listed and the database is known: before that nothing is written.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.connected
+            && self.replica.as_ref().is_some_and(|r| r.len(nb_global::TABLE) > 0)
+            && KINDS.iter().all(|k| self.listed.contains(k))
+    }
+
+    /// Whether the kinds have been listed and `key` was not among them.
+    pub(crate) fn lacks(&self, key: &Key) -> bool {
+        self.listed.contains(&key.kind()) && !self.known.get(&key.kind()).is_some_and(|known| known.contains(key))
+    }
+
+    /// Whether [`Core::plan`] has something to do.
+    pub(crate) fn has_work(&self) -> bool {
+        let open = self.held.is_none() && (!self.dirty.is_empty() || !self.after_commit.is_empty());
+        !self.urgent.is_empty() || !self.waiting.is_empty() || self.compare_all || open
+    }
+
+    /// Takes a batch of inputs through rules and allocator, and compares the outcome with the database.
+    pub(crate) fn plan(&mut self) -> Batch {
+        // The first batch takes all: what is wanted is known only when everything has been seen.
+        let mut room = if self.compare_all { usize::MAX } else { self.config.batch };
+        while room > 0 {
+            let Some(input) = self.urgent.pop_front().or_else(|| self.waiting.pop_front()) else { break };
+            room -= 1;
+            self.take(input);
+        }
+        let settled = self.engine.settle();
+        self.facts(settled.changes);
+        let settled = self.engine.settle();
+        self.facts(settled.changes);
+        self.compare()
+    }
+
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Set(object) => self.set(object),
+            Input::Removed(key) => self.remove(&key),
+            Input::Replaced(kind, objects) => {
+                let mut gone: FxHashSet<Key> = self.known.get(&kind).cloned().unwrap_or_default();
+                for object in objects {
+                    gone.remove(&object.key());
+                    self.set(object);
+                }
+                self.suspicious |= !gone.is_empty();
+                for key in gone {
+                    self.remove(&key);
+                }
+            }
+        }
+    }
+
+    fn set(&mut self, object: Object) {
+        let key = object.key();
+        self.known.entry(key.kind()).or_default().insert(key);
+        match object {
+            Object::Vpc(name, vpc, age, shown) => {
+                self.engine.set::<Vpc>(&name, Some(vpc), age);
+                self.vpcs.insert(Arc::clone(&name), shown);
+                self.outputs.add(Output::Vpc(name));
+            }
+            Object::Subnet(name, subnet, age, shown) => {
+                self.engine.set::<Subnet>(&name, Some(subnet), age);
+                self.subnets.insert(Arc::clone(&name), shown);
+                self.outputs.add(Output::Subnet(name));
+            }
+            Object::Namespace(name, namespace, age) => self.engine.set::<Namespace>(&name, Some(namespace), age),
+            Object::Pod(key, pod, age) => self.engine.set::<Pod>(&key, pod, age),
+        }
+    }
+
+    fn remove(&mut self, key: &Key) {
+        if let Some(known) = self.known.get_mut(&key.kind()) {
+            known.remove(key);
+        }
+        match key {
+            Key::Vpc(name) => {
+                self.engine.set::<Vpc>(name, None, Age(0));
+                self.vpcs.remove(name);
+            }
+            Key::Subnet(name) => {
+                self.engine.set::<Subnet>(name, None, Age(0));
+                self.subnets.remove(name);
+            }
+            Key::Namespace(name) => self.engine.set::<Namespace>(name, None, Age(0)),
+            Key::Pod(key) => self.engine.set::<Pod>(key, None, Age(0)),
+        }
+    }
+
+    /// Carries out what the rules said: pools before releases, releases before records, records before new requests.
+    fn facts(&mut self, changes: Vec<Changed<Fact>>) {
+        let mut touched: BTreeSet<Name> = BTreeSet::new();
+        let (mut held, mut fresh) = (Vec::new(), Vec::new());
+        for change in &changes {
+            if let (Fact::Pool(name), Some(FactValue::Pool { vpc, cidrs, excluded })) = (&change.fact, &change.after) {
+                self.ipam.set_subnet(name, ipam::SubnetSpec { vpc: Arc::clone(vpc), cidrs: *cidrs, excluded: excluded.clone() });
+                touched.insert(Arc::clone(name));
+            }
+        }
+        for change in changes {
+            match (change.fact, change.after) {
+                (Fact::Northbound(fact), after) => {
+                    if let ovsdb_types::Fact::Row(row) = &fact {
+                        self.refused_rows.remove(row);
+                        self.blocked.remove(row);
+                    }
+                    let value = match &after {
+                        Some(FactValue::Northbound(value)) => Some(value),
+                        _ => None,
+                    };
+                    self.dirty.change(self.desired.apply(&fact, value));
+                }
+                (Fact::Pool(name), None) => {
+                    self.ipam.remove_subnet(&name);
+                    touched.insert(name);
+                }
+                (Fact::Request(key), Some(FactValue::Request(request))) => {
+                    if self.requests.get(&key).is_some_and(|old| old.uid != request.uid) {
+                        self.release(&key, &mut touched);
+                    }
+                    self.requests.insert(key.clone(), request.clone());
+                    if request.held { held.push((key, request)) } else { fresh.push((key, request)) }
+                }
+                (Fact::Request(key), _) => {
+                    self.requests.remove(&key);
+                    self.release(&key, &mut touched);
+                }
+                (Fact::Record(key), Some(_)) => {
+                    self.records.insert(key.clone());
+                    self.after_commit.insert(Output::Pod(key));
+                }
+                (Fact::Record(key), None) => {
+                    self.records.remove(&key);
+                }
+                (Fact::PodProblem(key), Some(_)) => self.outputs.add(Output::Event(Subject::Pod(key))),
+                (Fact::Vpc(name), Some(_)) => {
+                    self.after_commit.insert(Output::Event(Subject::Vpc(Arc::clone(&name))));
+                    self.after_commit.insert(Output::Vpc(name));
+                }
+                (Fact::Subnet(name), Some(_)) => {
+                    self.after_commit.insert(Output::Event(Subject::Subnet(Arc::clone(&name))));
+                    self.after_commit.insert(Output::Subnet(name));
+                }
+                _ => {}
+            }
+        }
+        for (key, request) in held {
+            self.adopt(key, request, &mut touched);
+        }
+        for (key, request) in fresh {
+            self.allocate(key, &request, &mut touched);
+        }
+        for subnet in touched {
+            for (owner, holding) in self.ipam.retry(&subnet) {
+                // A port's name is `<pod>.<namespace>`, and a namespace holds no dot.
+                let Some((name, namespace)) = owner.rsplit_once('.') else { continue };
+                let key = PodKey { namespace: namespace.into(), name: name.into() };
+                if let Some(request) = self.requests.get(&key).cloned() {
+                    self.allocated(key, &request, holding);
+                }
+            }
+            let (counts, holders) = (self.ipam.usage(&subnet), self.ipam.holders(&subnet).count());
+            let ipam::Usage { v4_used, v4_available, v6_used, v6_available } = counts;
+            let usage = self.subnets.contains_key(&subnet).then_some(Usage { v4_used, v4_available, v6_used, v6_available, holders });
+            self.engine.set::<Usage>(&subnet, usage, Age(0));
+            self.after_commit.insert(Output::Subnet(subnet));
+        }
+    }
+
+    fn release(&mut self, key: &PodKey, touched: &mut BTreeSet<Name>) {
+        self.unallocated.remove(key);
+        if let Some(holding) = self.ipam.release(&key.port()) {
+            touched.insert(holding.subnet);
+        }
+        self.engine.set::<Allocation>(key, None, Age(0));
+    }
+
+    fn adopt(&mut self, key: PodKey, request: NicRequest, touched: &mut BTreeSet<Name>) {
+        let Some(mac) = request.mac else { return };
+        let holding = Holding { subnet: Arc::clone(&request.subnet), addresses: request.addresses.clone(), mac };
+        touched.insert(Arc::clone(&request.subnet));
+        match self.ipam.adopt(&key.port(), holding.clone()) {
+            Ok(()) => self.allocated(key, &request, holding),
+            Err(error) => self.refused(key, error.to_string()),
+        }
+    }
+
+    fn allocate(&mut self, key: PodKey, request: &NicRequest, touched: &mut BTreeSet<Name>) {
+        if let Some(old) = self.ipam.holding(&key.port()) {
+            touched.insert(Arc::clone(&old.subnet));
+        }
+        touched.insert(Arc::clone(&request.subnet));
+        let wanted = Request { subnet: Arc::clone(&request.subnet), addresses: request.addresses.clone(), mac: request.mac };
+        match self.ipam.allocate(&key.port(), &wanted) {
+            Ok(holding) => self.allocated(key, request, holding),
+            Err(error) => self.refused(key, error.to_string()),
+        }
+    }
+
+    fn allocated(&mut self, key: PodKey, request: &NicRequest, holding: Holding) {
+        self.unallocated.remove(&key);
+        let Holding { subnet, addresses, mac } = holding;
+        self.engine.set::<Allocation>(&key, Some(Allocation { uid: Arc::clone(&request.uid), subnet, addresses, mac }), Age(0));
+    }
+
+    fn refused(&mut self, key: PodKey, why: String) {
+        self.engine.set::<Allocation>(&key, None, Age(0));
+        self.unallocated.insert(key.clone(), why);
+        self.outputs.add(Output::Event(Subject::Pod(key)));
+    }
+
+    fn compare(&mut self) -> Batch {
+        let mut batch = Batch { operations: Vec::new(), inserted: 0, modified: 0, deleted: 0 };
+        let Some(replica) = &self.replica else { return batch };
+        if self.compare_all {
+            self.refused_rows.clear();
+        }
+        let diff = Diff { skip: &self.refused_rows, ..diff(&self.desired, replica, &self.ownership) };
+        if self.compare_all {
+            self.dirty.merge(diff.everything());
+        }
+        let Difference { operations, inserted, modified, deleted, blocked, kept } = diff.compute(&self.dirty, &mut self.bindings);
+        let ours: usize = self.ownership.iter().map(|own| replica.len(own.table)).sum();
+        if self.compare_all {
+            tracing::info!(
+                wanted = self.desired.len(),
+                observed = ours,
+                inserted,
+                modified,
+                deleted,
+                kept,
+                "compared with the northbound database"
+            );
+            self.blocked.clear();
+        }
+        for (row, why) in blocked {
+            tracing::warn!(?row, %why, "row cannot be written");
+            self.blocked.insert(row, why);
+        }
+        let too_many = deleted > self.config.removal_rows && deleted * 100 > ours * self.config.removal_percent;
+        if self.suspicious && too_many && !self.config.confirm_removal {
+            if self.held != Some((deleted, ours)) {
+                tracing::error!(deleted, ours, "commit held: it would remove too many rows; confirm with --confirm-removal");
+                self.held = Some((deleted, ours));
+                self.outputs.add(Output::Event(Subject::Network));
+            }
+            // Dirty stays: the next plan computes anew, and goes ahead once the objects are back.
+            self.compare_all = false;
+            return batch;
+        }
+        self.held = None;
+        self.compare_all = false;
+        self.in_flight = std::mem::take(&mut self.dirty);
+        self.with_commit.append(&mut self.after_commit);
+        if !operations.is_empty() {
+            batch = Batch { operations: self.guard(operations), inserted, modified, deleted };
+        }
+        batch
+    }
+
+    /// Puts the epoch guard in front: a deposed leader's transaction fails as a whole.
+    fn guard(&self, mut operations: Vec<Operation>) -> Vec<Operation> {
+        let mine = self.config.epoch.to_string();
+        let Some(row) = self.replica.as_ref().and_then(|r| r.rows(nb_global::TABLE).min_by_key(|row| row.uuid)) else { return operations };
+        let shown = row.get(nb_global::EXTERNAL_IDS).and_then(|d| d.get(EPOCH)).map(str::to_owned);
+        let mut guarded = Vec::with_capacity(operations.len() + 2);
+        let pair = |value: &str| Datum::map(vec![(EPOCH.into(), value.into())]);
+        match shown {
+            Some(shown) if shown == mine => guarded.push(wait_for(pair(&mine))),
+            Some(shown) if shown.parse::<u64>().is_ok_and(|theirs| theirs > self.config.epoch) => guarded.push(wait_for(pair(&mine))),
+            older => {
+                let mut mutations = Vec::new();
+                if let Some(older) = older {
+                    guarded.push(wait_for(pair(&older)));
+                    mutations.push(Mutation { column: "external_ids", mutator: Mutator::Delete, value: pair(&older) });
+                }
+                mutations.push(Mutation { column: "external_ids", mutator: Mutator::Insert, value: pair(&mine) });
+                guarded.push(Operation::Mutate { table: "NB_Global", condition: Condition::row(row.uuid), mutations });
+            }
+        }
+        guarded.append(&mut operations);
+        guarded
+    }
+
+    /// The planned transaction is in the database: what waited for it may be written.
+    pub(crate) fn committed(&mut self) {
+        self.in_flight = Dirty::default();
+        self.suspicious = false;
+        for output in std::mem::take(&mut self.with_commit) {
+            self.outputs.add(output);
+        }
+    }
+
+    /// The planned transaction failed: what it was to close is still open. A row that the database refused is left out of
+    /// the next one, so that one bad row holds up nothing else.
+    pub(crate) fn failed(&mut self, batch: &Batch, error: &TransactError) {
+        self.dirty.merge(std::mem::take(&mut self.in_flight));
+        self.after_commit.append(&mut self.with_commit);
+        let TransactError::Operation { index, error } = error else { return };
+        for (at, operation) in batch.operations.iter().enumerate() {
+            let Operation::Insert { uuid: Some(uuid), .. } = operation else { continue };
+            // Failures of the commit name the rows: ovsdb-server(7).
+            if (at == *index || error.details.contains(&uuid.to_string()))
+                && let Some(row) = self.bindings.owner(*uuid)
+            {
+                self.blocked.insert(row.clone(), error.to_string());
+                self.refused_rows.insert(row.clone());
+            }
+        }
+    }
+
+    /// The record to write on a pod, unless it is no more wanted or its port is not in the database.
+    pub(crate) fn pod_record(&self, key: &PodKey) -> Option<PodRecord> {
+        if !self.records.contains(key) || self.blocked.contains_key(&RowKey::new(ovsdb_types::nb::logical_switch_port::TABLE, key.port())) {
+            return None;
+        }
+        match self.engine.desired(&Fact::Record(key.clone()))? {
+            FactValue::Record { uid, vpc, record } => {
+                Some(PodRecord { uid: Arc::clone(uid), vpc: Arc::clone(vpc), record: record.as_ref().clone() })
+            }
+            _ => None,
+        }
+    }
+
+    pub(crate) fn subnet(&self, name: &str) -> Option<(&SubnetState, ipam::Usage, &Shown<v1::SubnetStatus>)> {
+        match self.engine.desired(&Fact::Subnet(name.into()))? {
+            FactValue::Subnet(state) => Some((state, self.ipam.usage(name), self.subnets.get(name)?)),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn vpc(&self, name: &str) -> Option<(&VpcState, &Shown<v1::VpcStatus>)> {
+        match self.engine.desired(&Fact::Vpc(name.into()))? {
+            FactValue::Vpc(state) => Some((state, self.vpcs.get(name)?)),
+            _ => None,
+        }
+    }
+
+    /// What users are to be told of a subject now, if anything.
+    pub(crate) fn notice(&self, subject: &Subject) -> Option<Notice> {
+        let notice = |uid: &Name, p: &topology::Problem| Notice { uid: Arc::clone(uid), reason: p.reason, message: p.message.clone() };
+        match subject {
+            Subject::Pod(key) => {
+                let uid = &<Pod as engine::Collection<World>>::table(self.engine.world()).get(key)?.uid;
+                if let Some(FactValue::Problem(problem)) = self.engine.desired(&Fact::PodProblem(key.clone())) {
+                    return Some(notice(uid, problem));
+                }
+                let message = self.unallocated.get(key)?.clone();
+                Some(Notice { uid: Arc::clone(uid), reason: "AddressNotAllocated", message })
+            }
+            Subject::Subnet(name) => {
+                let (state, _, shown) = self.subnet(name)?;
+                state.network.as_ref().err().or(state.waiting.as_ref()).map(|p| notice(&shown.uid, p))
+            }
+            Subject::Vpc(name) => {
+                let (state, shown) = self.vpc(name)?;
+                state.waiting.as_ref().map(|p| notice(&shown.uid, p))
+            }
+            Subject::Network => {
+                let (deleted, ours) = self.held?;
+                Some(Notice {
+                    uid: "".into(),
+                    reason: "RemovalHeld",
+                    message: format!(
+                        "a commit that would remove {deleted} of {ours} rows is held; restore the objects, or start the controller with --confirm-removal"
+                    ),
+                })
+            }
+        }
+    }
+}
+
+static NOTHING: BTreeSet<RowKey> = BTreeSet::new();
+
+fn diff<'a>(desired: &'a Desired, replica: &'a Replica, ownership: &'a [Ownership]) -> Diff<'a> {
+    Diff { skip: &NOTHING, desired, replica, ownership, vendor: api::VENDOR, claimed: &northbound::claimed }
+}
+
+fn wait_for(external_ids: Datum) -> Operation {
+    Operation::Wait {
+        table: "NB_Global",
+        condition: vec![Condition { column: "external_ids", function: Function::Includes, value: external_ids }],
+        columns: vec!["name"],
+        until: Until::NotEqual,
+        rows: Vec::new(),
+        timeout: 0,
+    }
+}

@@ -1,0 +1,157 @@
+//! The loop around the core.
+
+use std::time::Duration;
+
+use api::{DEFAULT_SUBNET, DEFAULT_VPC, v1};
+use k8s_openapi::jiff::Timestamp;
+use kube::Api;
+use kube::api::PostParams;
+use ovsdb::TransactError;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::core::{Batch, Core};
+use crate::inputs::{self, Key};
+use crate::outputs::Output;
+use crate::writer;
+
+/// Runs until `shutdown` is cancelled. A transaction and the writes under way are finished first.
+///
+/// # Errors
+/// None at present: everything that can fail is tried again and reported.
+pub async fn run(client: kube::Client, config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let (input_tx, mut inputs) = mpsc::channel(4096);
+    let options = ovsdb::Options::new(config.northbound.clone(), topology::northbound::monitored());
+    let (database, mut events, driver) = ovsdb::connect(options);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(driver.run());
+    let watches = client.clone();
+    tasks.spawn(async move { inputs::watch(watches, input_tx).await });
+
+    let mut core = Core::new(config.clone());
+    let mut commits: JoinSet<(Batch, Result<(), TransactError>)> = JoinSet::new();
+    let mut writes: JoinSet<(Output, Result<(), kube::Error>)> = JoinSet::new();
+    let mut retries: JoinSet<Output> = JoinSet::new();
+    let mut failures = 0u32;
+    let mut not_before = Instant::now();
+    let mut defaults_checked = false;
+
+    loop {
+        let idle = commits.is_empty();
+        let due = Instant::now() >= not_before;
+        if idle && due && core.is_ready() && core.has_work() {
+            let batch = core.plan();
+            if !defaults_checked {
+                defaults_checked = true;
+                create_defaults(&client, &core, &config.default_cidr).await;
+            }
+            if batch.operations.is_empty() {
+                core.committed();
+            } else {
+                let database = database.clone();
+                commits.spawn(async move {
+                    let result = database.transact(&batch.operations).await.map(drop);
+                    (batch, result)
+                });
+            }
+        }
+        while writes.len() < config.writes {
+            let Some(output) = core.outputs.start() else { break };
+            match writer::prepare(&core, &output, Timestamp::now()) {
+                None => core.outputs.finish(&output),
+                Some(write) => {
+                    let client = client.clone();
+                    writes.spawn(async move {
+                        let result = writer::execute(client, write).await;
+                        (output, result)
+                    });
+                }
+            }
+        }
+        let waiting = commits.is_empty() && core.is_ready() && core.has_work();
+        tokio::select! {
+            () = shutdown.cancelled() => break,
+            Some(input) = inputs.recv() => {
+                core.input(input);
+                // What has already arrived belongs to the same batch.
+                while let Ok(input) = inputs.try_recv() {
+                    core.input(input);
+                }
+            }
+            Some(event) = events.recv() => core.northbound(event),
+            Some(Ok((batch, result))) = commits.join_next() => {
+                // Updates that the transaction caused came before its result.
+                while let Ok(event) = events.try_recv() {
+                    core.northbound(event);
+                }
+                match result {
+                    Ok(()) => {
+                        tracing::info!(inserted = batch.inserted, modified = batch.modified, deleted = batch.deleted, "committed");
+                        failures = 0;
+                        core.committed();
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "commit failed");
+                        failures += 1;
+                        not_before = Instant::now() + pause(&config, failures);
+                        core.failed(&batch, &error);
+                    }
+                }
+            }
+            Some(Ok((output, result))) = writes.join_next() => match result {
+                Ok(()) => core.outputs.finish(&output),
+                Err(error) => {
+                    tracing::warn!(?output, %error, "write failed");
+                    let until = Instant::now() + pause(&config, core.outputs.fail(&output));
+                    retries.spawn(async move {
+                        sleep_until(until).await;
+                        output
+                    });
+                }
+            },
+            Some(Ok(output)) = retries.join_next() => core.outputs.add(output),
+            () = sleep_until(not_before), if waiting && Instant::now() < not_before => {}
+        }
+    }
+    // Drain in order: the commit, then the writes; watches and database end with their tasks.
+    while commits.join_next().await.is_some() {}
+    while writes.join_next().await.is_some() {}
+    retries.shutdown().await;
+    tasks.shutdown().await;
+    Ok(())
+}
+
+/// `first * 2^(failures - 1)`, up to the longest.
+fn pause(config: &Config, failures: u32) -> Duration {
+    let (first, longest) = config.backoff;
+    first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(longest)
+}
+
+/// The VPC and subnet that a cluster starts with. Created once, if they are missing; afterwards they are the users'.
+async fn create_defaults(client: &kube::Client, core: &Core, cidr: &str) {
+    let params = PostParams::default();
+    if core.lacks(&Key::Vpc(DEFAULT_VPC.into())) {
+        let vpc = v1::Vpc::new(DEFAULT_VPC, v1::VpcSpec::default());
+        report("Vpc", DEFAULT_VPC, Api::all(client.clone()).create(&params, &vpc).await.map(drop));
+    }
+    if core.lacks(&Key::Subnet(DEFAULT_SUBNET.into())) {
+        let spec = v1::SubnetSpec {
+            vpc: Some(DEFAULT_VPC.to_owned()),
+            cidr_block: Some(cidr.to_owned()),
+            default: Some(true),
+            ..v1::SubnetSpec::default()
+        };
+        report("Subnet", DEFAULT_SUBNET, Api::all(client.clone()).create(&params, &v1::Subnet::new(DEFAULT_SUBNET, spec)).await.map(drop));
+    }
+}
+
+fn report(kind: &str, name: &str, result: Result<(), kube::Error>) {
+    match result {
+        Ok(()) => tracing::info!(kind, name, "created"),
+        Err(kube::Error::Api(status)) if status.code == 409 => {}
+        Err(error) => tracing::error!(kind, name, %error, "cannot be created"),
+    }
+}

@@ -1,0 +1,95 @@
+//! Status objects from what the rules say.
+
+use api::{Condition, DEFAULT_VPC, v1};
+use ipam::Usage;
+use topology::{Problem, SubnetState, VpcState};
+
+/// The status of a VPC, to be compared with the one shown.
+pub(crate) fn vpc(name: &str, state: &VpcState, generation: Option<i64>, default_subnet: Option<&str>) -> v1::VpcStatus {
+    v1::VpcStatus {
+        conditions: Some(vec![ready(None, state.waiting.as_ref(), "", generation)]),
+        standby: Some(true),
+        default: Some(name == DEFAULT_VPC),
+        default_logical_switch: default_subnet.map(str::to_owned),
+        router: Some(name.to_owned()),
+        subnets: Some(state.subnets.iter().map(ToString::to_string).collect()),
+        ..v1::VpcStatus::default()
+    }
+}
+
+/// The status of a subnet, to be compared with the one shown.
+pub(crate) fn subnet(state: &SubnetState, usage: Usage, generation: Option<i64>) -> v1::SubnetStatus {
+    let note =
+        if state.refused.is_empty() { String::new() } else { format!("overlapping subnets are refused: {}", state.refused.join(", ")) };
+    let works = state.network.is_ok();
+    #[allow(clippy::cast_precision_loss)] // the API's own type is a JSON number
+    let count = |n: u128| works.then_some(n as f64);
+    v1::SubnetStatus {
+        conditions: Some(vec![ready(state.network.as_ref().err(), state.waiting.as_ref(), &note, generation)]),
+        v4_available_ips: count(usage.v4_available),
+        v4_using_ips: count(usage.v4_used),
+        v6_available_ips: count(usage.v6_available),
+        v6_using_ips: count(usage.v6_used),
+        ..v1::SubnetStatus::default()
+    }
+}
+
+fn ready(problem: Option<&Problem>, waiting: Option<&Problem>, note: &str, generation: Option<i64>) -> Condition {
+    let (status, reason, message) = match (problem, waiting) {
+        (Some(p), _) => ("False", p.reason, p.message.as_str()),
+        (None, Some(w)) => ("True", w.reason, w.message.as_str()),
+        (None, None) => ("True", "Ready", note),
+    };
+    Condition {
+        r#type: "Ready".to_owned(),
+        status: status.to_owned(),
+        reason: reason.to_owned(),
+        message: message.to_owned(),
+        observed_generation: generation,
+        ..Condition::default()
+    }
+}
+
+/// Gives the wanted conditions their times: `now`, unless the shown one says the same already. Other conditions that are
+/// shown stay. Returns `None` when nothing differs.
+pub(crate) fn stamp(wanted: &[Condition], shown: &[Condition], now: &str) -> Option<Vec<Condition>> {
+    let mut changed = false;
+    let mut out: Vec<Condition> = shown.iter().filter(|s| wanted.iter().all(|w| w.r#type != s.r#type)).cloned().collect();
+    for condition in wanted {
+        let old = shown.iter().find(|s| s.r#type == condition.r#type);
+        let same = old.is_some_and(|o| {
+            (&o.status, &o.reason, &o.message, o.observed_generation)
+                == (&condition.status, &condition.reason, &condition.message, condition.observed_generation)
+        });
+        if let (true, Some(old)) = (same, old) {
+            out.push(old.clone());
+            continue;
+        }
+        changed = true;
+        let transition = old.filter(|o| o.status == condition.status).and_then(|o| o.last_transition_time.clone());
+        out.push(Condition {
+            last_update_time: Some(now.to_owned()),
+            last_transition_time: Some(transition.unwrap_or_else(|| now.to_owned())),
+            ..condition.clone()
+        });
+    }
+    changed.then_some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_condition_keeps_its_times_until_it_changes() {
+        let one = ready(None, None, "", Some(1));
+        let first = stamp(std::slice::from_ref(&one), &[], "t1").unwrap();
+        assert_eq!(stamp(std::slice::from_ref(&one), &first, "t2"), None);
+        let noted = ready(None, None, "note", Some(1));
+        let second = stamp(&[noted], &first, "t2").unwrap();
+        assert_eq!((second[0].last_update_time.as_deref(), second[0].last_transition_time.as_deref()), (Some("t2"), Some("t1")));
+        let broken = ready(Some(&Problem { reason: "Overlap", message: "m".into() }), None, "", Some(2));
+        let third = stamp(&[broken], &second, "t3").unwrap();
+        assert_eq!((third[0].status.as_str(), third[0].last_transition_time.as_deref()), ("False", Some("t3")));
+    }
+}

@@ -1,0 +1,194 @@
+//! One write to the API server: what it is, taken from the core, and how it is carried out.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use api::annotations::{self, join};
+use api::view::PodView;
+use api::{FINALIZER, v1};
+use k8s_openapi::jiff::Timestamp;
+use kube::Api;
+use kube::api::{Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+
+use crate::core::Core;
+use crate::inputs::Shown;
+use crate::outputs::{Output, Subject};
+use crate::status;
+
+/// A write, ready to go.
+#[derive(Debug)]
+pub(crate) enum Write {
+    PodAnnotations { namespace: String, name: String, patch: Value },
+    Subnet { name: String, patch: Value, subresource: bool },
+    Vpc { name: String, patch: Value, subresource: bool },
+    Event { namespace: String, event: Box<k8s_openapi::api::core::v1::Event> },
+}
+
+/// What is to be written for `output` now; `None` when the API server shows it already.
+pub(crate) fn prepare(core: &Core, output: &Output, now: Timestamp) -> Option<Write> {
+    let now_text = now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    match output {
+        Output::Pod(key) => {
+            let record = core.pod_record(key)?;
+            let nic = &record.record;
+            let mut notes: BTreeMap<&str, String> = BTreeMap::from([
+                (annotations::ALLOCATED, "true".to_owned()),
+                (annotations::ROUTED, "true".to_owned()),
+                (annotations::IP_ADDRESS, join(&nic.addresses)),
+                (annotations::MAC_ADDRESS, nic.mac.to_string()),
+                (annotations::GATEWAY, join(&nic.gateways)),
+                (annotations::LOGICAL_SWITCH, nic.subnet.to_string()),
+                (annotations::LOGICAL_ROUTER, record.vpc.to_string()),
+                (annotations::POD_NIC_TYPE, "veth-pair".to_owned()),
+            ]);
+            notes.extend(nic.cidrs.map(|cidrs| (annotations::CIDR, cidrs.to_string())));
+            // The uid is a precondition: a pod that was re-created meanwhile is not ours to annotate.
+            let patch = json!({ "metadata": { "uid": record.uid.as_ref(), "annotations": notes } });
+            Some(Write::PodAnnotations { namespace: key.namespace.to_string(), name: key.name.to_string(), patch })
+        }
+        Output::Subnet(name) => {
+            let (state, usage, shown) = core.subnet(name)?;
+            let name = name.to_string();
+            if let Some(patch) = finalizers(shown, state.finalizer) {
+                return Some(Write::Subnet { name, patch, subresource: false });
+            }
+            let mut wanted = status::subnet(state, usage, shown.generation);
+            let conditions = status::stamp(
+                wanted.conditions.as_deref().unwrap_or_default(),
+                shown.status.conditions.as_deref().unwrap_or_default(),
+                &now_text,
+            );
+            wanted.conditions.clone_from(&shown.status.conditions);
+            if conditions.is_none() && same(&wanted, &shown.status) {
+                return None;
+            }
+            wanted.conditions = conditions.or(wanted.conditions);
+            Some(Write::Subnet { name, patch: json!({ "status": wanted }), subresource: true })
+        }
+        Output::Vpc(name) => {
+            let (state, shown) = core.vpc(name)?;
+            let name = name.to_string();
+            if let Some(patch) = finalizers(shown, state.finalizer) {
+                return Some(Write::Vpc { name, patch, subresource: false });
+            }
+            let mut wanted = status::vpc(&name, state, shown.generation, None);
+            let conditions = status::stamp(
+                wanted.conditions.as_deref().unwrap_or_default(),
+                shown.status.conditions.as_deref().unwrap_or_default(),
+                &now_text,
+            );
+            wanted.conditions.clone_from(&shown.status.conditions);
+            if conditions.is_none() && same(&wanted, &shown.status) {
+                return None;
+            }
+            wanted.conditions = conditions.or(wanted.conditions);
+            Some(Write::Vpc { name, patch: json!({ "status": wanted }), subresource: true })
+        }
+        Output::Event(subject) => event(core, subject, now),
+    }
+}
+
+/// Whether every field that `wanted` names is shown so. Fields that only the shown status has are not ours.
+fn same<S: serde::Serialize>(wanted: &S, shown: &S) -> bool {
+    match (serde_json::to_value(wanted), serde_json::to_value(shown)) {
+        (Ok(Value::Object(wanted)), Ok(Value::Object(shown))) => wanted.iter().all(|(k, v)| shown.get(k) == Some(v)),
+        _ => false,
+    }
+}
+
+/// The patch that adds or takes away our finalizer, if it is not as wanted. The resource version guards others' entries.
+fn finalizers<S>(shown: &Shown<S>, wanted: bool) -> Option<Value> {
+    let has = shown.finalizers.iter().any(|f| f == FINALIZER);
+    if has == wanted {
+        return None;
+    }
+    let mut list: Vec<&str> = shown.finalizers.iter().map(String::as_str).filter(|f| *f != FINALIZER).collect();
+    if wanted {
+        list.push(FINALIZER);
+    }
+    Some(json!({ "metadata": { "finalizers": list, "resourceVersion": shown.resource_version } }))
+}
+
+fn event(core: &Core, subject: &Subject, now: Timestamp) -> Option<Write> {
+    use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+
+    let notice = core.notice(subject)?;
+    let (kind, api_version, namespace, name) = match subject {
+        Subject::Pod(key) => ("Pod", "v1", Some(key.namespace.to_string()), key.name.to_string()),
+        Subject::Subnet(name) => ("Subnet", "kubeovn.io/v1", None, name.to_string()),
+        Subject::Vpc(name) => ("Vpc", "kubeovn.io/v1", None, name.to_string()),
+        Subject::Network => ("Namespace", "v1", None, "kube-system".to_owned()),
+    };
+    let mut hasher = DefaultHasher::new();
+    (notice.uid.as_ref(), notice.reason, &notice.message).hash(&mut hasher);
+    let event_namespace = namespace.clone().unwrap_or_else(|| "default".to_owned());
+    let event = Event {
+        metadata: ObjectMeta {
+            name: Some(format!("{name}.{:016x}", hasher.finish())),
+            namespace: Some(event_namespace.clone()),
+            ..ObjectMeta::default()
+        },
+        involved_object: ObjectReference {
+            kind: Some(kind.to_owned()),
+            api_version: Some(api_version.to_owned()),
+            namespace,
+            name: Some(name),
+            uid: Some(notice.uid.to_string()).filter(|uid| !uid.is_empty()),
+            ..ObjectReference::default()
+        },
+        reason: Some(notice.reason.to_owned()),
+        message: Some(notice.message),
+        type_: Some("Warning".to_owned()),
+        source: Some(EventSource { component: Some("ferrovia-controller".to_owned()), host: None }),
+        first_timestamp: Some(Time(now)),
+        last_timestamp: Some(Time(now)),
+        count: Some(1),
+        ..Event::default()
+    };
+    Some(Write::Event { namespace: event_namespace, event: Box::new(event) })
+}
+
+/// Carries a write out. What can never succeed (the object is gone, or another one has its name) counts as done: the
+/// watch says what is there instead.
+///
+/// # Errors
+/// When it should be tried again.
+pub(crate) async fn execute(client: kube::Client, write: Write) -> Result<(), kube::Error> {
+    let params = PatchParams::default();
+    let result = match write {
+        Write::PodAnnotations { namespace, name, patch } => {
+            Api::<PodView>::namespaced(client, &namespace).patch(&name, &params, &Patch::Merge(patch)).await.map(drop)
+        }
+        Write::Subnet { name, patch, subresource } => patch_cluster::<v1::Subnet>(client, &name, patch, subresource).await,
+        Write::Vpc { name, patch, subresource } => patch_cluster::<v1::Vpc>(client, &name, patch, subresource).await,
+        Write::Event { namespace, event } => {
+            let api = Api::<k8s_openapi::api::core::v1::Event>::namespaced(client, &namespace);
+            match api.create(&PostParams::default(), &event).await {
+                Err(kube::Error::Api(status)) if status.code == 409 => {
+                    let patch = json!({ "lastTimestamp": event.last_timestamp });
+                    api.patch(event.metadata.name.as_deref().unwrap_or_default(), &params, &Patch::Merge(patch)).await.map(drop)
+                }
+                other => other.map(drop),
+            }
+        }
+    };
+    match result {
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409 | 410 | 422) => {
+            tracing::debug!(code = status.code, message = %status.message, "write not needed any more");
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+async fn patch_cluster<K>(client: kube::Client, name: &str, patch: Value, subresource: bool) -> Result<(), kube::Error>
+where
+    K: kube::Resource<DynamicType = ()> + Clone + serde::de::DeserializeOwned + std::fmt::Debug,
+{
+    let api = Api::<K>::all(client);
+    let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
+    let result = if subresource { api.patch_status(name, &params, &patch).await } else { api.patch(name, &params, &patch).await };
+    result.map(drop)
+}
