@@ -24,9 +24,7 @@ pub fn is_subdomain(name: &str) -> bool {
 fn is_label_of_any_length(label: &str) -> bool {
     let edge = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
     let bytes = label.as_bytes();
-    bytes.first().is_some_and(|&c| edge(c))
-        && bytes.last().is_some_and(|&c| edge(c))
-        && bytes.iter().all(|&c| edge(c) || c == b'-')
+    bytes.first().is_some_and(|&c| edge(c)) && bytes.last().is_some_and(|&c| edge(c)) && bytes.iter().all(|&c| edge(c) || c == b'-')
 }
 
 /// What is wrong with a name of this kind.

@@ -74,7 +74,11 @@ pub fn check(definition: &Object) -> Vec<Cause> {
     }
     let expected = format!("{}.{}", text(&spec["names"]["plural"]), text(&spec["group"]));
     if object::meta(definition, "name") != Some(&expected) {
-        causes.push(Cause::invalid("metadata.name", &value["metadata"]["name"], format!("must be spec.names.plural+\".\"+spec.group: {expected}")));
+        causes.push(Cause::invalid(
+            "metadata.name",
+            &value["metadata"]["name"],
+            format!("must be spec.names.plural+\".\"+spec.group: {expected}"),
+        ));
     }
     if versions(&value).filter(|version| version["storage"] == json!(true)).count() != 1 {
         causes.push(Cause::invalid("spec.versions", &spec["versions"], "must have exactly one version marked as storage version"));
@@ -104,9 +108,9 @@ pub fn establish(definition: &mut Object) {
     }
     let known = value["status"]["conditions"].as_array().cloned().unwrap_or_default();
     let condition = |kind: &str, reason: &str, message: &str| {
-        known.iter().find(|c| c["type"] == json!(kind) && c["status"] == json!("True")).cloned().unwrap_or_else(|| {
-            json!({ "type": kind, "status": "True", "reason": reason, "message": message, "lastTransitionTime": object::now() })
-        })
+        known.iter().find(|c| c["type"] == json!(kind) && c["status"] == json!("True")).cloned().unwrap_or_else(
+            || json!({ "type": kind, "status": "True", "reason": reason, "message": message, "lastTransitionTime": object::now() }),
+        )
     };
     let status = json!({
         "acceptedNames": value["spec"]["names"],

@@ -59,9 +59,7 @@ fn resources(server: &Server, group: &str, version: &str) -> Option<Value> {
 }
 
 fn describe(kind: &Kind) -> Vec<Value> {
-    let entry = |name: String, verbs: &[&str]| {
-        json!({ "name": name, "singularName": "", "namespaced": kind.namespaced, "kind": kind.kind, "verbs": verbs })
-    };
+    let entry = |name: String, verbs: &[&str]| json!({ "name": name, "singularName": "", "namespaced": kind.namespaced, "kind": kind.kind, "verbs": verbs });
     let verbs = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
     let mut main = entry(kind.plural.clone(), &verbs);
     main["singularName"] = json!(kind.singular);

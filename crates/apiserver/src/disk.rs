@@ -4,7 +4,7 @@
 //! process is killed. One sync is paid per batch, not per write, and answers are sent after it.
 
 use std::path::Path;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
@@ -49,8 +49,8 @@ pub struct Opened(Database);
 
 #[derive(Debug)]
 pub struct Disk {
-    queue: Option<mpsc::Sender<Record>>,
-    writer: Option<JoinHandle<()>>,
+    /// The queue and the thread that serves it, until the database is closed.
+    writer: Mutex<Option<(mpsc::Sender<Record>, JoinHandle<()>)>>,
 }
 
 impl Disk {
@@ -69,9 +69,19 @@ impl Disk {
 
     /// Hands a record to the writer.
     pub fn send(&self, record: Record) -> Result<(), &'static str> {
-        match &self.queue {
-            Some(queue) => queue.send(record).map_err(|_| "the writer has ended"),
-            None => Err("the writer has ended"),
+        match &*self.writer.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some((queue, _)) => queue.send(record).map_err(|_| "the writer has ended"),
+            None => Err("the database is closed"),
+        }
+    }
+
+    /// Writes what is queued, closes the database and accepts nothing more. Blocks for the last commit.
+    pub fn close(&self) {
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some((queue, thread)) = writer {
+            drop(queue);
+            // A panic there has already been printed.
+            let _ = thread.join();
         }
     }
 }
@@ -83,17 +93,13 @@ impl Opened {
             .name("apiserver-disk".to_owned())
             .spawn(move || serve(&self.0, &shared, &records))
             .map_err(DiskError::Thread)?;
-        Ok(Disk { queue: Some(queue), writer: Some(writer) })
+        Ok(Disk { writer: Mutex::new(Some((queue, writer))) })
     }
 }
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        self.queue = None;
-        if let Some(writer) = self.writer.take() {
-            // The thread ends when it has written what was queued; a panic there has already been printed.
-            let _ = writer.join();
-        }
+        self.close();
     }
 }
 

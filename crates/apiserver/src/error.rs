@@ -127,8 +127,7 @@ impl Error {
             | Self::Forbidden { resource, name, .. } => Some(about(resource, name)),
             Self::Invalid { kind, name, causes } => {
                 let mut details = about(kind, name);
-                details["causes"] =
-                    causes.iter().map(|c| json!({ "reason": c.reason, "message": c.message, "field": c.field })).collect();
+                details["causes"] = causes.iter().map(|c| json!({ "reason": c.reason, "message": c.message, "field": c.field })).collect();
                 Some(details)
             }
             _ => None,

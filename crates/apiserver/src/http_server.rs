@@ -10,10 +10,10 @@ use http::header;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::Config;
 use crate::disk::DiskError;
 use crate::error::Error;
 use crate::server::{Server, refusal};
-use crate::Config;
 
 /// Why serving could not start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +75,7 @@ async fn serve(config: Config, shutdown: CancellationToken) -> Result<(), RunErr
     while let Some(outcome) = serving.join_next().await {
         outcome.map_err(|e| RunError::Serve(e.into()))?.map_err(RunError::Serve)?;
     }
+    server.close();
     Ok(())
 }
 

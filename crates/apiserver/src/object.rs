@@ -90,6 +90,9 @@ mod tests {
         let Value::Object(object) = object else { panic!("not an object") };
         let bytes = encode(&object).unwrap().with_rv(42);
         let read: Value = serde_json::from_slice(&bytes).unwrap();
-        assert_eq!(read, json!({ "kind": "Pod", "metadata": { "name": "a", "resourceVersion": "42" }, "spec": { "resourceVersion": "x" } }));
+        assert_eq!(
+            read,
+            json!({ "kind": "Pod", "metadata": { "name": "a", "resourceVersion": "42" }, "spec": { "resourceVersion": "x" } })
+        );
     }
 }

@@ -17,9 +17,9 @@ pub enum Patch {
 impl Patch {
     pub fn parse(media: &str, body: &[u8], kind: &Kind) -> Result<Self, Error> {
         match media {
-            "application/json-patch+json" => serde_json::from_slice(body)
-                .map(Self::Json)
-                .map_err(|e| Error::BadRequest(format!("the body is not a JSON patch: {e}"))),
+            "application/json-patch+json" => {
+                serde_json::from_slice(body).map(Self::Json).map_err(|e| Error::BadRequest(format!("the body is not a JSON patch: {e}")))
+            }
             "application/merge-patch+json" => decode_body("", body).map(Self::Merge),
             "application/strategic-merge-patch+json" if kind.admission.is_none() => decode_body("", body).map(Self::Strategic),
             "application/apply-patch+yaml" => {

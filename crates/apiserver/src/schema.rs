@@ -264,14 +264,7 @@ fn is_same_member(schema: &Value, one: &Value, other: &Value) -> bool {
     }
 }
 
-fn validate_object(
-    schema: &Value,
-    patterns: &Patterns,
-    value: &Value,
-    object: &Map<String, Value>,
-    path: &str,
-    causes: &mut Vec<Cause>,
-) {
+fn validate_object(schema: &Value, patterns: &Patterns, value: &Value, object: &Map<String, Value>, path: &str, causes: &mut Vec<Cause>) {
     for field in schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
         if !object.contains_key(field) {
             causes.push(Cause::required(child(path, field)));

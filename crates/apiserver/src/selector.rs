@@ -207,7 +207,8 @@ mod tests {
 
     #[test]
     fn labels_match_by_equality_and_by_set() {
-        for yes in ["app=web", "app==web", "app!=db", "app in (db, web)", "app notin (db)", "app", "!tier", "tier notin (x)", "size>2", ""] {
+        for yes in ["app=web", "app==web", "app!=db", "app in (db, web)", "app notin (db)", "app", "!tier", "tier notin (x)", "size>2", ""]
+        {
             assert!(matches(yes, ""), "{yes}");
         }
         for no in ["app=db", "app!=web", "app in (db)", "app notin (web,db)", "tier", "!app", "app=web,tier", "size<3"] {

@@ -52,11 +52,8 @@ impl Server {
     /// # Errors
     /// When the database cannot be opened or read.
     pub fn open_with_history(data: Option<&Path>, events: usize) -> Result<Self, DiskError> {
-        let server = Self(Arc::new(Inner {
-            store: Store::open(data, events.max(1))?,
-            kinds: Kinds::new(),
-            shutdown: CancellationToken::new(),
-        }));
+        let server =
+            Self(Arc::new(Inner { store: Store::open(data, events.max(1))?, kinds: Kinds::new(), shutdown: CancellationToken::new() }));
         server.create_first_namespaces();
         Ok(server)
     }
@@ -74,6 +71,12 @@ impl Server {
     /// Ends all watches. Everything else goes on being answered.
     pub fn end_watches(&self) {
         self.0.shutdown.cancel();
+    }
+
+    /// Ends all watches and closes the database, whoever still holds a clone or a client. Blocks for the last commit.
+    pub fn close(&self) {
+        self.end_watches();
+        self.0.store.close();
     }
 
     /// Takes up deletions of namespaces and definitions that an earlier life did not finish.
@@ -176,12 +179,7 @@ async fn respond(server: &Server, request: Request) -> Result<Response<Body>, Er
         };
     }
     let body = axum::body::to_bytes(request.into_body(), BODY_LIMIT).await.map_err(|_| Error::TooLarge(BODY_LIMIT))?;
-    let options = Options {
-        validation: query.field_validation()?,
-        dry_run: query.dry_run()?,
-        status,
-        replace: method == Method::PUT,
-    };
+    let options = Options { validation: query.field_validation()?, dry_run: query.dry_run()?, status, replace: method == Method::PUT };
     match (&method, &target.name, target.subresource.as_deref()) {
         (&Method::POST, None, None) => {
             if kind.namespaced && target.namespace.is_none() {

@@ -291,6 +291,13 @@ impl Store {
         Ok(Batch { events, seen })
     }
 
+    /// Closes the database; what was accepted is written, and nothing more is accepted.
+    pub fn close(&self) {
+        if let Some(disk) = &self.disk {
+            disk.close();
+        }
+    }
+
     /// Wakes when events of `prefix` become visible.
     pub fn subscribe(&self, prefix: &str) -> watch::Receiver<u64> {
         let mut state = self.shared.lock();

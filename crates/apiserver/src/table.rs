@@ -131,7 +131,9 @@ fn built_in(kind: &Kind) -> Vec<Column> {
             }),
             Column::new("Message", 0, field("/message")),
         ],
-        ("", "ConfigMap" | "Secret") => vec![Column::new("Data", 0, |o| json!(o["data"].as_object().map_or(0, serde_json::Map::len).to_string()))],
+        ("", "ConfigMap" | "Secret") => {
+            vec![Column::new("Data", 0, |o| json!(o["data"].as_object().map_or(0, serde_json::Map::len).to_string()))]
+        }
         ("apiextensions.k8s.io", _) => vec![Column::new("Created At", 0, field("/metadata/creationTimestamp"))],
         ("coordination.k8s.io", _) => vec![Column::new("Holder", 0, field("/spec/holderIdentity"))],
         _ => Vec::new(),
