@@ -1,9 +1,41 @@
 //! The embedded Kubernetes API: the one-machine default, and the test double.
+//!
+//! The smallest server that is right about what it serves: CRUD with optimistic concurrency, list and watch, status
+//! subresources, finalizers, patches, selectors, custom kinds with schemas and CEL rules. In a process it is a
+//! [`kube::Client`] ([`Server::client`]); over HTTP ([`run`]) it listens on loopback and wants a token.
+
+mod admission;
+mod builtin;
+mod definition;
+mod discovery;
+mod disk;
+mod error;
+mod history;
+mod http_server;
+mod kinds;
+mod lifecycle;
+mod object;
+mod openapi;
+mod patch;
+mod read;
+mod request;
+mod schema;
+mod selector;
+mod server;
+mod shape;
+mod store;
+mod strategic;
+mod table;
+mod watch;
+mod write;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use tokio_util::sync::CancellationToken;
+pub use disk::DiskError;
+pub use error::{Cause, Error};
+pub use http_server::{RunError, run};
+pub use server::Server;
 
 /// Where the server keeps its objects and who may talk to it.
 #[derive(Debug)]
@@ -16,13 +48,4 @@ pub struct Config {
     pub listeners: Vec<std::net::TcpListener>,
     /// Addresses to bind, loopback only.
     pub listen: Vec<SocketAddr>,
-}
-
-/// Serves until `shutdown` is cancelled.
-///
-/// # Errors
-/// When the database cannot be opened or an address cannot be bound.
-pub async fn run(_config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
-    shutdown.cancelled().await;
-    Ok(())
 }

@@ -1,0 +1,123 @@
+//! What the server itself fills in and checks on built-in kinds, and the rules for names.
+
+use serde_json::{Value, json};
+
+use crate::error::Cause;
+use crate::kinds::Kind;
+use crate::object::{self, Object};
+
+/// Whether `name` is an RFC 1123 label of at most 63 letters.
+pub fn is_label(name: &str) -> bool {
+    let edge = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let bytes = name.as_bytes();
+    bytes.len() <= 63
+        && bytes.first().is_some_and(|&c| edge(c))
+        && bytes.last().is_some_and(|&c| edge(c))
+        && bytes.iter().all(|&c| edge(c) || c == b'-')
+}
+
+/// Whether `name` is an RFC 1123 subdomain of at most 253 letters.
+pub fn is_subdomain(name: &str) -> bool {
+    name.len() <= 253 && name.split('.').all(|label| is_label_of_any_length(label))
+}
+
+fn is_label_of_any_length(label: &str) -> bool {
+    let edge = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let bytes = label.as_bytes();
+    bytes.first().is_some_and(|&c| edge(c)) && bytes.last().is_some_and(|&c| edge(c)) && bytes.iter().all(|&c| edge(c) || c == b'-')
+}
+
+/// What is wrong with a name of this kind.
+pub fn check_name(kind: &Kind, name: &str) -> Option<Cause> {
+    let label = kind.is_namespace() || kind.is("", "Service");
+    if label && !is_label(name) {
+        let rule = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character";
+        return Some(Cause::invalid("metadata.name", &json!(name), rule));
+    }
+    if !label && !is_subdomain(name) {
+        let rule = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character";
+        return Some(Cause::invalid("metadata.name", &json!(name), rule));
+    }
+    None
+}
+
+/// Labels, annotations and finalizers must have the form that every reader assumes.
+pub fn check_metadata(object: &Object) -> Vec<Cause> {
+    let mut causes = Vec::new();
+    let metadata = object.get("metadata").unwrap_or(&Value::Null);
+    for field in ["labels", "annotations"] {
+        for (name, value) in metadata[field].as_object().into_iter().flatten() {
+            let path = format!("metadata.{field}");
+            let (prefix, part) = name.split_once('/').map_or((None, name.as_str()), |(prefix, part)| (Some(prefix), part));
+            if !is_qualified_part(part) || !prefix.is_none_or(is_subdomain) {
+                causes.push(Cause::invalid(&path, &json!(name), "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character"));
+            }
+            let text = value.as_str();
+            if text.is_none() || (field == "labels" && text.is_some_and(|t| !t.is_empty() && !is_qualified_part(t))) {
+                causes.push(Cause::invalid(&path, value, "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character"));
+            }
+        }
+    }
+    causes
+}
+
+fn is_qualified_part(part: &str) -> bool {
+    let edge = |c: u8| c.is_ascii_alphanumeric();
+    let bytes = part.as_bytes();
+    bytes.len() <= 63
+        && bytes.first().is_some_and(|&c| edge(c))
+        && bytes.last().is_some_and(|&c| edge(c))
+        && bytes.iter().all(|&c| edge(c) || matches!(c, b'-' | b'_' | b'.'))
+}
+
+/// Fills in what the server decides when an object is created.
+pub fn default_new(kind: &Kind, object: &mut Object) {
+    // Kubelets create nodes together with their status.
+    if kind.status && !kind.is("", "Node") {
+        object.remove("status");
+    }
+    if kind.is_pod() {
+        object.insert("status".to_owned(), json!({ "phase": "Pending" }));
+        if let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) {
+            spec.entry("terminationGracePeriodSeconds").or_insert_with(|| json!(30));
+            spec.entry("restartPolicy").or_insert_with(|| json!("Always"));
+        }
+    } else if kind.is_namespace() {
+        object.insert("status".to_owned(), json!({ "phase": "Active" }));
+        object.insert("spec".to_owned(), json!({ "finalizers": ["kubernetes"] }));
+        if let (Some(name), Some(metadata)) =
+            (object::meta(object, "name").map(str::to_owned), object.get_mut("metadata").and_then(Value::as_object_mut))
+            && let Some(labels) = metadata.entry("labels").or_insert_with(|| json!({})).as_object_mut()
+        {
+            labels.insert("kubernetes.io/metadata.name".to_owned(), json!(name));
+        }
+    }
+}
+
+/// What is wrong with a built-in object beyond its metadata.
+pub fn check(kind: &Kind, object: &Object, old: Option<&Object>) -> Vec<Cause> {
+    if !kind.is_pod() {
+        return Vec::new();
+    }
+    let spec = object.get("spec").unwrap_or(&Value::Null);
+    let Some(containers) = spec["containers"].as_array().filter(|containers| !containers.is_empty()) else {
+        return vec![Cause::required("spec.containers")];
+    };
+    let mut causes = Vec::new();
+    for (at, container) in containers.iter().enumerate() {
+        let name = &container["name"];
+        if !name.as_str().is_some_and(is_label) {
+            causes.push(Cause::invalid(format!("spec.containers[{at}].name"), name, "must be an RFC 1123 label"));
+        } else if containers[..at].iter().any(|earlier| earlier["name"] == *name) {
+            let message = format!("Duplicate value: {name}");
+            causes.push(Cause { field: format!("spec.containers[{at}].name"), reason: "FieldValueDuplicate", message });
+        }
+    }
+    let bound = old.and_then(|old| old.get("spec")).map(|spec| &spec["nodeName"]).filter(|node| node.is_string());
+    if let Some(node) = bound
+        && spec["nodeName"] != *node
+    {
+        causes.push(Cause::forbidden("spec.nodeName", "pod updates may not move a pod that is bound to a node"));
+    }
+    causes
+}

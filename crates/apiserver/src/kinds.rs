@@ -1,0 +1,196 @@
+//! The kinds that are served: a table of the built-in ones, and those that CustomResourceDefinitions add.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustc_hash::FxHashMap;
+use serde_json::Value;
+
+use crate::admission::Admission;
+use crate::store::Store;
+
+/// A served kind, in one version.
+#[derive(Debug)]
+pub struct Kind {
+    pub group: String,
+    pub version: String,
+    pub kind: String,
+    pub plural: String,
+    pub singular: String,
+    pub short: Vec<String>,
+    pub namespaced: bool,
+    /// Whether status is a subresource of its own.
+    pub status: bool,
+    /// Schema and rules of a custom kind.
+    pub admission: Option<Admission>,
+    /// `additionalPrinterColumns` of a custom kind.
+    pub columns: Vec<Value>,
+    /// Key and version of the definition of a custom kind.
+    pub definition: Option<(String, u64)>,
+    /// A custom kind whose definition is being deleted accepts nothing new.
+    pub terminating: bool,
+}
+
+impl Kind {
+    pub fn api_version(&self) -> String {
+        if self.group.is_empty() { self.version.clone() } else { format!("{}/{}", self.group, self.version) }
+    }
+
+    /// `plural` or `plural.group`: the resource as messages name it.
+    pub fn resource(&self) -> String {
+        if self.group.is_empty() { self.plural.clone() } else { format!("{}.{}", self.plural, self.group) }
+    }
+
+    /// `Kind` or `Kind.group`.
+    pub fn qualified(&self) -> String {
+        if self.group.is_empty() { self.kind.clone() } else { format!("{}.{}", self.kind, self.group) }
+    }
+
+    /// What all keys of the kind start with.
+    pub fn prefix(&self) -> String {
+        resource_prefix(&self.plural, &self.group)
+    }
+
+    pub fn key(&self, namespace: Option<&str>, name: &str) -> String {
+        match namespace {
+            Some(namespace) => format!("{}{namespace}/{name}", self.prefix()),
+            None => format!("{}{name}", self.prefix()),
+        }
+    }
+
+    pub fn is(&self, group: &str, kind: &str) -> bool {
+        self.group == group && self.kind == kind
+    }
+
+    pub fn is_pod(&self) -> bool {
+        self.is("", "Pod")
+    }
+
+    pub fn is_namespace(&self) -> bool {
+        self.is("", "Namespace")
+    }
+
+    pub fn is_definition(&self) -> bool {
+        self.is(DEFINITIONS, "CustomResourceDefinition")
+    }
+
+    /// Whether `metadata.generation` counts changes of what is wanted.
+    pub fn counts_generations(&self) -> bool {
+        self.status || self.admission.is_some()
+    }
+}
+
+pub fn resource_prefix(plural: &str, group: &str) -> String {
+    if group.is_empty() { format!("{plural}/") } else { format!("{plural}.{group}/") }
+}
+
+pub const DEFINITIONS: &str = "apiextensions.k8s.io";
+const NAMESPACED: bool = true;
+const CLUSTER: bool = false;
+const STATUS: bool = true;
+const PLAIN: bool = false;
+
+/// group, version, kind, plural, scope, status subresource, short names.
+type Row = (&'static str, &'static str, &'static str, &'static str, bool, bool, &'static [&'static str]);
+
+const BUILT_IN: &[Row] = &[
+    ("", "v1", "ConfigMap", "configmaps", NAMESPACED, PLAIN, &["cm"]),
+    ("", "v1", "Endpoints", "endpoints", NAMESPACED, PLAIN, &["ep"]),
+    ("", "v1", "Event", "events", NAMESPACED, PLAIN, &["ev"]),
+    ("", "v1", "Namespace", "namespaces", CLUSTER, STATUS, &["ns"]),
+    ("", "v1", "Node", "nodes", CLUSTER, STATUS, &["no"]),
+    ("", "v1", "Pod", "pods", NAMESPACED, STATUS, &["po"]),
+    ("", "v1", "Secret", "secrets", NAMESPACED, PLAIN, &[]),
+    ("", "v1", "Service", "services", NAMESPACED, STATUS, &["svc"]),
+    ("", "v1", "ServiceAccount", "serviceaccounts", NAMESPACED, PLAIN, &["sa"]),
+    ("apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions", CLUSTER, STATUS, &["crd", "crds"]),
+    ("apps", "v1", "Deployment", "deployments", NAMESPACED, STATUS, &["deploy"]),
+    ("apps", "v1", "StatefulSet", "statefulsets", NAMESPACED, STATUS, &["sts"]),
+    ("coordination.k8s.io", "v1", "Lease", "leases", NAMESPACED, PLAIN, &[]),
+    ("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", NAMESPACED, PLAIN, &[]),
+    ("events.k8s.io", "v1", "Event", "events", NAMESPACED, PLAIN, &["ev"]),
+    ("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies", NAMESPACED, PLAIN, &["netpol"]),
+];
+
+fn built_in() -> Vec<Arc<Kind>> {
+    let kind = |&(group, version, kind, plural, namespaced, status, short): &Row| {
+        Arc::new(Kind {
+            group: group.to_owned(),
+            version: version.to_owned(),
+            kind: kind.to_owned(),
+            plural: plural.to_owned(),
+            singular: kind.to_lowercase(),
+            short: short.iter().map(|&s| s.to_owned()).collect(),
+            namespaced,
+            status,
+            admission: None,
+            columns: Vec::new(),
+            definition: None,
+            terminating: false,
+        })
+    };
+    BUILT_IN.iter().map(kind).collect()
+}
+
+/// Kinds of one definition, compiled from its object at this version.
+#[derive(Debug, Clone)]
+struct Compiled {
+    rv: u64,
+    kinds: Vec<Arc<Kind>>,
+}
+
+/// Finds kinds by group, version and plural. Definitions are read from the store, so that an endpoint exists exactly as
+/// long as its definition does; what they compile to is remembered per version of the definition.
+#[derive(Debug)]
+pub struct Kinds {
+    built_in: Vec<Arc<Kind>>,
+    compiled: Mutex<FxHashMap<String, Compiled>>,
+}
+
+impl Kinds {
+    pub fn new() -> Self {
+        Self { built_in: built_in(), compiled: Mutex::default() }
+    }
+
+    pub fn find(&self, store: &Store, group: &str, version: &str, plural: &str) -> Option<Arc<Kind>> {
+        let matches = |kind: &&Arc<Kind>| kind.group == group && kind.version == version && kind.plural == plural;
+        self.built_in.iter().find(matches).cloned().or_else(|| {
+            let name = format!("{plural}.{group}");
+            self.of_definition(store, &name).iter().find(matches).cloned()
+        })
+    }
+
+    /// Every kind that is served now.
+    pub fn all(&self, store: &Store) -> Vec<Arc<Kind>> {
+        let mut kinds = self.built_in.clone();
+        let prefix = definitions_prefix();
+        for (key, _) in store.list(&prefix, None).0 {
+            if let Some(name) = key.strip_prefix(&prefix) {
+                kinds.extend(self.of_definition(store, name));
+            }
+        }
+        kinds
+    }
+
+    fn of_definition(&self, store: &Store, name: &str) -> Vec<Arc<Kind>> {
+        let key = format!("{}{name}", definitions_prefix());
+        let entry = store.latest(&key);
+        let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(entry) = entry else {
+            compiled.remove(name);
+            return Vec::new();
+        };
+        match compiled.get(name) {
+            Some(known) if known.rv == entry.rv => known.kinds.clone(),
+            _ => {
+                let definition: Value = serde_json::from_slice(&entry.bytes).unwrap_or_default();
+                let kinds: Vec<_> = crate::definition::kinds(&definition, &key, entry.rv).into_iter().map(Arc::new).collect();
+                compiled.insert(name.to_owned(), Compiled { rv: entry.rv, kinds: kinds.clone() });
+                kinds
+            }
+        }
+    }
+}
+
+fn definitions_prefix() -> String {
+    resource_prefix("customresourcedefinitions", DEFINITIONS)
+}

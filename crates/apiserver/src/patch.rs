@@ -1,0 +1,44 @@
+//! The patch formats: JSON patch (RFC 6902), merge patch (RFC 7386) and strategic merge patch.
+
+use serde_json::Value;
+
+use crate::error::Error;
+use crate::kinds::Kind;
+use crate::request::{decode_body, decode_yaml};
+use crate::strategic;
+
+#[derive(Debug)]
+pub enum Patch {
+    Json(json_patch::Patch),
+    Merge(Value),
+    Strategic(Value),
+}
+
+impl Patch {
+    pub fn parse(media: &str, body: &[u8], kind: &Kind) -> Result<Self, Error> {
+        match media {
+            "application/json-patch+json" => {
+                serde_json::from_slice(body).map(Self::Json).map_err(|e| Error::BadRequest(format!("the body is not a JSON patch: {e}")))
+            }
+            "application/merge-patch+json" => decode_body("", body).map(Self::Merge),
+            "application/strategic-merge-patch+json" if kind.admission.is_none() => decode_body("", body).map(Self::Strategic),
+            "application/apply-patch+yaml" => {
+                decode_yaml(body)?;
+                Err(Error::UnsupportedMediaType("not yet: server-side apply is not served".to_owned()))
+            }
+            other => Err(Error::UnsupportedMediaType(format!(
+                "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json; got {other:?}"
+            ))),
+        }
+    }
+
+    /// The object with the patch applied.
+    pub fn apply(&self, mut object: Value) -> Result<Value, Error> {
+        match self {
+            Self::Json(patch) => json_patch::patch(&mut object, patch).map_err(|e| Error::Unprocessable(e.to_string()))?,
+            Self::Merge(patch) => json_patch::merge(&mut object, patch),
+            Self::Strategic(patch) => strategic::merge(&mut object, patch)?,
+        }
+        Ok(object)
+    }
+}

@@ -1,0 +1,342 @@
+//! Create, update and patch: one decision against the latest version of an object, taken again if it changed meanwhile.
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use crate::error::{Cause, Error, MODIFIED};
+use crate::kinds::{Kind, resource_prefix};
+use crate::lifecycle;
+use crate::object::{self, Object};
+use crate::request::{FieldValidation, Target};
+use crate::server::Server;
+use crate::store::{Entry, Expect, Write, WriteError};
+use crate::{builtin, definition};
+
+/// How a write is to be taken.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    pub validation: FieldValidation,
+    pub dry_run: bool,
+    /// Only status is written.
+    pub status: bool,
+    /// The object is replaced, not patched.
+    pub replace: bool,
+}
+
+/// What was written, and what the client should be warned of.
+#[derive(Debug)]
+pub struct Written {
+    pub bytes: Bytes,
+    pub warnings: Vec<String>,
+}
+
+impl Written {
+    pub fn plain(bytes: Bytes) -> Self {
+        Self { bytes, warnings: Vec::new() }
+    }
+}
+
+pub fn failed(error: WriteError) -> Error {
+    Error::Internal(error.to_string())
+}
+
+fn invalid(kind: &Kind, name: &str, causes: Vec<Cause>) -> Result<(), Error> {
+    if causes.is_empty() { Ok(()) } else { Err(Error::Invalid { kind: kind.qualified(), name: name.to_owned(), causes }) }
+}
+
+/// The object must be what the path says it is.
+fn check_identity(kind: &Kind, namespace: Option<&str>, name: Option<&str>, value: Value) -> Result<Object, Error> {
+    let Value::Object(mut object) = value else {
+        return Err(Error::BadRequest("the body is not an object".to_owned()));
+    };
+    for (field, wanted) in [("apiVersion", kind.api_version()), ("kind", kind.kind.clone())] {
+        match object.get(field) {
+            None | Some(Value::Null) => {
+                object.insert(field.to_owned(), json!(wanted));
+            }
+            Some(Value::String(found)) if *found == wanted => {}
+            Some(found) => {
+                return Err(Error::BadRequest(format!("the {field} in the data ({found}) does not match the expected {field} ({wanted})")));
+            }
+        }
+    }
+    if !object.get("metadata").is_none_or(Value::is_object) {
+        return Err(Error::BadRequest("metadata is not an object".to_owned()));
+    }
+    for field in ["name", "namespace", "generateName", "uid", "resourceVersion"] {
+        let found = object.get("metadata").and_then(|m| m.get(field));
+        if !found.is_none_or(|v| v.is_string() || v.is_null()) {
+            return Err(Error::BadRequest(format!("metadata.{field} is not a string")));
+        }
+    }
+    let finalizers = object.get("metadata").and_then(|m| m.get("finalizers")).unwrap_or(&Value::Null);
+    if !finalizers.is_null() && !finalizers.as_array().is_some_and(|list| list.iter().all(Value::is_string)) {
+        return Err(Error::BadRequest("metadata.finalizers is not a list of strings".to_owned()));
+    }
+    if let (Some(wanted), Some(found)) = (name, object::meta(&object, "name"))
+        && wanted != found
+    {
+        return Err(Error::BadRequest(format!("the name of the object ({found}) does not match the name on the URL ({wanted})")));
+    }
+    match (namespace, object::meta(&object, "namespace")) {
+        (Some(wanted), Some(found)) if wanted != found => {
+            return Err(Error::BadRequest(format!(
+                "the namespace of the provided object does not match the namespace sent on the request ({found} != {wanted})"
+            )));
+        }
+        (None, Some(_)) => return Err(Error::BadRequest(format!("{} is not namespaced: metadata.namespace must be absent", kind.kind))),
+        _ => {}
+    }
+    object::set_meta(&mut object, "namespace", namespace.map(|n| json!(n)));
+    if let Some(name) = name {
+        object::set_meta(&mut object, "name", Some(json!(name)));
+    }
+    // Server-side apply is not served, and without it nobody owns fields.
+    for field in ["managedFields", "selfLink"] {
+        object::set_meta(&mut object, field, None);
+    }
+    Ok(object)
+}
+
+/// Removes fields that a custom kind does not know, as `fieldValidation` asks.
+fn prune(kind: &Kind, object: &mut Object, validation: FieldValidation) -> Result<Vec<String>, Error> {
+    let Some(admission) = &kind.admission else {
+        return Ok(Vec::new());
+    };
+    let unknown: Vec<_> = admission.prune_and_default(object).into_iter().map(|path| format!("unknown field \"{path}\"")).collect();
+    match validation {
+        FieldValidation::Strict if !unknown.is_empty() => Err(Error::BadRequest(format!(
+            "{} in version \"{}\" cannot be handled as a {}: strict decoding error: {}",
+            kind.kind,
+            kind.version,
+            kind.kind,
+            unknown.join(", ")
+        ))),
+        FieldValidation::Ignore => Ok(Vec::new()),
+        _ => Ok(unknown),
+    }
+}
+
+fn check(kind: &Kind, object: &Object, old: Option<&Object>) -> Result<(), Error> {
+    let name = object::meta(object, "name").unwrap_or_default();
+    let mut causes = builtin::check_metadata(object);
+    match &kind.admission {
+        Some(admission) => causes.extend(admission.check(object, old)),
+        None if kind.is_definition() => causes.extend(definition::check(object)),
+        None => causes.extend(builtin::check(kind, object, old)),
+    }
+    invalid(kind, name, causes)
+}
+
+/// The namespace must exist and not be on its way out; the write is bound to what was seen of it.
+fn guards(server: &Server, kind: &Kind, namespace: Option<&str>, name: &str) -> Result<Vec<(String, u64)>, Error> {
+    let forbidden = |why: String| Error::Forbidden { resource: kind.resource(), name: name.to_owned(), why };
+    if kind.terminating {
+        return Err(forbidden("create not allowed while custom resource definition is terminating".to_owned()));
+    }
+    let mut guards: Vec<_> = kind.definition.iter().cloned().collect();
+    if let Some(namespace) = namespace {
+        let key = format!("{}{namespace}", resource_prefix("namespaces", ""));
+        let Some(entry) = server.store().latest(&key) else {
+            return Err(Error::NotFound { resource: "namespaces".to_owned(), name: namespace.to_owned() });
+        };
+        if object::is_terminating(&object::decode(&entry)?) {
+            return Err(forbidden(format!("unable to create new content in namespace {namespace} because it is being terminated")));
+        }
+        guards.push((key, entry.rv));
+    }
+    Ok(guards)
+}
+
+/// Five letters that cannot spell a word, as in generated names.
+fn suffix() -> String {
+    const LETTERS: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
+    let bytes = uuid::Uuid::new_v4().into_bytes();
+    bytes[..5].iter().map(|b| char::from(LETTERS[usize::from(*b) % LETTERS.len()])).collect()
+}
+
+/// Creates an object from a body.
+pub async fn create(server: &Server, target: &Target, body: Value, options: Options) -> Result<Written, Error> {
+    loop {
+        let kind = server.kind(target)?;
+        let namespace = target.namespace.as_deref();
+        let mut object = check_identity(&kind, namespace, target.name.as_deref(), body.clone())?;
+        if object::meta(&object, "resourceVersion").is_some() {
+            return Err(Error::BadRequest("resourceVersion should not be set on objects to be created".to_owned()));
+        }
+        if object::meta(&object, "name").is_none() {
+            let Some(stem) = object::meta(&object, "generateName").map(str::to_owned) else {
+                return Err(Error::Invalid {
+                    kind: kind.qualified(),
+                    name: String::new(),
+                    causes: vec![Cause {
+                        message: "Required value: name or generateName is required".to_owned(),
+                        ..Cause::required("metadata.name")
+                    }],
+                });
+            };
+            object::set_meta(&mut object, "name", Some(json!(format!("{}{}", &stem[..stem.floor_char_boundary(58)], suffix()))));
+        }
+        let name = object::meta(&object, "name").unwrap_or_default().to_owned();
+        invalid(&kind, &name, builtin::check_name(&kind, &name).into_iter().collect())?;
+        for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "generation"] {
+            object::set_meta(&mut object, field, None);
+        }
+        object::set_meta(&mut object, "uid", Some(json!(uuid::Uuid::new_v4())));
+        object::set_meta(&mut object, "creationTimestamp", Some(json!(object::now())));
+        if kind.counts_generations() {
+            object::set_meta(&mut object, "generation", Some(json!(1)));
+        }
+        let warnings = prune(&kind, &mut object, options.validation)?;
+        builtin::default_new(&kind, &mut object);
+        if kind.is_definition() {
+            definition::default(&mut object);
+        }
+        check(&kind, &object, None)?;
+        if kind.is_definition() {
+            definition::establish(&mut object);
+        }
+        let guards = guards(server, &kind, namespace, &name)?;
+        let key = kind.key(namespace, &name);
+        let exists = || Error::AlreadyExists { resource: kind.resource(), name: name.clone() };
+        if server.store().latest(&key).is_some() {
+            return Err(exists());
+        }
+        let encoded = object::encode(&object)?;
+        if options.dry_run {
+            return Ok(Written { bytes: encoded.with_rv(0), warnings });
+        }
+        let write = Write { key: &key, expect: Expect::Absent, guards: &guards, empty: &[], remove: false, object: encoded };
+        match server.store().write(write).await {
+            Ok(bytes) => return Ok(Written { bytes, warnings }),
+            // Somebody took the name, or the namespace changed: look again.
+            Err(WriteError::Changed) => {}
+            Err(error) => return Err(failed(error)),
+        }
+    }
+}
+
+pub fn conflict(kind: &Kind, name: &str, why: impl Into<String>) -> Error {
+    Error::Conflict { resource: kind.resource(), name: name.to_owned(), why: why.into() }
+}
+
+/// Refuses a change that was made from another version or another object.
+pub fn check_preconditions(kind: &Kind, name: &str, entry: &Entry, old: &Object, rv: Option<&str>, uid: Option<&str>) -> Result<(), Error> {
+    let now = object::meta(old, "uid");
+    if uid.is_some() && uid != now {
+        let why = format!("Precondition failed: UID in precondition: {}, UID in object meta: {}", uid.unwrap_or(""), now.unwrap_or(""));
+        return Err(conflict(kind, name, why));
+    }
+    if rv.is_some_and(|rv| rv != "0" && rv != entry.rv.to_string()) {
+        return Err(conflict(kind, name, MODIFIED));
+    }
+    Ok(())
+}
+
+/// Changes an existing object; `change` is called again when the object changed before the write was accepted.
+pub async fn modify(
+    server: &Server,
+    target: &Target,
+    options: Options,
+    change: impl Fn(&Kind, &Object) -> Result<Value, Error>,
+) -> Result<Written, Error> {
+    let (namespace, name) = (target.namespace.as_deref(), target.name.as_deref().unwrap_or_default());
+    loop {
+        let kind = server.kind(target)?;
+        let key = kind.key(namespace, name);
+        let Some(entry) = server.store().latest(&key) else {
+            return Err(Error::NotFound { resource: kind.resource(), name: name.to_owned() });
+        };
+        let old = object::decode(&entry)?;
+        let mut new = check_identity(&kind, namespace, Some(name), change(&kind, &old)?)?;
+        let (rv, uid) = (object::meta(&new, "resourceVersion"), object::meta(&new, "uid"));
+        if options.replace && rv.is_none() && kind.admission.is_some() {
+            let missing = Cause::invalid("metadata.resourceVersion", &json!(0), "must be specified for an update");
+            return invalid(&kind, name, vec![missing]).map(|()| Written::plain(Bytes::new()));
+        }
+        check_preconditions(&kind, name, &entry, &old, rv, uid)?;
+        let warnings = prune(&kind, &mut new, options.validation)?;
+        let new = settle(&kind, &old, new, options.status, entry.rv);
+        check_finalizers(&kind, name, &old, &new)?;
+        if new == old {
+            return Ok(Written { bytes: entry.bytes, warnings });
+        }
+        check(&kind, &new, Some(&old))?;
+        let encoded = object::encode(&new)?;
+        if options.dry_run {
+            return Ok(Written { bytes: encoded.with_rv(entry.rv), warnings });
+        }
+        let remove = lifecycle::is_done(&kind, &new);
+        let write = Write { key: &key, expect: Expect::At(entry.rv), guards: &[], empty: &[], remove, object: encoded };
+        match server.store().write(write).await {
+            Ok(bytes) => {
+                if remove {
+                    lifecycle::after_removal(server, &kind, namespace).await?;
+                } else if object::is_terminating(&new) && lifecycle::holds_others(&kind) {
+                    lifecycle::close(server, &kind, name).await?;
+                }
+                return Ok(Written { bytes, warnings });
+            }
+            Err(WriteError::Changed) => {}
+            Err(error) => return Err(failed(error)),
+        }
+    }
+}
+
+/// Keeps what a client may not change, and counts the generation.
+fn settle(kind: &Kind, old: &Object, mut new: Object, status_only: bool, rv: u64) -> Object {
+    if status_only {
+        let status = new.remove("status");
+        new = old.clone();
+        object::set(&mut new, "status", status);
+    } else if kind.status {
+        object::set(&mut new, "status", old.get("status").cloned());
+    }
+    let kept = |field: &str| old.get("metadata").and_then(|m| m.get(field)).cloned();
+    for field in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "generateName"] {
+        object::set_meta(&mut new, field, kept(field));
+    }
+    object::set_meta(&mut new, "resourceVersion", Some(json!(rv.to_string())));
+    // An empty list of finalizers is the absence of finalizers.
+    if object::finalizers(&new).is_empty() {
+        object::set_meta(&mut new, "finalizers", None);
+    }
+    if kind.is_definition() && !status_only {
+        definition::default(&mut new);
+        if old.get("spec") != new.get("spec") {
+            definition::establish(&mut new);
+        }
+    }
+    if kind.counts_generations() && wants_other(old, &new) {
+        let generation = old.get("metadata").and_then(|m| m["generation"].as_i64()).unwrap_or(1);
+        object::set_meta(&mut new, "generation", Some(json!(generation + 1)));
+    }
+    new
+}
+
+/// Whether anything but metadata and status differs.
+fn wants_other(old: &Object, new: &Object) -> bool {
+    let wanted = |object: &Object| -> Vec<(String, Value)> {
+        let mut fields: Vec<_> = object
+            .iter()
+            .filter(|(field, _)| !matches!(field.as_str(), "metadata" | "status"))
+            .map(|(field, value)| (field.clone(), value.clone()))
+            .collect();
+        fields.sort_by(|a, b| a.0.cmp(&b.0));
+        fields
+    };
+    wanted(old) != wanted(new)
+}
+
+fn check_finalizers(kind: &Kind, name: &str, old: &Object, new: &Object) -> Result<(), Error> {
+    if !object::is_terminating(old) {
+        return Ok(());
+    }
+    let known = object::finalizers(old);
+    let added: Vec<_> = object::finalizers(new).into_iter().filter(|f| !known.contains(f)).collect();
+    if added.is_empty() {
+        return Ok(());
+    }
+    let why = format!("no new finalizers can be added if the object is being deleted, found new finalizers {added:?}");
+    invalid(kind, name, vec![Cause::forbidden("metadata.finalizers", why)])
+}
