@@ -13,6 +13,7 @@ mod neighbour;
 pub mod netns;
 pub mod nft;
 mod prefix;
+pub mod process;
 mod route;
 pub mod sysctl;
 mod task;
