@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
@@ -12,10 +12,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec};
 pub use rustix::process::Signal;
 use rustix::process::{Pid, PidfdFlags};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 
-use crate::{Error, Netns, Result};
+use crate::{Error, Netns, Result, ready};
 
 /// A process, held so that its id cannot come to mean another one.
 #[derive(Debug)]
@@ -76,7 +74,7 @@ impl Process {
     /// # Errors
     /// When the kernel refuses to tell.
     pub async fn exited(&self) -> Result<()> {
-        let fd = AsyncFd::with_interest(self.pidfd.as_fd(), Interest::READABLE).map_err(|e| failed(self.pid, "wait for", e))?;
+        let fd = self.pidfd.try_clone().and_then(ready::watch).map_err(|e| failed(self.pid, "wait for", e))?;
         fd.readable().await.map(|_| ()).map_err(|e| failed(self.pid, "wait for", e))
     }
 
