@@ -1,6 +1,6 @@
 //! `ferrovia lab`: the command line of the lab.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -243,6 +243,13 @@ impl Lab {
                     }
                 }
                 Ok(ExitCode::SUCCESS)
+            }
+            Command::Run { name, announce } => {
+                let lab = open(name)?;
+                until_stopped(|shutdown| async move {
+                    announce.ready()?;
+                    lab.run(shutdown).await
+                })
             }
             _ => Err(lab::NotYet("this command".to_owned()).into()),
         }

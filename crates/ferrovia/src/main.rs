@@ -112,7 +112,8 @@ pub struct Announce {
 }
 
 impl Announce {
-    fn ready(self) -> anyhow::Result<()> {
+    /// Says so, if asked to.
+    pub fn ready(self) -> anyhow::Result<()> {
         if self.announce_ready {
             let mut stdout = std::io::stdout();
             writeln!(stdout, "ready").and_then(|()| stdout.flush()).context("cannot announce readiness")?;

@@ -95,7 +95,8 @@ impl Component {
     pub fn find(layout: &Layout, text: &str) -> anyhow::Result<Self> {
         let (name, place) = text.split_once('@').map_or((text, None), |(name, place)| (name, Some(place)));
         let all = Self::recorded(layout)?;
-        let known = || all.iter().map(|c| c.name.as_str()).collect::<std::collections::BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(", ");
+        let known =
+            || all.iter().map(|c| c.name.as_str()).collect::<std::collections::BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(", ");
         let mut found = all.iter().filter(|c| c.name == name && place.is_none_or(|place| c.place.to_string() == place));
         match (found.next(), found.next()) {
             (Some(one), None) => Ok(one.clone()),
@@ -119,7 +120,8 @@ impl Component {
 
     fn launch(&self, layout: &Layout) -> anyhow::Result<()> {
         let netns = (self.network != Place::Host).then(|| layout.netns(self.network)).transpose()?;
-        let log = || File::options().create(true).append(true).open(&self.log).with_context(|| format!("cannot open {}", self.log.display()));
+        let log =
+            || File::options().create(true).append(true).open(&self.log).with_context(|| format!("cannot open {}", self.log.display()));
         let (program, arguments) = self.argv.split_first().context("nothing to execute")?;
         let mut command = Command::new(program);
         command.args(arguments).env_clear().envs(&self.env).env(MARK, layout.name().as_str()).current_dir("/").stdin(Stdio::null());

@@ -12,8 +12,12 @@ impl Lab {
         let folder = self.layout.place(Place::Central);
         let file = |extension: &str| folder.join(format!("{database}.{extension}")).display().to_string();
         let address = Place::Central.address().map(|address| address.to_string()).unwrap_or_default();
-        let arguments =
-            [format!("--unixctl={}", file("ctl")), format!("--remote=punix:{}", file("sock")), format!("--remote=ptcp:{port}:{address}"), file("db")];
+        let arguments = [
+            format!("--unixctl={}", file("ctl")),
+            format!("--remote=punix:{}", file("sock")),
+            format!("--remote=ptcp:{port}:{address}"),
+            file("db"),
+        ];
         self.detached(database, Place::Central, "ovsdb-server", database, &arguments)
     }
 

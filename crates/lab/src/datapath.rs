@@ -51,7 +51,9 @@ impl DatapathChoice {
             Self::Netdev => Ok(Datapath::Netdev),
             Self::Dpdk => Err(NotYet("--datapath dpdk".to_owned()).into()),
             Self::System if kernel_has_openvswitch() => Ok(Datapath::System),
-            Self::System => Err(NotYet("--datapath system: this kernel lacks the openvswitch module; use auto or netdev".to_owned()).into()),
+            Self::System => {
+                Err(NotYet("--datapath system: this kernel lacks the openvswitch module; use auto or netdev".to_owned()).into())
+            }
             Self::Auto => Ok(if kernel_has_openvswitch() { Datapath::System } else { Datapath::Netdev }),
         }
     }

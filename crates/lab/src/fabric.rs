@@ -33,7 +33,9 @@ impl Lab {
         host.set_up(host.index("lo").await?).await?;
         let eth0 = host.index("eth0").await?;
         host.change(eth0, up).await?;
-        if !self.owns_uplink(place) && let Some(address) = place.address() {
+        if !self.owns_uplink(place)
+            && let Some(address) = place.address()
+        {
             host.add_address(eth0, IpPrefix::new(address.into(), PHYSICAL_LENGTH)?).await?;
         }
         Ok(())

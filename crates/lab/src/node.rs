@@ -34,7 +34,11 @@ impl Lab {
         let mut say = |text: &str| words.extend(text.split_whitespace().map(str::to_owned));
         say("--no-wait -- init -- set open .");
         say(&format!("external-ids:system-id={node} external-ids:hostname={node} external-ids:ovn-encap-ip={}", address(node)));
-        say(&format!("external-ids:ovn-remote=tcp:{}:6642 external-ids:ovn-encap-type={}", address(Place::Central), self.parameters.tunnel.as_str()));
+        say(&format!(
+            "external-ids:ovn-remote=tcp:{}:6642 external-ids:ovn-encap-type={}",
+            address(Place::Central),
+            self.parameters.tunnel.as_str()
+        ));
         say(&format!("-- add-br br-int -- set bridge br-int {datapath} fail-mode=secure"));
         if self.owns_uplink(node) {
             // The tunnel's address lives on a bridge that holds the NIC, so that the userspace datapath can encapsulate.

@@ -81,9 +81,10 @@ impl FromStr for Place {
             "host" => Self::Host,
             "fabric" => Self::Fabric,
             "central" => Self::Central,
-            _ => {
-                counted("node").map(Self::Node).or_else(|| counted("outside").map(Self::Outside)).ok_or_else(|| PlaceError(text.to_owned()))?
-            }
+            _ => counted("node")
+                .map(Self::Node)
+                .or_else(|| counted("outside").map(Self::Outside))
+                .ok_or_else(|| PlaceError(text.to_owned()))?,
         };
         // One spelling only: no "node01" or "node+1".
         if place.to_string() == text { Ok(place) } else { Err(PlaceError(text.to_owned())) }

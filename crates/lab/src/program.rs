@@ -20,7 +20,16 @@ const FOLDERS: [&str; 4] = ["usr/sbin", "usr/bin", "sbin", "bin"];
 
 /// Programs that people run in a node, for which a foreign root gets wrappers.
 const TOOLS: [&str; 11] = [
-    "ovn-nbctl", "ovn-sbctl", "ovn-appctl", "ovn-trace", "ovs-vsctl", "ovs-ofctl", "ovs-appctl", "ovs-dpctl", "ovsdb-client", "ovsdb-tool",
+    "ovn-nbctl",
+    "ovn-sbctl",
+    "ovn-appctl",
+    "ovn-trace",
+    "ovs-vsctl",
+    "ovs-ofctl",
+    "ovs-appctl",
+    "ovs-dpctl",
+    "ovsdb-client",
+    "ovsdb-tool",
     "ovn-detrace",
 ];
 
@@ -68,7 +77,11 @@ impl Programs {
         };
         let output = output.with_context(|| format!("cannot run {program}"))?;
         if !output.status.success() {
-            bail!("{program} {}: {}", arguments.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(" "), String::from_utf8_lossy(&output.stderr).trim());
+            bail!(
+                "{program} {}: {}",
+                arguments.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(" "),
+                String::from_utf8_lossy(&output.stderr).trim()
+            );
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::component::Component;
 use crate::layout::write;
 use crate::place::{API_PORT, MAX_NODES};
 use crate::progress::Progress;
-use crate::{DatapathChoice, Lab, Layout, NotYet, Parameters, Place, Programs, Tunnel, apply, cluster, wait};
+use crate::{DatapathChoice, Lab, Layout, NotYet, Parameters, Place, Programs, Tunnel, apply, cluster, kubelet, wait};
 
 /// What `lab up` is asked for.
 #[derive(Clone, Debug)]
@@ -56,11 +56,13 @@ impl Request {
         }
         let datapath = self.datapath.settle()?;
         let programs = Programs::new(self.ovn.clone());
-        for program in ["ovsdb-server", "ovsdb-tool", "ovs-vswitchd", "ovs-vsctl", "ovn-northd", "ovn-controller", "ovn-nbctl", "ovn-sbctl"] {
+        for program in ["ovsdb-server", "ovsdb-tool", "ovs-vswitchd", "ovs-vsctl", "ovn-northd", "ovn-controller", "ovn-nbctl", "ovn-sbctl"]
+        {
             programs.argv(program)?;
         }
         // The kernel's choice is free now; nothing else asks for loopback ports below the lab's feet in between.
-        let api_port = TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr()).context("no free loopback port")?.port();
+        let api_port =
+            TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr()).context("no free loopback port")?.port();
         let (nodes, tunnel, ovn, program) = (self.nodes, self.tunnel, self.ovn.clone(), self.program.clone());
         Ok(Parameters { nodes, outside: 1, tunnel, datapath, ovn, api_port, program })
     }
@@ -73,12 +75,14 @@ impl Request {
 pub async fn up(layout: Layout, request: &Request, progress: &Progress) -> anyhow::Result<Lab> {
     let parameters = request.settle()?;
     let manifests = apply::read(&request.manifests)?;
+    let plugin = request.cni.clone().unwrap_or_else(|| request.program.with_file_name("ferrovia-cni"));
+    anyhow::ensure!(plugin.exists(), "there is no CNI plugin at {}: `cargo build -p cni` makes it", plugin.display());
     progress.step(format!("{} nodes, {} tunnels, {} datapath", parameters.nodes, parameters.tunnel.as_str(), parameters.datapath.as_str()));
     let name = layout.name().clone();
     let lab = Lab::prepare(layout, parameters)?;
     let built = async {
         lab.start_infrastructure(true, progress).await?;
-        lab.start_cluster(progress).await?;
+        lab.start_cluster(&plugin, progress).await?;
         if manifests.is_empty() {
             return Ok(());
         }
@@ -136,11 +140,12 @@ impl Lab {
         Ok(())
     }
 
-    async fn start_cluster(&self, progress: &Progress) -> anyhow::Result<()> {
+    async fn start_cluster(&self, plugin: &Path, progress: &Progress) -> anyhow::Result<()> {
         progress.step("kinds and nodes");
         let client = cluster::client(&self.layout).await?;
         cluster::install(&client, &self.parameters).await?;
         progress.step("controller, agents, kubelet");
+        self.parameters.node_places().try_for_each(|node| kubelet::install_plugin(&self.layout, node, plugin))?;
         let own = [self.controller(), self.kubelet()].into_iter().chain(self.parameters.node_places().map(|node| self.agent(node)));
         try_join_all(own.map(|component| self.start(component))).await?;
         Ok(())

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 pub use rustix::process::Signal;
-use rustix::process::{Pid, PidfdFlags};
+use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions};
 
 use crate::{Error, Netns, Result, ready};
 
@@ -76,6 +76,14 @@ impl Process {
     pub async fn exited(&self) -> Result<()> {
         let fd = self.pidfd.try_clone().and_then(ready::watch).map_err(|e| failed(self.pid, "wait for", e))?;
         fd.readable().await.map(|_| ()).map_err(|e| failed(self.pid, "wait for", e))
+    }
+
+    /// Reaps it, if it is a child of ours that has ended: yields its exit status, or 128 plus the signal that ended it.
+    #[must_use]
+    pub fn reap(&self) -> Option<i32> {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        let status = rustix::process::waitid(WaitId::PidFd(self.pidfd.as_fd()), options).ok()??;
+        status.exit_status().or_else(|| status.terminating_signal().map(|signal| 128 + signal))
     }
 
     /// Asks it to end, and after `patience` makes it; blocks until it has ended.
@@ -167,7 +175,7 @@ mod tests {
         let entry = format!("FERROVIA_TEST=proc-{}", std::process::id());
         let mut command = Command::new("sleep");
         command.arg("1000").env("FERROVIA_TEST", entry.split_once('=').unwrap().1);
-        let mut child = spawn(command, Some(&scratch.netns)).unwrap();
+        let child = spawn(command, Some(&scratch.netns)).unwrap();
         let process = Process::open(child.id()).unwrap();
         assert_eq!(with_environment(&entry), [child.id()]);
         assert_eq!(with_environment(&entry[..entry.len() - 1]), Vec::<u32>::new(), "a prefix is not a match");
@@ -176,7 +184,7 @@ mod tests {
         assert!(!process.ended(Duration::ZERO).unwrap());
         process.stop(Duration::from_secs(5)).unwrap();
         process.exited().await.unwrap();
-        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&child.wait().unwrap()), Some(15));
+        assert_eq!((process.reap(), process.reap()), (Some(128 + 15), None));
         process.signal(Signal::KILL).unwrap();
         assert!(Process::open(child.id()).is_err());
     }
