@@ -1,3 +1,220 @@
 //! `ferrovia`: every part of the network in one program.
 
-fn main() {}
+mod api_listener;
+mod config;
+mod lab;
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+use api_listener::{ListenIn, bind};
+use config::Settings;
+
+/// A Kubernetes network for virtual machines and containers, on OVN and Open vSwitch.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve the Kubernetes API on one machine, without a cluster.
+    Apiserver(Apiserver),
+    /// Turn Kubernetes objects into the northbound database.
+    Controller(Controller),
+    /// Connect the pods of a node.
+    Agent(Agent),
+    /// A cluster in a box: nodes as network namespaces, with real OVS and OVN.
+    Lab(lab::Lab),
+    /// Show what the network of a cluster is made of, and how it is.
+    #[command(disable_help_flag = true)]
+    Status(NotBuilt),
+    /// Show the way of a packet through the network, naming the Kubernetes objects.
+    #[command(disable_help_flag = true)]
+    Trace(NotBuilt),
+}
+
+#[derive(Debug, Args)]
+struct Apiserver {
+    /// Folder of the database; in memory when missing.
+    #[arg(long)]
+    data: Option<PathBuf>,
+    /// Loopback address to listen on.
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: Vec<std::net::SocketAddr>,
+    /// File with the bearer token that requests must carry.
+    #[arg(long)]
+    token_file: PathBuf,
+    /// Address to listen on inside a named network namespace.
+    #[arg(long, value_name = "NAME=ADDR:PORT")]
+    listen_netns: Vec<ListenIn>,
+    #[command(flatten)]
+    announce: Announce,
+}
+
+#[derive(Debug, Args)]
+struct Controller {
+    /// Kubeconfig; without one, that of the environment or the pod.
+    #[arg(long)]
+    kubeconfig: Option<PathBuf>,
+    /// OVSDB remote of the northbound database.
+    #[arg(long)]
+    northbound: String,
+    /// Encapsulation between nodes.
+    #[arg(long, default_value = "geneve", value_parser = ["geneve", "vxlan"])]
+    tunnel: String,
+    #[command(flatten)]
+    announce: Announce,
+}
+
+#[derive(Debug, Args)]
+struct Agent {
+    /// Kubeconfig; without one, that of the environment or the pod.
+    #[arg(long)]
+    kubeconfig: Option<PathBuf>,
+    /// Name of the Kubernetes node.
+    #[arg(long)]
+    node: String,
+    /// OVSDB remote of the node's Open vSwitch.
+    #[arg(long, default_value = "unix:/run/openvswitch/db.sock")]
+    ovs: String,
+    /// Socket on which the CNI plugin is served.
+    #[arg(long, default_value = "/run/ferrovia/agent.sock")]
+    socket: PathBuf,
+    /// MTU of pods in bytes.
+    #[arg(long, default_value_t = 1400)]
+    mtu: u32,
+    #[command(flatten)]
+    announce: Announce,
+}
+
+#[derive(Debug, Args)]
+struct NotBuilt {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    _arguments: Vec<String>,
+}
+
+/// Says on standard output when the program is ready to work, for whoever started it.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Announce {
+    #[arg(long, hide = true)]
+    announce_ready: bool,
+}
+
+impl Announce {
+    /// Says so, if asked to.
+    pub fn ready(self) -> anyhow::Result<()> {
+        if self.announce_ready {
+            let mut stdout = std::io::stdout();
+            writeln!(stdout, "ready").and_then(|()| stdout.flush()).context("cannot announce readiness")?;
+        }
+        Ok(())
+    }
+}
+
+fn main() -> ExitCode {
+    let settings = Settings::from_environment();
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::try_new(settings.log.as_deref().unwrap_or("info")).unwrap_or_else(|_| EnvFilter::new("info")))
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .init();
+    match run(Cli::parse().command, &settings) {
+        Ok(code) => code,
+        Err(error) => match error.downcast_ref::<::lab::NotYet>() {
+            Some(not_yet) => {
+                eprintln!("{not_yet}");
+                ExitCode::from(2)
+            }
+            None => {
+                eprintln!("error: {error:#}");
+                ExitCode::FAILURE
+            }
+        },
+    }
+}
+
+fn run(command: Command, settings: &Settings) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Apiserver(arguments) => until_stopped(|shutdown| apiserver(arguments, shutdown)),
+        Command::Controller(arguments) => until_stopped(|shutdown| controller(arguments, shutdown)),
+        Command::Agent(arguments) => until_stopped(|shutdown| agent(arguments, shutdown)),
+        Command::Lab(arguments) => arguments.run(settings),
+        Command::Status(_) => Err(::lab::NotYet("status".to_owned()).into()),
+        Command::Trace(_) => Err(::lab::NotYet("trace".to_owned()).into()),
+    }
+}
+
+/// Runs a service until it ends, or until `SIGTERM` or `SIGINT` cancels its token.
+fn until_stopped<F, Fut>(service: F) -> anyhow::Result<ExitCode>
+where
+    F: FnOnce(CancellationToken) -> Fut,
+    Fut: Future<Output = anyhow::Result<()>>,
+{
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
+    runtime.block_on(async {
+        let shutdown = CancellationToken::new();
+        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let stop = async {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            tracing::info!("asked to stop");
+            shutdown.cancel();
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            done = service(shutdown.clone()) => done.map(|()| ExitCode::SUCCESS),
+            () = stop => Ok(ExitCode::SUCCESS),
+        }
+    })
+}
+
+async fn apiserver(arguments: Apiserver, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let token = std::fs::read_to_string(&arguments.token_file)
+        .with_context(|| format!("cannot read {}", arguments.token_file.display()))?
+        .trim()
+        .to_owned();
+    anyhow::ensure!(!token.is_empty(), "{} holds no token", arguments.token_file.display());
+    // Bound here, so that clients may connect from the moment that readiness is announced.
+    let listeners = bind(&arguments.listen, &arguments.listen_netns)?;
+    arguments.announce.ready()?;
+    let config = ::apiserver::Config { data: arguments.data, token, listeners, listen: Vec::new() };
+    ::apiserver::run(config, shutdown).await
+}
+
+async fn controller(arguments: Controller, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let client = client(arguments.kubeconfig.as_deref()).await?;
+    arguments.announce.ready()?;
+    tracing::info!(tunnel = arguments.tunnel, "controller");
+    ::controller::run(client, ::controller::Config { northbound: arguments.northbound }, shutdown).await
+}
+
+async fn agent(arguments: Agent, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let client = client(arguments.kubeconfig.as_deref()).await?;
+    arguments.announce.ready()?;
+    let (node, ovs, socket, mtu) = (arguments.node, arguments.ovs, arguments.socket, arguments.mtu);
+    ::agent::run(client, ::agent::Config { node, ovs, socket, mtu }, shutdown).await
+}
+
+async fn client(kubeconfig: Option<&Path>) -> anyhow::Result<kube::Client> {
+    let config = match kubeconfig {
+        Some(path) => {
+            let file = Kubeconfig::read_from(path).with_context(|| format!("cannot read {}", path.display()))?;
+            kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?
+        }
+        None => kube::Config::infer().await?,
+    };
+    Ok(kube::Client::try_from(config)?)
+}

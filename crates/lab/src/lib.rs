@@ -1,1 +1,65 @@
-//! lab
+//! A cluster in a box: nodes as network namespaces with real OVS and OVN, pods as processes in namespaces of theirs.
+//!
+//! `up` builds it, `down` finds and removes every trace, `check` compares what pods should reach with what they reach.
+//! The lab is tooling: it may run programs such as `ovs-vsctl`, which the agent must not. It makes no decision about
+//! the cluster's network; that is the controller's.
+#![warn(missing_docs)]
+
+pub mod apply;
+mod central;
+pub mod cluster;
+mod component;
+mod components;
+mod daemon;
+mod datapath;
+mod down;
+mod exec;
+mod fabric;
+mod kubelet;
+mod layout;
+mod name;
+mod node;
+mod parameters;
+mod place;
+mod program;
+mod progress;
+mod scheduler;
+mod up;
+pub mod wait;
+
+pub use component::{Component, State};
+pub use datapath::{Datapath, DatapathChoice};
+pub use down::{down, labs};
+pub use kubelet::{ContainerRecord, Record};
+pub use layout::{Layout, RUN_FOLDER};
+pub use name::LabName;
+pub use parameters::{Parameters, Tunnel};
+pub use place::Place;
+pub use program::Programs;
+pub use progress::Progress;
+pub use up::{Request, up};
+
+/// Something that the command line already names and that is still to be built: exit status 2, and nothing done.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("not yet: {0}")]
+pub struct NotYet(pub String);
+
+/// A lab on this machine: where its files are and what it was started with.
+#[derive(Clone, Debug)]
+pub struct Lab {
+    /// Its files and namespaces.
+    pub layout: Layout,
+    /// What it was started with.
+    pub parameters: Parameters,
+}
+
+impl Lab {
+    /// Opens a lab that is up.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub fn open(layout: Layout) -> anyhow::Result<Self> {
+        let parameters = Parameters::load(&layout)?;
+        Ok(Self { layout, parameters })
+    }
+}

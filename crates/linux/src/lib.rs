@@ -1,1 +1,32 @@
-//! linux
+//! The kernel's side of the network: netlink, network namespaces, nftables, sysctl and ethtool.
+//!
+//! This is the only crate that touches the kernel. It knows nothing of Kubernetes or OVN and decides nothing:
+//! callers say what, it says whether that worked, naming the object, the operation and the cause.
+#![warn(missing_docs)]
+
+mod address;
+mod error;
+pub mod ethtool;
+mod handle;
+pub mod icmp;
+mod link;
+mod neighbour;
+pub mod netns;
+pub mod nft;
+mod prefix;
+pub mod process;
+mod ready;
+mod route;
+pub mod sysctl;
+mod task;
+
+pub use error::{Error, Result};
+pub use handle::Handle;
+pub use link::{Link, LinkChange, Mac, VethEnd, display_mac};
+pub use netns::Netns;
+pub use prefix::IpPrefix;
+pub use route::Route;
+pub use task::Task;
+
+#[cfg(test)]
+mod scratch;

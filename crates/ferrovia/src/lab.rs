@@ -1,0 +1,318 @@
+//! `ferrovia lab`: the command line of the lab.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Subcommand, ValueEnum};
+use lab::{Component, DatapathChoice, LabName, Layout, Place, Progress, Tunnel};
+
+use crate::config::Settings;
+use crate::{Announce, until_stopped};
+
+/// A cluster in a box.
+#[derive(Debug, Args)]
+pub struct Lab {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Args)]
+struct Name {
+    /// Which lab; several may run side by side.
+    #[arg(long, default_value = "lab")]
+    name: LabName,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum TunnelArgument {
+    Geneve,
+    Vxlan,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum GatewayArgument {
+    Localnet,
+    Join,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum DatapathArgument {
+    Auto,
+    Netdev,
+    System,
+    Dpdk,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// A table.
+    Table,
+    /// JSON, documented in docs/lab.md.
+    Json,
+}
+
+#[derive(Debug, Args)]
+struct Format {
+    /// How to print.
+    #[arg(short, long, value_enum, default_value = "table")]
+    output: Output,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start a lab, apply manifests, wait for the pods.
+    Up(Up),
+    /// Apply manifests.
+    Apply {
+        #[command(flatten)]
+        name: Name,
+        /// A manifest, or a folder of them.
+        #[arg(short, value_name = "FILE|DIR", required = true)]
+        file: Vec<PathBuf>,
+    },
+    /// Show components, nodes, pods and subnets.
+    Status {
+        #[command(flatten)]
+        name: Name,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Print the path of the lab's kubeconfig.
+    Kubeconfig(Name),
+    /// Run a command in a pod.
+    Exec {
+        #[command(flatten)]
+        name: Name,
+        /// Namespace of the pod.
+        #[arg(short, default_value = "default")]
+        namespace: String,
+        /// Name of the pod.
+        pod: String,
+        /// Container whose environment the command gets; the first by default.
+        #[arg(short)]
+        container: Option<String>,
+        /// Program and arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        command: Vec<String>,
+    },
+    /// Run a command in a node's network, or in central's.
+    Node {
+        #[command(flatten)]
+        name: Name,
+        /// `node1`… or `central`.
+        node: Place,
+        /// Program and arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        command: Vec<String>,
+    },
+    /// Run a command on a host of the physical network.
+    Outside {
+        #[command(flatten)]
+        name: Name,
+        /// `outside1` by default, then program and arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true, value_name = "[HOST] CMD")]
+        command: Vec<String>,
+    },
+    /// Kill a component.
+    Kill {
+        #[command(flatten)]
+        name: Name,
+        /// controller agent northd nb sb ovn-controller ovs-vswitchd ovsdb apiserver kubelet
+        #[arg(value_name = "COMPONENT[@NODE]")]
+        component: String,
+    },
+    /// Stop a component if it runs, and start it again.
+    Restart {
+        #[command(flatten)]
+        name: Name,
+        /// As for kill.
+        #[arg(value_name = "COMPONENT[@NODE]")]
+        component: String,
+    },
+    /// Compare what pods should reach with what they reach.
+    Check {
+        #[command(flatten)]
+        name: Name,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Remove a lab with every process, namespace and file.
+    Down {
+        #[command(flatten)]
+        name: Name,
+        /// Every lab on this machine.
+        #[arg(long)]
+        all: bool,
+    },
+    /// The scheduler and the kubelets of a lab.
+    #[command(hide = true)]
+    Run {
+        #[command(flatten)]
+        name: Name,
+        #[command(flatten)]
+        announce: Announce,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Up {
+    #[command(flatten)]
+    name: Name,
+    /// How many nodes.
+    #[arg(long, default_value_t = 3)]
+    nodes: u32,
+    /// Encapsulation between nodes.
+    #[arg(long, value_enum, default_value = "geneve")]
+    tunnel: TunnelArgument,
+    /// How traffic leaves the cluster.
+    #[arg(long, value_enum, default_value = "localnet")]
+    gateway: GatewayArgument,
+    /// Datapath of the nodes.
+    #[arg(long, value_enum, default_value = "auto")]
+    datapath: DatapathArgument,
+    /// How many servers of OVN's central databases: 1 or 3.
+    #[arg(long, default_value_t = 1)]
+    central: u32,
+    /// Another root directory to take OVS and OVN from.
+    #[arg(long, value_name = "ROOT")]
+    ovn: Option<PathBuf>,
+    /// A real API server instead of the embedded one.
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// A manifest to apply, or a folder of them.
+    #[arg(short, value_name = "FILE|DIR")]
+    file: Vec<PathBuf>,
+    /// How long pods may take to become ready.
+    #[arg(long, default_value = "120s", value_parser = duration)]
+    wait: Duration,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: u64 = digits.parse().map_err(|_| format!("{text:?} is not a duration such as 120s"))?;
+    match &text[digits.len()..] {
+        "ms" => Ok(Duration::from_millis(number)),
+        "s" | "" => Ok(Duration::from_secs(number)),
+        "m" => Ok(Duration::from_secs(number * 60)),
+        unit => Err(format!("{unit:?} is not a unit of time: expected ms, s or m")),
+    }
+}
+
+impl Lab {
+    /// Does what is asked.
+    pub fn run(self, settings: &Settings) -> anyhow::Result<ExitCode> {
+        let layout = |name: Name| Layout::new(&settings.labs, name.name);
+        let open = |name: Name| lab::Lab::open(layout(name));
+        match self.command {
+            Command::Up(arguments) => up(arguments, settings),
+            Command::Apply { name, file } => {
+                let lab = open(name)?;
+                let documents = lab::apply::read(&file)?;
+                block_on(async { lab::apply::apply(&lab::cluster::client(&lab.layout).await?, &documents).await })
+            }
+            Command::Kubeconfig(name) => {
+                println!("{}", open(name)?.layout.kubeconfig().display());
+                Ok(ExitCode::SUCCESS)
+            }
+            Command::Node { name, node, command } => open(name)?.run_in(node, &command).map(ExitCode::from),
+            Command::Outside { name, command } => {
+                let lab = open(name)?;
+                let named = command[0].parse::<Place>().ok().filter(|place| matches!(place, Place::Outside(_)));
+                let (host, command) = named.map_or((Place::Outside(1), command.as_slice()), |host| (host, &command[1..]));
+                let command = command.strip_prefix(&["--".to_owned()]).unwrap_or(command);
+                anyhow::ensure!(!command.is_empty(), "no command given");
+                lab.run_in(host, command).map(ExitCode::from)
+            }
+            Command::Kill { name, component } => {
+                let lab = open(name)?;
+                let component = Component::find(&lab.layout, &component)?;
+                let pid = component.kill(&lab.layout)?;
+                println!("killed {}@{}, process {pid}", component.name, component.place);
+                Ok(ExitCode::SUCCESS)
+            }
+            Command::Restart { name, component } => {
+                let lab = open(name)?;
+                block_on(lab.restart(&component))
+            }
+            Command::Down { name, all } => {
+                let names = if all { lab::labs(&settings.labs)? } else { vec![name.name] };
+                for name in names {
+                    if lab::down(&Layout::new(&settings.labs, name.clone()))? {
+                        println!("lab {name} is gone");
+                    }
+                }
+                Ok(ExitCode::SUCCESS)
+            }
+            Command::Run { name, announce } => {
+                let lab = open(name)?;
+                until_stopped(|shutdown| async move {
+                    announce.ready()?;
+                    lab.run(shutdown).await
+                })
+            }
+            _ => Err(lab::NotYet("this command".to_owned()).into()),
+        }
+    }
+}
+
+fn up(arguments: Up, settings: &Settings) -> anyhow::Result<ExitCode> {
+    let request = lab::Request {
+        nodes: arguments.nodes,
+        tunnel: match arguments.tunnel {
+            TunnelArgument::Geneve => Tunnel::Geneve,
+            TunnelArgument::Vxlan => Tunnel::Vxlan,
+        },
+        datapath: match arguments.datapath {
+            DatapathArgument::Auto => DatapathChoice::Auto,
+            DatapathArgument::Netdev => DatapathChoice::Netdev,
+            DatapathArgument::System => DatapathChoice::System,
+            DatapathArgument::Dpdk => DatapathChoice::Dpdk,
+        },
+        join_gateway: arguments.gateway == GatewayArgument::Join,
+        central: arguments.central,
+        ovn: arguments.ovn,
+        kubeconfig: arguments.kubeconfig,
+        manifests: arguments.file,
+        wait: arguments.wait,
+        program: std::env::current_exe()?,
+        cni: settings.cni.clone(),
+    };
+    let layout = Layout::new(&settings.labs, arguments.name.name);
+    let progress = Progress::new();
+    let lab = runtime()?.block_on(lab::up(layout, &request, &progress));
+    progress.finish();
+    let lab = lab?;
+    let parameters = &lab.parameters;
+    println!(
+        "lab {} is up after {:.1} s: {} nodes, {} tunnels, {} datapath",
+        lab.layout.name(),
+        progress.elapsed().as_secs_f64(),
+        parameters.nodes,
+        parameters.tunnel.as_str(),
+        parameters.datapath.as_str()
+    );
+    println!("export KUBECONFIG={}", lab.layout.kubeconfig().display());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+}
+
+fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<ExitCode> {
+    runtime()?.block_on(work).map(|()| ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(duration("120s"), Ok(Duration::from_secs(120)));
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        assert!(duration("soon").is_err() && duration("1h").is_err());
+    }
+}

@@ -1,0 +1,39 @@
+//! Ending every process of a pod, those included that its commands started.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use linux::process::{self, Process, Signal};
+
+/// Environment variable that every process of a pod carries.
+const POD_MARK: &str = "FERROVIA_POD";
+
+pub(crate) fn pod_mark(uid: &str) -> (String, String) {
+    (POD_MARK.to_owned(), uid.to_owned())
+}
+
+fn processes(uid: &str) -> Vec<Process> {
+    process::with_environment(&format!("{POD_MARK}={uid}")).into_iter().filter_map(|pid| Process::open(pid).ok()).collect()
+}
+
+/// Asks the pod's processes to end, and after `grace` makes them.
+pub(crate) async fn all(uid: &str, grace: Duration) -> anyhow::Result<()> {
+    let asked = processes(uid);
+    for process in &asked {
+        process.signal(Signal::TERM)?;
+    }
+    let _ = tokio::time::timeout(grace, join_all(asked.iter().map(Process::exited))).await;
+    loop {
+        let left = processes(uid);
+        // Those that were our children, and nobody waits for any more.
+        asked.iter().for_each(|process| drop(process.reap()));
+        if left.is_empty() {
+            return Ok(());
+        }
+        for process in &left {
+            process.signal(Signal::KILL)?;
+        }
+        join_all(left.iter().map(Process::exited)).await;
+        left.iter().for_each(|process| drop(process.reap()));
+    }
+}

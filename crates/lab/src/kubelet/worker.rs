@@ -1,0 +1,345 @@
+//! The life of one pod: network, containers, status, and its end.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt as _;
+use kube::api::{Api, DeleteParams, Preconditions};
+use linux::process::Process;
+use linux::{Netns, netns};
+use tokio::sync::watch;
+
+use super::container::{self, Doing};
+use super::record::{ContainerRecord, PodRecord};
+use super::report::{Report, now};
+use super::{Node, cni, kill};
+
+/// The first and the longest pause before something is tried again.
+const PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(20);
+/// How long processes have to end when the pod does not say.
+const GRACE: i64 = 30;
+
+/// What the API says of a pod.
+#[derive(Clone, Debug)]
+pub(crate) enum Want {
+    /// The pod as it is now.
+    Pod(Box<Pod>),
+    /// It is there no more.
+    Gone,
+}
+
+pub(crate) struct Worker {
+    node: Arc<Node>,
+    wants: watch::Receiver<Want>,
+    record: PodRecord,
+    doing: Vec<Doing>,
+    reported: Option<Report>,
+}
+
+/// What can happen to a container.
+enum Happening {
+    Ended(usize, i32),
+    RestartDue(usize),
+}
+
+type Happenings = FuturesUnordered<BoxFuture<'static, Happening>>;
+
+fn ended(index: usize, status: i32) -> BoxFuture<'static, Happening> {
+    Box::pin(async move { Happening::Ended(index, status) })
+}
+
+fn pause(attempt: u32) -> Duration {
+    PAUSE.saturating_mul(2_u32.saturating_pow(attempt)).min(LONGEST_PAUSE)
+}
+
+impl Worker {
+    pub(crate) fn new(node: Arc<Node>, uid: String, wants: watch::Receiver<Want>) -> Self {
+        let record = PodRecord::load(&node.lab.layout, node.place, &uid).unwrap_or(PodRecord { uid, ..PodRecord::default() });
+        Self { node, wants, record, doing: Vec::new(), reported: None }
+    }
+
+    /// Lives the pod's life, to the end of its deletion.
+    pub(crate) async fn run(mut self) {
+        if let Some(pod) = self.pod().filter(|pod| !is_over(pod) && pod.metadata.deletion_timestamp.is_none()) {
+            self.live(&pod).await;
+        }
+        let _ = self.wants.wait_for(is_ending).await;
+        self.end().await;
+    }
+
+    fn pod(&self) -> Option<Box<Pod>> {
+        match &*self.wants.borrow() {
+            Want::Pod(pod) => Some(pod.clone()),
+            Want::Gone => None,
+        }
+    }
+
+    /// Until the pod is to end, or has succeeded or failed.
+    async fn live(&mut self, pod: &Pod) {
+        let spec = pod.spec.clone().unwrap_or_default();
+        if self.record.name.is_empty() {
+            self.record.namespace = pod.namespace().unwrap_or_default();
+            self.record.name = pod.name_any();
+            let host = spec.host_network == Some(true);
+            self.record.netns = (!host).then(|| self.node.lab.layout.name().pod_netns(&self.record.uid));
+            self.record.containers = spec
+                .containers
+                .iter()
+                .map(|container| ContainerRecord { name: container.name.clone(), ..ContainerRecord::default() })
+                .collect();
+        }
+        self.doing = vec![Doing::Waiting; self.record.containers.len()];
+        if spec.runtime_class_name.as_deref() == Some("vm") {
+            let message = "not yet: virtual machines";
+            self.node.event(pod, "NotYet", message).await;
+            self.report("Pending", Some(("NotYet", message.to_owned()))).await;
+            return;
+        }
+        let mut wants = self.wants.clone();
+        tokio::select! {
+            biased;
+            _ = wants.wait_for(is_ending) => {}
+            () = async {
+                let netns = self.connect(pod).await;
+                self.run_containers(pod, &netns).await;
+            } => {}
+        }
+    }
+
+    /// Makes the pod's namespace and has the CNI plugin connect it, as often as it takes.
+    async fn connect(&mut self, pod: &Pod) -> Netns {
+        let mut attempt = 0;
+        loop {
+            match self.try_connect().await {
+                Ok(netns) => return netns,
+                Err(error) => {
+                    let message = format!("{error:#}");
+                    self.node.event(pod, "FailedCreatePodSandBox", &message).await;
+                    self.report("Pending", Some(("FailedCreatePodSandBox", message))).await;
+                    tokio::time::sleep(pause(attempt)).await;
+                    attempt += 1;
+                }
+            }
+        }
+    }
+
+    async fn try_connect(&mut self) -> anyhow::Result<Netns> {
+        let node = self.node.clone();
+        let (layout, place) = (&node.lab.layout, node.place);
+        let Some(name) = self.record.netns.clone() else {
+            self.record.addresses = place.address().map(IpAddr::from).into_iter().collect();
+            self.connected()?;
+            return layout.netns(place);
+        };
+        if self.record.connected {
+            return Ok(Netns::named(&name)?);
+        }
+        // Recorded first: whatever happens now, someone knows what to remove.
+        self.record.save(layout, place)?;
+        let netns = match Netns::create(&name) {
+            Err(error) if error.is_existing() => Netns::named(&name)?,
+            made => made?,
+        };
+        let handle = linux::Handle::open(&netns)?;
+        handle.set_up(handle.index("lo").await?).await?;
+        self.record.addresses = cni::add(&self.node.lab, place, &self.record).await?;
+        self.connected()?;
+        Ok(netns)
+    }
+
+    fn connected(&mut self) -> anyhow::Result<()> {
+        if !self.record.connected {
+            self.record.connected = true;
+            self.record.since = now();
+        }
+        self.save()
+    }
+
+    fn save(&self) -> anyhow::Result<()> {
+        self.record.save(&self.node.lab.layout, self.node.place)
+    }
+
+    /// Runs the containers until all have ended for good.
+    async fn run_containers(&mut self, pod: &Pod, netns: &Netns) {
+        let policy = pod.spec.as_ref().and_then(|spec| spec.restart_policy.clone()).unwrap_or_else(|| "Always".to_owned());
+        let mut happenings = Happenings::new();
+        for index in 0..self.doing.len() {
+            let known = &self.record.containers[index];
+            let next = match (known.process, known.ended) {
+                (None, None) => self.start(pod, netns, index).await,
+                (Some(recorded), _) => match recorded.adopt() {
+                    Some(process) => self.watch(index, Some(process)),
+                    None => ended(index, container::UNKNOWN_STATUS),
+                },
+                (None, Some(status)) => ended(index, status),
+            };
+            happenings.push(next);
+        }
+        loop {
+            if let Some(phase) = over(&self.doing, &policy) {
+                self.report(phase, None).await;
+                return;
+            }
+            self.report("Running", None).await;
+            match happenings.next().await {
+                // A pod without containers.
+                None => std::future::pending().await,
+                Some(Happening::RestartDue(index)) => {
+                    self.record.containers[index].restarts += 1;
+                    let next = self.start(pod, netns, index).await;
+                    happenings.push(next);
+                }
+                Some(Happening::Ended(index, status)) => {
+                    self.doing[index] = Doing::Ended { status };
+                    self.record.containers[index].process = None;
+                    self.record.containers[index].ended = Some(status);
+                    if restarts(&policy, status) {
+                        let pause = pause(u32::try_from(self.record.containers[index].restarts).unwrap_or_default());
+                        happenings.push(Box::pin(async move {
+                            tokio::time::sleep(pause).await;
+                            Happening::RestartDue(index)
+                        }));
+                    }
+                }
+            }
+            if let Err(error) = self.save() {
+                tracing::warn!(%error, "cannot record a pod");
+            }
+        }
+    }
+
+    async fn start(&mut self, pod: &Pod, netns: &Netns, index: usize) -> BoxFuture<'static, Happening> {
+        let Some(container) = pod.spec.as_ref().and_then(|spec| spec.containers.get(index)) else { return ended(index, 0) };
+        self.record.containers[index].env = container::environment(&self.node.lab, &self.record, container);
+        let happening = match container::start(&self.node.lab, self.node.place, &self.record, container, netns) {
+            Ok(process) => self.watch(index, process),
+            Err(error) => {
+                self.node.event(pod, "Failed", &format!("container {}: {error:#}", container.name)).await;
+                ended(index, 127)
+            }
+        };
+        if let Err(error) = self.save() {
+            tracing::warn!(%error, "cannot record a pod");
+        }
+        happening
+    }
+
+    /// Waits for a container's process; one without a command sleeps for ever.
+    fn watch(&mut self, index: usize, process: Option<Process>) -> BoxFuture<'static, Happening> {
+        self.doing[index] = Doing::Running;
+        self.record.containers[index].process = process.as_ref().and_then(container::record);
+        self.record.containers[index].ended = None;
+        match process {
+            Some(process) => Box::pin(async move { Happening::Ended(index, container::ended(process).await) }),
+            None => Box::pin(std::future::pending()),
+        }
+    }
+
+    /// Reports, unless that was the last report; again and again until the API server takes it.
+    async fn report(&mut self, phase: &'static str, reason: Option<(&'static str, String)>) {
+        let report = Report { phase, reason, record: self.record.clone(), doing: self.doing.clone() };
+        if self.reported.as_ref() == Some(&report) {
+            return;
+        }
+        for attempt in 0.. {
+            match self.node.report(&report).await {
+                Ok(()) => break,
+                // It is gone, or is another pod by now: the watch will say.
+                Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => break,
+                Err(error) => {
+                    tracing::warn!(pod = self.record.name, %error, "cannot report a pod's status");
+                    tokio::time::sleep(pause(attempt)).await;
+                }
+            }
+        }
+        self.reported = Some(report);
+    }
+
+    /// Ends the pod's processes, disconnects it, and lets the API forget it.
+    async fn end(mut self) {
+        let grace = match &*self.wants.borrow() {
+            Want::Pod(pod) => pod.metadata.deletion_grace_period_seconds.unwrap_or(GRACE),
+            Want::Gone => 0,
+        };
+        let grace = Duration::from_secs(u64::try_from(grace).unwrap_or_default());
+        for attempt in 0.. {
+            match self.try_end(grace).await {
+                Ok(()) => break,
+                Err(error) => {
+                    if let Some(pod) = self.pod() {
+                        self.node.event(&pod, "FailedKillPod", &format!("{error:#}")).await;
+                    }
+                    tokio::time::sleep(pause(attempt)).await;
+                }
+            }
+        }
+    }
+
+    async fn try_end(&mut self, grace: Duration) -> anyhow::Result<()> {
+        kill::all(&self.record.uid, grace).await?;
+        if let Some(name) = &self.record.netns {
+            // Also when ADD did not get as far as an answer: DEL of what is not there succeeds.
+            cni::del(&self.node.lab, self.node.place, &self.record).await?;
+            netns::delete(name)?;
+        }
+        self.record.remove(&self.node.lab.layout, self.node.place);
+        let Some(pod) = self.pod() else { return Ok(()) };
+        let pods = Api::<Pod>::namespaced(self.node.client.clone(), &pod.namespace().unwrap_or_default());
+        let uid = Some(self.record.uid.clone());
+        let parameters = DeleteParams::default().grace_period(0).preconditions(Preconditions { uid, resource_version: None });
+        match pods.delete(&pod.name_any(), &parameters).await {
+            Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
+            done => Ok(done.map(|_| ())?),
+        }
+    }
+}
+
+fn is_ending(want: &Want) -> bool {
+    match want {
+        Want::Gone => true,
+        Want::Pod(pod) => pod.metadata.deletion_timestamp.is_some(),
+    }
+}
+
+fn is_over(pod: &Pod) -> bool {
+    matches!(pod.status.as_ref().and_then(|status| status.phase.as_deref()), Some("Succeeded" | "Failed"))
+}
+
+fn restarts(policy: &str, status: i32) -> bool {
+    policy == "Always" || (policy == "OnFailure" && status != 0)
+}
+
+/// The final phase, once no container runs or will run again.
+fn over(doing: &[Doing], policy: &str) -> Option<&'static str> {
+    let ended: Option<Vec<i32>> =
+        doing.iter().map(|doing| if let Doing::Ended { status } = doing { Some(*status) } else { None }).collect();
+    let ended = ended.filter(|ended| !ended.is_empty() && !ended.iter().any(|status| restarts(policy, *status)))?;
+    Some(if ended.iter().all(|status| *status == 0) { "Succeeded" } else { "Failed" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_is_over_when_no_container_will_run_again() {
+        let ended = |status| Doing::Ended { status };
+        assert_eq!(over(&[ended(0), ended(0)], "Never"), Some("Succeeded"));
+        assert_eq!(over(&[ended(0), ended(1)], "Never"), Some("Failed"));
+        assert_eq!(over(&[ended(0), ended(1)], "OnFailure"), None);
+        assert_eq!(over(&[ended(0)], "Always"), None);
+        assert_eq!(over(&[ended(0), Doing::Running], "Never"), None);
+        assert_eq!(over(&[], "Never"), None);
+    }
+
+    #[test]
+    fn pauses_grow_to_a_limit() {
+        assert_eq!((pause(0), pause(2), pause(40)), (PAUSE, PAUSE * 4, LONGEST_PAUSE));
+    }
+}

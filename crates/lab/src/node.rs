@@ -1,0 +1,81 @@
+//! A node: its own Open vSwitch, plugged into the physical network, ready for `ovn-controller`.
+
+use std::fs;
+
+use anyhow::Context as _;
+use linux::nft::schema::{Chain, NfListObject};
+use linux::nft::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
+use linux::{Handle, IpPrefix, LinkChange, display_mac, nft};
+
+use crate::place::PHYSICAL_LENGTH;
+use crate::{Lab, Place};
+
+/// The nft table that keeps the kernel's copy of uplink frames from being answered a second time.
+const UPLINK_TABLE: &str = "uplink";
+
+impl Lab {
+    /// Starts a node's Open vSwitch with its bridges; blocks.
+    pub(crate) fn start_switch(&self, node: Place) -> anyhow::Result<()> {
+        let folder = self.layout.place(node);
+        fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        let programs = self.parameters.programs();
+        let file = folder.join("conf.db").display().to_string();
+        programs.run(None, "ovsdb-tool", &["create", &file, &programs.schema("openvswitch/vswitch.ovsschema")])?;
+        self.node_database(node)?.start(&self.layout)?;
+        programs.run(None, "ovs-vsctl", &self.switch_configuration(node))?;
+        // It detaches when it has built what the database describes.
+        self.vswitchd(node)?.start(&self.layout)
+    }
+
+    fn switch_configuration(&self, node: Place) -> Vec<String> {
+        let address = |place: Place| place.address().map(|address| address.to_string()).unwrap_or_default();
+        let datapath = format!("datapath_type={}", self.parameters.datapath.as_str());
+        let mut words: Vec<String> = vec![format!("--db={}", self.layout.remote(node, "db"))];
+        let mut say = |text: &str| words.extend(text.split_whitespace().map(str::to_owned));
+        say("--no-wait -- init -- set open .");
+        say(&format!("external-ids:system-id={node} external-ids:hostname={node} external-ids:ovn-encap-ip={}", address(node)));
+        say(&format!(
+            "external-ids:ovn-remote=tcp:{}:6642 external-ids:ovn-encap-type={}",
+            address(Place::Central),
+            self.parameters.tunnel.as_str()
+        ));
+        say(&format!("-- add-br br-int -- set bridge br-int {datapath} fail-mode=secure"));
+        if self.owns_uplink(node) {
+            // The tunnel's address lives on a bridge that holds the NIC, so that the userspace datapath can encapsulate.
+            let mac = node.mac().map(display_mac).unwrap_or_default();
+            say(&format!("-- add-br br-phy -- set bridge br-phy {datapath}"));
+            words.push(format!("other-config:hwaddr=\"{mac}\""));
+            words.extend("-- add-port br-phy eth0".split_whitespace().map(str::to_owned));
+        }
+        words
+    }
+
+    /// Gives `br-phy` the node's address. To be done again whenever `ovs-vswitchd` was restarted: the bridge's link
+    /// lives and dies with it.
+    pub(crate) async fn connect_uplink(&self, node: Place) -> anyhow::Result<()> {
+        if !self.owns_uplink(node) {
+            return Ok(());
+        }
+        let netns = self.layout.netns(node)?;
+        let ingress = Chain {
+            family: NfFamily::NetDev,
+            table: UPLINK_TABLE.into(),
+            name: "in".into(),
+            _type: Some(NfChainType::Filter),
+            hook: Some(NfHook::Ingress),
+            prio: Some(0),
+            dev: Some("eth0".into()),
+            policy: Some(NfChainPolicy::Drop),
+            ..Chain::default()
+        };
+        // OVS reads eth0 through a packet socket, so the kernel's own stack sees each frame too.
+        nft::replace_table(&netns, NfFamily::NetDev, UPLINK_TABLE, vec![NfListObject::Chain(ingress)])?;
+        let handle = Handle::open(&netns)?;
+        let bridge = handle.index("br-phy").await?;
+        handle.change(bridge, LinkChange { up: Some(true), no_link_local: true, ..LinkChange::default() }).await?;
+        if let Some(address) = node.address() {
+            handle.add_address(bridge, IpPrefix::new(address.into(), PHYSICAL_LENGTH)?).await?;
+        }
+        Ok(())
+    }
+}

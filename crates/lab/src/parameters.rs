@@ -1,0 +1,100 @@
+//! What a lab was started with, kept as `lab.json`.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+
+use crate::layout::{read_json, write_json};
+use crate::place::PHYSICAL_MTU;
+use crate::{Datapath, Layout, Place, Programs};
+
+/// Encapsulation between nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tunnel {
+    /// Geneve (RFC 8926).
+    Geneve,
+    /// VXLAN (RFC 7348).
+    Vxlan,
+}
+
+impl Tunnel {
+    /// OVN's own word, as in `ovn-encap-type`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Geneve => "geneve",
+            Self::Vxlan => "vxlan",
+        }
+    }
+
+    /// MTU of pods in bytes: what the encapsulation leaves of the physical MTU.
+    #[must_use]
+    pub const fn pod_mtu(self) -> u32 {
+        match self {
+            Self::Geneve => PHYSICAL_MTU - 100,
+            Self::Vxlan => PHYSICAL_MTU - 50,
+        }
+    }
+}
+
+/// What a lab was started with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Parameters {
+    /// How many nodes.
+    pub nodes: u32,
+    /// How many outside hosts.
+    pub outside: u32,
+    /// Encapsulation between nodes.
+    pub tunnel: Tunnel,
+    /// Datapath of the nodes.
+    pub datapath: Datapath,
+    /// Another root directory with the programs of OVS and OVN.
+    pub ovn: Option<PathBuf>,
+    /// Loopback port of the API server.
+    pub api_port: u16,
+    /// The `ferrovia` program.
+    pub program: PathBuf,
+}
+
+impl Parameters {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// When the lab is not up.
+    pub fn load(layout: &Layout) -> anyhow::Result<Self> {
+        let name = layout.name();
+        read_json(&layout.parameters()).with_context(|| format!("lab {name} is not up: `ferrovia lab up --name {name}` starts it"))
+    }
+
+    /// Keeps them.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn save(&self, layout: &Layout) -> anyhow::Result<()> {
+        write_json(&layout.parameters(), self)
+    }
+
+    /// The nodes.
+    pub fn node_places(&self) -> impl Iterator<Item = Place> + use<> {
+        (1..=self.nodes).map(Place::Node)
+    }
+
+    /// The outside hosts.
+    pub fn outside_places(&self) -> impl Iterator<Item = Place> + use<> {
+        (1..=self.outside).map(Place::Outside)
+    }
+
+    /// Everything that is plugged into the physical network.
+    pub fn hosts(&self) -> impl Iterator<Item = Place> + use<> {
+        std::iter::once(Place::Central).chain(self.node_places()).chain(self.outside_places())
+    }
+
+    /// The programs of OVS and OVN.
+    #[must_use]
+    pub fn programs(&self) -> Programs {
+        Programs::new(self.ovn.clone())
+    }
+}

@@ -1,0 +1,180 @@
+//! Bringing a lab up.
+
+use std::fs;
+use std::io;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use futures::future::try_join_all;
+
+use crate::component::Component;
+use crate::layout::write;
+use crate::place::{API_PORT, MAX_NODES};
+use crate::progress::Progress;
+use crate::{DatapathChoice, Lab, Layout, NotYet, Parameters, Place, Programs, Tunnel, apply, cluster, kubelet, wait};
+
+/// What `lab up` is asked for.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// How many nodes.
+    pub nodes: u32,
+    /// Encapsulation between nodes.
+    pub tunnel: Tunnel,
+    /// Datapath of the nodes.
+    pub datapath: DatapathChoice,
+    /// Whether egress uses the `join` scheme instead of `localnet`.
+    pub join_gateway: bool,
+    /// How many servers of OVN's central databases.
+    pub central: u32,
+    /// Another root directory with the programs of OVS and OVN.
+    pub ovn: Option<PathBuf>,
+    /// A real API server to use.
+    pub kubeconfig: Option<PathBuf>,
+    /// Manifests to apply.
+    pub manifests: Vec<PathBuf>,
+    /// How long pods may take to become ready.
+    pub wait: Duration,
+    /// The `ferrovia` program, which the lab's own components are subcommands of.
+    pub program: PathBuf,
+    /// The CNI plugin; `ferrovia-cni` beside the program by default.
+    pub cni: Option<PathBuf>,
+}
+
+impl Request {
+    fn settle(&self) -> anyhow::Result<Parameters> {
+        let not_yet = |what: &str| Err(NotYet(what.to_owned()).into());
+        match self {
+            _ if self.central == 3 => return not_yet("--central 3"),
+            _ if self.central != 1 => bail!("--central {}: 1 or 3 servers", self.central),
+            _ if self.join_gateway => return not_yet("--gateway join"),
+            _ if self.kubeconfig.is_some() => return not_yet("--kubeconfig: agents cannot reach an API server outside the lab"),
+            _ if !(1..=MAX_NODES).contains(&self.nodes) => bail!("--nodes {}: 1 to {MAX_NODES}", self.nodes),
+            _ => {}
+        }
+        let datapath = self.datapath.settle()?;
+        let programs = Programs::new(self.ovn.clone());
+        for program in ["ovsdb-server", "ovsdb-tool", "ovs-vswitchd", "ovs-vsctl", "ovn-northd", "ovn-controller", "ovn-nbctl", "ovn-sbctl"]
+        {
+            programs.argv(program)?;
+        }
+        // The kernel's choice is free now; nothing else asks for loopback ports below the lab's feet in between.
+        let api_port =
+            TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr()).context("no free loopback port")?.port();
+        let (nodes, tunnel, ovn, program) = (self.nodes, self.tunnel, self.ovn.clone(), self.program.clone());
+        Ok(Parameters { nodes, outside: 1, tunnel, datapath, ovn, api_port, program })
+    }
+}
+
+/// Brings a lab up, applies the manifests and waits for the pods. What was started stays when a later step fails.
+///
+/// # Errors
+/// With the component that failed and the last line of its log, or with the pods that are not ready and why.
+pub async fn up(layout: Layout, request: &Request, progress: &Progress) -> anyhow::Result<Lab> {
+    let parameters = request.settle()?;
+    let manifests = apply::read(&request.manifests)?;
+    let plugin = request.cni.clone().unwrap_or_else(|| request.program.with_file_name("ferrovia-cni"));
+    anyhow::ensure!(plugin.exists(), "there is no CNI plugin at {}: `cargo build -p cni` makes it", plugin.display());
+    progress.step(format!("{} nodes, {} tunnels, {} datapath", parameters.nodes, parameters.tunnel.as_str(), parameters.datapath.as_str()));
+    let name = layout.name().clone();
+    let lab = Lab::prepare(layout, parameters)?;
+    let built = async {
+        lab.start_infrastructure(true, progress).await?;
+        lab.start_cluster(&plugin, progress).await?;
+        if manifests.is_empty() {
+            return Ok(());
+        }
+        progress.step(format!("applying {} objects", manifests.len()));
+        let client = cluster::client(&lab.layout).await?;
+        apply::apply(&client, &manifests).await?;
+        progress.step("waiting for pods");
+        wait::pods_ready(&client, request.wait).await
+    };
+    built.await.with_context(|| format!("lab {name} (`ferrovia lab down --name {name}` removes what is there)"))?;
+    Ok(lab)
+}
+
+impl Lab {
+    /// Makes the lab's folder and the files that its components read.
+    pub(crate) fn prepare(layout: Layout, parameters: Parameters) -> anyhow::Result<Self> {
+        let (folder, name) = (layout.folder(), layout.name());
+        fs::create_dir_all(layout.root()).with_context(|| format!("cannot create {}", layout.root().display()))?;
+        match fs::create_dir(&folder) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                bail!("lab {name} is up already, or left over: `ferrovia lab down --name {name}` removes it")
+            }
+            made => made.with_context(|| format!("cannot create {}", folder.display()))?,
+        }
+        let lab = Self { layout, parameters };
+        for place in lab.parameters.hosts().chain([Place::Host]) {
+            fs::create_dir_all(lab.layout.pods(place)).with_context(|| format!("cannot create the folder of {place}"))?;
+        }
+        let token = uuid::Uuid::new_v4().simple().to_string();
+        write(&lab.layout.token(), token.as_bytes())?;
+        let central = Place::Central.address().map(|address| address.to_string()).unwrap_or_default();
+        let local = format!("http://127.0.0.1:{}", lab.parameters.api_port);
+        write(&lab.layout.kubeconfig(), &cluster::kubeconfig(name_of(&lab), &local, &token)?)?;
+        write(&lab.layout.internal_kubeconfig(), &cluster::kubeconfig(name_of(&lab), &format!("http://{central}:{API_PORT}"), &token)?)?;
+        lab.parameters.programs().write_wrappers(&lab.layout.folder().join("bin"))?;
+        lab.parameters.save(&lab.layout)?;
+        Ok(lab)
+    }
+
+    /// Builds the physical network, central and the nodes' OVS and OVN, and starts the API server if wanted.
+    pub(crate) async fn start_infrastructure(&self, apiserver: bool, progress: &Progress) -> anyhow::Result<()> {
+        progress.step("physical network");
+        self.build_fabric().await?;
+        progress.step("central databases, Open vSwitch");
+        let central = self.blocking(Self::start_central);
+        let nodes = try_join_all(self.parameters.node_places().map(|node| async move {
+            self.blocking(move |lab| lab.start_switch(node)).await?;
+            self.connect_uplink(node).await
+        }));
+        let api = async { if apiserver { self.start(self.apiserver()).await } else { Ok(()) } };
+        tokio::try_join!(central, nodes, api)?;
+        progress.step("ovn-controller");
+        // After the southbound database: a connection refused is tried again only a second later.
+        try_join_all(self.parameters.node_places().map(|node| async move { self.start(self.ovn_controller(node)?).await })).await?;
+        Ok(())
+    }
+
+    async fn start_cluster(&self, plugin: &Path, progress: &Progress) -> anyhow::Result<()> {
+        progress.step("kinds and nodes");
+        let client = cluster::client(&self.layout).await?;
+        cluster::install(&client, &self.parameters).await?;
+        progress.step("controller, agents, kubelet");
+        self.parameters.node_places().try_for_each(|node| kubelet::install_plugin(&self.layout, node, plugin))?;
+        let own = [self.controller(), self.kubelet()].into_iter().chain(self.parameters.node_places().map(|node| self.agent(node)));
+        try_join_all(own.map(|component| self.start(component))).await?;
+        Ok(())
+    }
+
+    async fn start(&self, component: Component) -> anyhow::Result<()> {
+        self.blocking(move |lab| component.start(&lab.layout)).await
+    }
+
+    async fn blocking(&self, work: impl FnOnce(&Self) -> anyhow::Result<()> + Send + 'static) -> anyhow::Result<()> {
+        let lab = Arc::new(self.clone());
+        tokio::task::spawn_blocking(move || work(&lab)).await?
+    }
+
+    /// Restarts a component, with what must be put right after it.
+    ///
+    /// # Errors
+    /// When there is no such component, or it does not start.
+    pub async fn restart(&self, text: &str) -> anyhow::Result<()> {
+        let mut component = Component::find(&self.layout, text)?;
+        let (name, place) = (component.name.clone(), component.place);
+        self.blocking(move |lab| component.restart(&lab.layout)).await?;
+        if name == "ovs-vswitchd" {
+            self.connect_uplink(place).await?;
+        }
+        Ok(())
+    }
+}
+
+fn name_of(lab: &Lab) -> &str {
+    lab.layout.name().as_str()
+}
