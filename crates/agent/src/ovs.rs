@@ -1,0 +1,232 @@
+//! The node's Open vSwitch: ports of pods, and what the switch reports of them.
+
+use std::time::Duration;
+
+use ovsdb::{Client, Event, Options, Remote, TransactError};
+use ovsdb_types::vswitch::{bridge, interface, open_vswitch, port};
+use ovsdb_types::{Atom, Condition, Datum, IndexDef, Monitored, Mutation, Mutator, Operation, Replica, Row, RowKey, Uuid, vswitch};
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+
+/// A port to add to the integration bridge.
+#[derive(Clone, Debug)]
+pub(crate) struct PodPort {
+    /// Name of the host's link.
+    pub(crate) link: String,
+    /// Logical switch port that it stands for.
+    pub(crate) iface_id: String,
+    /// Further keys for people: pod, namespace, network namespace, container.
+    pub(crate) external_ids: Vec<(&'static str, String)>,
+}
+
+/// Why a port is not there.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OvsError {
+    #[error("Open vSwitch: {0}")]
+    Transact(#[from] TransactError),
+    #[error("Open vSwitch has no bridge {0}")]
+    NoBridge(String),
+    #[error("Open vSwitch cannot open {0}: {1}")]
+    Port(String, String),
+    #[error("port {0} is not programmed after {1:?}: {2}")]
+    NotInstalled(String, Duration, &'static str),
+    #[error("not connected to Open vSwitch")]
+    Disconnected,
+}
+
+struct State {
+    replica: Replica,
+    connected: bool,
+}
+
+/// The node's switch.
+#[derive(Clone)]
+pub(crate) struct Ovs {
+    client: Client,
+    state: watch::Receiver<State>,
+    bridge: String,
+}
+
+/// Prepares the connection, and the future that keeps it; the caller owns the task that awaits it.
+pub(crate) fn open(remote: Remote, bridge_name: &str) -> (Ovs, impl Future<Output = ()> + Send + use<>) {
+    let monitored = Monitored {
+        schema: &vswitch::SCHEMA,
+        tables: vec![
+            (bridge::TABLE, vec![bridge::DATAPATH_TYPE.index, bridge::NAME.index, bridge::PORTS.index]),
+            (interface::TABLE, vec![interface::ERROR.index, interface::EXTERNAL_IDS.index, interface::NAME.index, interface::OFPORT.index]),
+            (open_vswitch::TABLE, vec![open_vswitch::EXTERNAL_IDS.index]),
+            (port::TABLE, vec![port::INTERFACES.index, port::NAME.index]),
+        ],
+    };
+    let indexes = vec![
+        IndexDef { table: interface::TABLE, columns: vec![interface::NAME.index] },
+        IndexDef { table: port::TABLE, columns: vec![port::NAME.index] },
+    ];
+    let (sender, state) = watch::channel(State { replica: Replica::new(monitored.clone(), indexes), connected: false });
+    let (client, events, driver) = ovsdb::connect(Options::new(remote, monitored));
+    let work = async move {
+        tokio::join!(driver.run(), follow(events, sender));
+    };
+    (Ovs { client, state, bridge: bridge_name.to_owned() }, work)
+}
+
+async fn follow(mut events: mpsc::Receiver<Event>, state: watch::Sender<State>) {
+    while let Some(event) = events.recv().await {
+        state.send_modify(|state| {
+            let applied = match event {
+                Event::Snapshot(monitored, snapshot) => state.replica.replace(monitored, snapshot),
+                Event::Updates(updates) => state.replica.apply(updates),
+                Event::Disconnected(why) => {
+                    tracing::warn!(%why, "Open vSwitch database");
+                    state.connected = false;
+                    return;
+                }
+            };
+            state.connected = applied.is_ok();
+            if let Err(error) = applied {
+                tracing::error!(%error, "the replica does not fit the database's update");
+            }
+        });
+    }
+}
+
+fn named<'a>(replica: &'a Replica, table: ovsdb_types::TableId, column: u16, name: &str) -> Option<Row<'a>> {
+    replica.find(table, &[column], &[Datum::One(Atom::from(name))]).next()
+}
+
+fn bridge_row<'a>(replica: &'a Replica, name: &str) -> Option<Row<'a>> {
+    replica.rows(bridge::TABLE).find(|row| row.text(bridge::NAME) == name)
+}
+
+impl Ovs {
+    /// Waits until the database is there and holds the bridge.
+    pub(crate) async fn ready(&self, patience: Duration) -> Result<(), OvsError> {
+        let mut state = self.state.clone();
+        let there = state.wait_for(|s| s.connected && bridge_row(&s.replica, &self.bridge).is_some());
+        match timeout(patience, there).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(OvsError::Disconnected),
+            Err(_) if self.state.borrow().connected => Err(OvsError::NoBridge(self.bridge.clone())),
+            Err(_) => Err(OvsError::Disconnected),
+        }
+    }
+
+    /// Whether the bridge runs in userspace, where links must compute their checksums themselves.
+    pub(crate) fn is_userspace(&self) -> bool {
+        bridge_row(&self.state.borrow().replica, &self.bridge).is_some_and(|row| row.text(bridge::DATAPATH_TYPE) == "netdev")
+    }
+
+    /// Adds the port, unless it is there as wanted; another port for the same logical port goes in the same transaction.
+    pub(crate) async fn add(&self, wanted: &PodPort) -> Result<(), OvsError> {
+        let operations = {
+            let state = self.state.borrow();
+            let replica = &state.replica;
+            let bridge_uuid = bridge_row(replica, &self.bridge).ok_or_else(|| OvsError::NoBridge(self.bridge.clone()))?.uuid;
+            let stale: Vec<String> = replica
+                .rows(interface::TABLE)
+                .filter(|row| row.get(interface::EXTERNAL_IDS).and_then(|d| d.get("iface-id")) == Some(wanted.iface_id.as_str()))
+                .map(|row| row.text(interface::NAME).to_owned())
+                .collect();
+            if stale.iter().any(|name| *name == wanted.link) && stale.len() == 1 {
+                return Ok(());
+            }
+            let mut operations = self.removals(replica, stale.iter().filter(|name| **name != wanted.link));
+            if !stale.iter().any(|name| *name == wanted.link) {
+                operations.extend(insertions(bridge_uuid, wanted));
+            }
+            operations
+        };
+        self.client.transact(&operations).await?;
+        Ok(())
+    }
+
+    /// Takes the ports of these links out of the bridge. Returns how many there were.
+    pub(crate) async fn remove(&self, links: &[String]) -> Result<usize, OvsError> {
+        let operations = self.removals(&self.state.borrow().replica, links.iter());
+        if operations.is_empty() {
+            return Ok(0);
+        }
+        self.client.transact(&operations).await?;
+        Ok(operations.len())
+    }
+
+    fn removals<'a>(&self, replica: &Replica, links: impl Iterator<Item = &'a String>) -> Vec<Operation> {
+        let mut operations = Vec::new();
+        for link in links {
+            let Some(row) = named(replica, port::TABLE, port::NAME.index, link) else { continue };
+            for holder in replica.rows(bridge::TABLE).filter(|b| b.get(bridge::PORTS).is_some_and(|d| d.contains(&Atom::Uuid(row.uuid)))) {
+                // Without a reference, port and interface vanish (RFC 7047 §3.2).
+                let mutation = Mutation { column: "ports", mutator: Mutator::Delete, value: Datum::One(Atom::Uuid(row.uuid)) };
+                operations.push(Operation::Mutate { table: "Bridge", condition: Condition::row(holder.uuid), mutations: vec![mutation] });
+            }
+        }
+        operations
+    }
+
+    /// Waits until `ovn-controller` has installed the port's flows.
+    pub(crate) async fn installed(&self, link: &str, patience: Duration) -> Result<(), OvsError> {
+        enum Verdict {
+            Wait(&'static str),
+            Up,
+            Failed(String),
+        }
+        let verdict = |state: &State| {
+            let Some(row) = named(&state.replica, interface::TABLE, interface::NAME.index, link) else {
+                return Verdict::Wait("its interface is not in the database");
+            };
+            let error = row.text(interface::ERROR);
+            if !error.is_empty() {
+                return Verdict::Failed(error.to_owned());
+            }
+            if row.get(interface::OFPORT).is_none_or(|d| d.atoms().is_empty()) {
+                return Verdict::Wait("ovs-vswitchd has not opened it; is it running?");
+            }
+            match row.get(interface::EXTERNAL_IDS).and_then(|d| d.get("ovn-installed")) {
+                Some("true") => Verdict::Up,
+                _ => Verdict::Wait("ovn-controller has not installed its flows; is it running, and connected to the southbound database?"),
+            }
+        };
+        let mut state = self.state.clone();
+        let done = timeout(patience, state.wait_for(|s| !matches!(verdict(s), Verdict::Wait(_)))).await.map(|r| r.map(|s| verdict(&s)));
+        match done {
+            Ok(Ok(Verdict::Failed(why))) => Err(OvsError::Port(link.to_owned(), why)),
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(OvsError::Disconnected),
+            Err(_) => match verdict(&self.state.borrow()) {
+                Verdict::Wait(why) => Err(OvsError::NotInstalled(link.to_owned(), patience, why)),
+                Verdict::Failed(why) => Err(OvsError::Port(link.to_owned(), why)),
+                Verdict::Up => Ok(()),
+            },
+        }
+    }
+}
+
+fn insertions(bridge_uuid: Uuid, wanted: &PodPort) -> [Operation; 3] {
+    let (interface_uuid, port_uuid) = (
+        RowKey::new(interface::TABLE, wanted.link.as_str()).uuid(&vswitch::SCHEMA),
+        RowKey::new(port::TABLE, wanted.link.as_str()).uuid(&vswitch::SCHEMA),
+    );
+    let mut external_ids: Vec<(Atom, Atom)> = wanted.external_ids.iter().map(|(k, v)| (Atom::from(*k), Atom::from(v.as_str()))).collect();
+    external_ids.push((Atom::from("iface-id"), Atom::from(wanted.iface_id.as_str())));
+    external_ids.push((Atom::from("vendor"), Atom::from(api::VENDOR)));
+    let name = || ("name", Datum::One(Atom::from(wanted.link.as_str())));
+    [
+        Operation::Insert {
+            table: "Interface",
+            uuid: Some(interface_uuid),
+            name: None,
+            row: vec![name(), ("external_ids", Datum::map(external_ids))],
+        },
+        Operation::Insert {
+            table: "Port",
+            uuid: Some(port_uuid),
+            name: None,
+            row: vec![name(), ("interfaces", Datum::One(Atom::Uuid(interface_uuid)))],
+        },
+        Operation::Mutate {
+            table: "Bridge",
+            condition: Condition::row(bridge_uuid),
+            mutations: vec![Mutation { column: "ports", mutator: Mutator::Insert, value: Datum::One(Atom::Uuid(port_uuid)) }],
+        },
+    ]
+}
