@@ -452,7 +452,8 @@ impl Core {
     /// The planned transaction is in the database: what waited for it may be written.
     pub(crate) fn committed(&mut self) {
         self.in_flight = Dirty::default();
-        self.suspicious = false;
+        // While a removal is held nothing was committed, and what follows is looked at as closely.
+        self.suspicious &= self.held.is_some();
         for output in std::mem::take(&mut self.with_commit) {
             self.outputs.add(output);
         }

@@ -46,7 +46,8 @@ pub async fn run(client: kube::Client, config: Config, shutdown: CancellationTok
             let batch = core.plan();
             if !defaults_checked {
                 defaults_checked = true;
-                create_defaults(&client, &core, &config.default_cidr).await;
+                let (vpc, subnet) = (core.lacks(&Key::Vpc(DEFAULT_VPC.into())), core.lacks(&Key::Subnet(DEFAULT_SUBNET.into())));
+                create_defaults(&client, vpc, subnet, &config.default_cidr).await;
             }
             if batch.operations.is_empty() {
                 core.committed();
@@ -131,13 +132,13 @@ fn pause(config: &Config, failures: u32) -> Duration {
 }
 
 /// The VPC and subnet that a cluster starts with. Created once, if they are missing; afterwards they are the users'.
-async fn create_defaults(client: &kube::Client, core: &Core, cidr: &str) {
+async fn create_defaults(client: &kube::Client, vpc: bool, subnet: bool, cidr: &str) {
     let params = PostParams::default();
-    if core.lacks(&Key::Vpc(DEFAULT_VPC.into())) {
+    if vpc {
         let vpc = v1::Vpc::new(DEFAULT_VPC, v1::VpcSpec::default());
         report("Vpc", DEFAULT_VPC, Api::all(client.clone()).create(&params, &vpc).await.map(drop));
     }
-    if core.lacks(&Key::Subnet(DEFAULT_SUBNET.into())) {
+    if subnet {
         let spec = v1::SubnetSpec {
             vpc: Some(DEFAULT_VPC.to_owned()),
             cidr_block: Some(cidr.to_owned()),

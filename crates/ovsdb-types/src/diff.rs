@@ -473,8 +473,11 @@ impl Diff<'_> {
         for own in self.ownership {
             for column in own.members.iter().filter(|c| schema.table(own.table).column(**c).references == Some(name)) {
                 for parent in self.replica.rows(own.table) {
-                    let ours = bindings.owner.get(&parent.uuid).is_some_and(|key| self.desired.wants(key));
-                    if ours && parent.value(*column).is_some_and(|d| d.contains(&Atom::Uuid(uuid))) {
+                    if !parent.value(*column).is_some_and(|d| d.contains(&Atom::Uuid(uuid))) {
+                        continue;
+                    }
+                    let wanted = bindings.owner.get(&parent.uuid).is_some_and(|key| self.wants(key));
+                    if wanted {
                         let mutation = Mutation {
                             column: schema.table(own.table).column(*column).name,
                             mutator: Mutator::Delete,
@@ -482,8 +485,9 @@ impl Diff<'_> {
                         };
                         let table = schema.table(own.table).name;
                         out.operations.push(Operation::Mutate { table, condition: Condition::row(parent.uuid), mutations: vec![mutation] });
-                        out.deleted += 1;
                     }
+                    // A parent of ours that nobody wants goes in this transaction, and takes the row along.
+                    out.deleted += usize::from(wanted || self.is_ours(own, &parent));
                 }
             }
         }

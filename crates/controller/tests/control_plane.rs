@@ -1,0 +1,497 @@
+//! The controller between the embedded API and a real `ovsdb-server`.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use api::view::{NamespaceView, PodView};
+use api::{annotations, v1};
+use controller::Config;
+use k8s_openapi::api::core::v1::{Event, Pod};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
+use kube::{Api, Client};
+use ovsdb::{Remote, connect};
+use ovsdb_types::nb::{logical_router, logical_router_port, logical_switch, logical_switch_port};
+use ovsdb_types::{Monitored, Replica, nb};
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A northbound database of its own.
+struct Database {
+    dir: tempfile::TempDir,
+}
+
+impl Database {
+    fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().display();
+        assert!(
+            Command::new("ovsdb-tool")
+                .args(["create", &format!("{path}/nb.db"), "/usr/share/ovn/ovn-nb.ovsschema"])
+                .status()
+                .unwrap()
+                .success()
+        );
+        // It detaches when it is ready.
+        let started = Command::new("ovsdb-server")
+            .args(["--detach", "--no-chdir"])
+            .args([
+                format!("--remote=punix:{path}/nb.sock"),
+                format!("--unixctl={path}/ctl"),
+                format!("--pidfile={path}/pid"),
+                format!("{path}/nb.db"),
+            ])
+            .stderr(Stdio::null())
+            .status();
+        assert!(started.unwrap().success());
+        let database = Self { dir };
+        assert!(database.nbctl(&["--timeout=10", "init"]).1);
+        database
+    }
+
+    fn remote(&self) -> Remote {
+        Remote::Unix(self.dir.path().join("nb.sock"))
+    }
+
+    fn nbctl(&self, args: &[&str]) -> (String, bool) {
+        let out = Command::new("ovn-nbctl").arg(format!("--db={}", self.remote())).args(args).output().unwrap();
+        (String::from_utf8(out.stdout).unwrap(), out.status.success())
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        if let Ok(pid) = std::fs::read_to_string(self.dir.path().join("pid")) {
+            let _ = Command::new("kill").arg(pid.trim()).status();
+        }
+    }
+}
+
+/// A watcher of the database, as a test sees it. Counts what is written.
+struct Mirror {
+    replica: Replica,
+    events: mpsc::Receiver<ovsdb::Event>,
+    task: JoinHandle<()>,
+    _client: ovsdb::Client,
+    /// Row changes seen.
+    changes: usize,
+}
+
+impl Mirror {
+    fn open(database: &Database) -> Self {
+        let tables = [logical_router::TABLE, logical_router_port::TABLE, logical_switch::TABLE, logical_switch_port::TABLE];
+        let monitored = Monitored::tables(&nb::SCHEMA, &tables);
+        let (client, events, driver) = connect(ovsdb::Options::new(database.remote(), monitored.clone()));
+        Self { replica: Replica::new(monitored, vec![]), events, task: tokio::spawn(driver.run()), _client: client, changes: 0 }
+    }
+
+    fn take(&mut self, event: ovsdb::Event) {
+        self.changes += match event {
+            ovsdb::Event::Snapshot(monitored, snapshot) => self.replica.replace(monitored, snapshot).unwrap().len(),
+            ovsdb::Event::Updates(updates) => self.replica.apply(updates).unwrap().len(),
+            ovsdb::Event::Disconnected(_) => 0,
+        };
+    }
+
+    fn ports(&self) -> BTreeMap<String, String> {
+        let row =
+            |r: ovsdb_types::Row<'_>| (r.text(logical_switch_port::NAME).to_owned(), r.text(logical_switch_port::ADDRESSES).to_owned());
+        self.replica.rows(logical_switch_port::TABLE).map(row).collect()
+    }
+
+    fn rows(&self) -> usize {
+        [logical_router::TABLE, logical_router_port::TABLE, logical_switch::TABLE, logical_switch_port::TABLE]
+            .iter()
+            .map(|t| self.replica.len(*t))
+            .sum()
+    }
+
+    async fn until(&mut self, what: &str, condition: impl Fn(&Self) -> bool) {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while !condition(self) {
+            let Ok(event) = tokio::time::timeout_at(deadline, self.events.recv()).await else {
+                panic!("not within {PATIENCE:?}: {what}; ports: {:#?}", self.ports())
+            };
+            self.take(event.unwrap());
+        }
+    }
+
+    /// Takes in all that has happened up to now, known by a row that the test itself writes and removes.
+    async fn catch_up(&mut self, database: &Database) {
+        let before = self.changes;
+        assert!(database.nbctl(&["ls-add", "marker"]).1);
+        let name = |m: &Self| m.replica.rows(logical_switch::TABLE).any(|r| r.text(logical_switch::NAME) == "marker");
+        self.until("marker", name).await;
+        assert!(database.nbctl(&["ls-del", "marker"]).1);
+        self.until("no marker", |m| !name(m)).await;
+        self.changes = before + (self.changes - before - 2);
+    }
+}
+
+impl Drop for Mirror {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+struct Controller {
+    stop: CancellationToken,
+    task: JoinHandle<anyhow::Result<()>>,
+}
+
+impl Controller {
+    fn start(client: &Client, database: &Database) -> Self {
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(controller::run(client.clone(), Config::new(database.remote()), stop.clone()));
+        Self { stop, task }
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        timeout(PATIENCE, self.task).await.expect("the controller drains").unwrap().unwrap();
+    }
+
+    /// As `kill -9` would: nothing is drained.
+    async fn kill(self) {
+        self.task.abort();
+        let _ = self.task.await;
+    }
+}
+
+async fn cluster() -> (Client, Database, Mirror) {
+    let client = apiserver::Server::open(None).unwrap().client();
+    let crds: Api<CustomResourceDefinition> = Api::all(client.clone());
+    for crd in v1::crds() {
+        crds.create(&PostParams::default(), &crd).await.unwrap();
+    }
+    let database = Database::start();
+    let mirror = Mirror::open(&database);
+    (client, database, mirror)
+}
+
+/// Waits for an object by watching it.
+async fn until<K>(api: &Api<K>, name: &str, what: &str, condition: impl Fn(&K) -> bool) -> K
+where
+    K: kube::Resource<DynamicType = ()> + Clone + serde::de::DeserializeOwned + std::fmt::Debug,
+{
+    use futures::TryStreamExt;
+    let search = async {
+        let mut last = None;
+        let params = WatchParams::default().fields(&format!("metadata.name={name}")).timeout(60);
+        let mut stream = std::pin::pin!(api.watch(&params, "0").await.unwrap());
+        while let Some(event) = stream.try_next().await.unwrap() {
+            if let WatchEvent::Added(object) | WatchEvent::Modified(object) = event {
+                if condition(&object) {
+                    return object;
+                }
+                last = Some(object);
+            }
+        }
+        panic!("{what}: the watch ended; last seen: {last:#?}");
+    };
+    match timeout(PATIENCE, search).await {
+        Ok(found) => found,
+        Err(_) => panic!("not within {PATIENCE:?}: {what}; now: {:#?}", api.get_opt(name).await),
+    }
+}
+
+async fn create_pod(client: &Client, name: &str, annotations: &[(&str, &str)]) {
+    let notes: BTreeMap<_, _> = annotations.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    let pod: Pod = serde_json::from_value(json!({
+        "metadata": { "name": name, "annotations": notes },
+        "spec": { "containers": [{ "name": "c", "image": "none" }] },
+    }))
+    .unwrap();
+    Api::<Pod>::namespaced(client.clone(), "default").create(&PostParams::default(), &pod).await.unwrap();
+}
+
+fn pods(client: &Client) -> Api<PodView> {
+    Api::namespaced(client.clone(), "default")
+}
+
+fn note(pod: &PodView, key: &str) -> Option<String> {
+    pod.metadata.annotations.as_ref()?.get(key).cloned()
+}
+
+async fn allocated(client: &Client, name: &str) -> PodView {
+    until(&pods(client), name, "the pod is allocated", |pod| note(pod, annotations::ALLOCATED).is_some()).await
+}
+
+fn within<F: Future>(test: F) -> F::Output {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap().block_on(test)
+}
+
+#[test]
+fn a_pod_gets_its_port_and_then_its_record() {
+    within(async {
+        let (client, database, mut mirror) = cluster().await;
+        let controller = Controller::start(&client, &database);
+        create_pod(&client, "a", &[]).await;
+        let pod = allocated(&client, "a").await;
+        // The port was committed before the record was written.
+        mirror.until("the port", |m| m.ports().contains_key("a.default")).await;
+        assert_eq!(note(&pod, annotations::IP_ADDRESS).as_deref(), Some("10.16.0.2"));
+        assert_eq!(note(&pod, annotations::GATEWAY).as_deref(), Some("10.16.0.1"));
+        assert_eq!(note(&pod, annotations::CIDR).as_deref(), Some("10.16.0.0/16"));
+        assert_eq!(note(&pod, annotations::LOGICAL_SWITCH).as_deref(), Some("ovn-default"));
+        assert_eq!(note(&pod, annotations::LOGICAL_ROUTER).as_deref(), Some("ovn-cluster"));
+        assert_eq!(note(&pod, annotations::ROUTED).as_deref(), Some("true"));
+        let mac = note(&pod, annotations::MAC_ADDRESS).unwrap();
+        assert_eq!(mirror.ports()["a.default"], format!("{mac} 10.16.0.2"));
+
+        let subnets: Api<v1::Subnet> = Api::all(client.clone());
+        let used = |s: &v1::Subnet| s.status.as_ref().and_then(|s| s.v4_using_ips);
+        let subnet = until(&subnets, "ovn-default", "one address in use", |s| used(s) == Some(1.0)).await;
+        assert_eq!(subnet.status.unwrap().v4_available_ips, Some(65532.0));
+
+        pods(&client).delete("a", &DeleteParams::default().grace_period(0)).await.unwrap();
+        mirror.until("the port is gone", |m| !m.ports().contains_key("a.default")).await;
+        until(&subnets, "ovn-default", "no address in use", |s| used(s) == Some(0.0)).await;
+        controller.stop().await;
+    });
+}
+
+#[test]
+fn killed_and_started_again_it_writes_nothing() {
+    within(async {
+        let (client, database, mut mirror) = cluster().await;
+        let controller = Controller::start(&client, &database);
+        for i in 0..20 {
+            create_pod(&client, &format!("p{i}"), &[]).await;
+        }
+        for i in 0..20 {
+            allocated(&client, &format!("p{i}")).await;
+        }
+        let subnets: Api<v1::Subnet> = Api::all(client.clone());
+        until(&subnets, "ovn-default", "20 in use", |s| s.status.as_ref().and_then(|s| s.v4_using_ips) == Some(20.0)).await;
+        mirror.catch_up(&database).await;
+        controller.kill().await;
+        let (before, ports) = (mirror.changes, mirror.ports());
+        let version = Api::<PodView>::all(client.clone()).list(&ListParams::default()).await.unwrap().metadata.resource_version;
+
+        let controller = Controller::start(&client, &database);
+        // A pod that comes now proves that the controller has looked at everything else.
+        create_pod(&client, "late", &[]).await;
+        allocated(&client, "late").await;
+        mirror.catch_up(&database).await;
+        // The late pod's port and its switch's set of ports.
+        assert_eq!(mirror.changes - before, 2, "northbound rows written by a restart");
+        let mut after = mirror.ports();
+        after.remove("late.default");
+        assert_eq!(after, ports);
+        // Creation and record of the late pod, one status of its subnet.
+        until(&subnets, "ovn-default", "21 in use", |s| s.status.as_ref().and_then(|s| s.v4_using_ips) == Some(21.0)).await;
+        let now = Api::<PodView>::all(client.clone()).list(&ListParams::default()).await.unwrap().metadata.resource_version;
+        let (from, to): (u64, u64) = (version.unwrap().parse().unwrap(), now.unwrap().parse().unwrap());
+        assert_eq!(to - from, 3, "API writes by a restart");
+        controller.stop().await;
+    });
+}
+
+#[test]
+fn deleting_everything_leaves_the_database_without_our_rows() {
+    within(async {
+        let (client, database, mut mirror) = cluster().await;
+        // Rows that are not ours.
+        assert!(database.nbctl(&["ls-add", "foreign", "--", "lsp-add", "foreign", "foreign-port", "--", "lr-add", "foreign-router"]).1);
+        let controller = Controller::start(&client, &database);
+        for i in 0..5 {
+            create_pod(&client, &format!("p{i}"), &[]).await;
+            allocated(&client, &format!("p{i}")).await;
+        }
+        // The subnet waits for its pods, the VPC for its subnet.
+        let vpcs: Api<v1::Vpc> = Api::all(client.clone());
+        let subnets: Api<v1::Subnet> = Api::all(client.clone());
+        vpcs.delete("ovn-cluster", &DeleteParams::default()).await.unwrap();
+        subnets.delete("ovn-default", &DeleteParams::default()).await.unwrap();
+        let waits = |s: &v1::Subnet| {
+            let conditions = s.status.as_ref().and_then(|s| s.conditions.clone()).unwrap_or_default();
+            conditions.iter().any(|c| c.message.contains("deletion waits for 5 addresses"))
+        };
+        until(&subnets, "ovn-default", "the subnet says for whom it waits", waits).await;
+        for i in 0..5 {
+            pods(&client).delete(&format!("p{i}"), &DeleteParams::default().grace_period(0)).await.unwrap();
+        }
+        mirror.until("only foreign rows are left", |m| m.rows() == 3).await;
+        controller.stop().await;
+    });
+}
+
+#[test]
+fn what_cannot_work_is_told_by_condition_and_event_and_the_rest_goes_on() {
+    within(async {
+        let (client, database, mut mirror) = cluster().await;
+        let controller = Controller::start(&client, &database);
+        let subnets: Api<v1::Subnet> = Api::all(client.clone());
+        until(&subnets, "ovn-default", "the default subnet is ready", |s| s.status.is_some()).await;
+        let subnet = |name: &str, vpc: &str, cidr: &str| -> v1::Subnet {
+            serde_json::from_value(json!({
+                "apiVersion": "kubeovn.io/v1", "kind": "Subnet", "metadata": { "name": name }, "spec": { "vpc": vpc, "cidrBlock": cidr },
+            }))
+            .unwrap()
+        };
+        subnets.create(&PostParams::default(), &subnet("z-overlap", "ovn-cluster", "10.16.1.0/24")).await.unwrap();
+        subnets.create(&PostParams::default(), &subnet("orphan", "nowhere", "10.0.0.0/24")).await.unwrap();
+        let message = |s: &v1::Subnet| Some(s.status.as_ref()?.conditions.as_ref()?.first()?.message.clone());
+        let overlap = until(&subnets, "z-overlap", "a condition", |s| message(s).is_some()).await;
+        assert!(message(&overlap).unwrap().contains("overlaps with 10.16.0.0/16 of subnet \"ovn-default\""), "{:?}", message(&overlap));
+        let orphan = until(&subnets, "orphan", "a condition", |s| message(s).is_some()).await;
+        assert_eq!(message(&orphan).unwrap(), "spec.vpc: VPC \"nowhere\" does not exist");
+
+        create_pod(&client, "bad", &[(annotations::IP_ADDRESS, "10.99.0.1")]).await;
+        create_pod(&client, "lost", &[(annotations::LOGICAL_SWITCH, "orphan")]).await;
+        create_pod(&client, "good", &[(annotations::IP_ADDRESS, "10.16.0.77"), (annotations::MAC_ADDRESS, "02:00:00:00:00:77")]).await;
+        create_pod(&client, "thief", &[(annotations::IP_ADDRESS, "10.16.0.77")]).await;
+        allocated(&client, "good").await;
+        mirror.until("the good pod's port", |m| m.ports().get("good.default").is_some_and(|a| a == "02:00:00:00:00:77 10.16.0.77")).await;
+        let events: Api<Event> = Api::all(client.clone());
+        for (pod, why) in [
+            ("bad", "address 10.99.0.1 lies outside the subnet's range 10.16.0.0/16"),
+            ("lost", "subnet \"orphan\" is not usable"),
+            ("thief", "address 10.16.0.77 is in use by good.default"),
+            ("z-overlap", "overlaps"),
+        ] {
+            let told = |list: &kube::core::ObjectList<Event>| {
+                list.items
+                    .iter()
+                    .any(|e| e.involved_object.name.as_deref() == Some(pod) && e.message.as_deref().is_some_and(|m| m.contains(why)))
+            };
+            let search = async {
+                let mut stream = std::pin::pin!(events.watch(&WatchParams::default().timeout(60), "0").await.unwrap());
+                loop {
+                    use futures::TryStreamExt;
+                    if told(&events.list(&ListParams::default()).await.unwrap()) {
+                        return;
+                    }
+                    stream.try_next().await.unwrap();
+                }
+            };
+            if timeout(PATIENCE, search).await.is_err() {
+                panic!("no event on {pod} says {why:?}: {:#?}", events.list(&ListParams::default()).await.unwrap().items);
+            }
+        }
+        // The thief is served as soon as the address is free.
+        pods(&client).delete("good", &DeleteParams::default().grace_period(0)).await.unwrap();
+        assert_eq!(note(&allocated(&client, "thief").await, annotations::IP_ADDRESS).as_deref(), Some("10.16.0.77"));
+        controller.stop().await;
+    });
+}
+
+#[test]
+fn drift_is_put_right_and_foreign_rows_survive() {
+    within(async {
+        let (client, database, mut mirror) = cluster().await;
+        let controller = Controller::start(&client, &database);
+        create_pod(&client, "a", &[]).await;
+        allocated(&client, "a").await;
+        mirror.until("the port", |m| m.ports().contains_key("a.default")).await;
+        let good = mirror.ports()["a.default"].clone();
+        // Changed, taken away, and added by hand.
+        assert!(database.nbctl(&["lsp-set-addresses", "a.default", "unknown"]).1);
+        mirror.until("the change is seen", |m| m.ports()["a.default"] != good).await;
+        mirror.until("the address is put right", |m| m.ports().get("a.default") == Some(&good)).await;
+        assert!(database.nbctl(&["lsp-del", "a.default"]).1);
+        mirror.until("the removal is seen", |m| !m.ports().contains_key("a.default")).await;
+        mirror.until("the port is back", |m| m.ports().get("a.default") == Some(&good)).await;
+        let stray = ["--", "set", "logical_switch_port", "stray.default", "external_ids:vendor=kube-ovn", "external_ids:pod=default/stray"];
+        assert!(database.nbctl(&[&["lsp-add", "ovn-default", "stray.default"][..], &stray].concat()).1);
+        mirror.until("the stray is seen", |m| m.ports().contains_key("stray.default")).await;
+        mirror.until("the stray is gone", |m| !m.ports().contains_key("stray.default")).await;
+        assert!(database.nbctl(&["lsp-add", "ovn-default", "foreign"]).1);
+        mirror.catch_up(&database).await;
+        assert!(mirror.ports().contains_key("foreign"));
+        // The whole database wiped: it heals by itself.
+        assert!(database.nbctl(&["--all", "destroy", "logical_switch", "--", "--all", "destroy", "logical_router"]).1);
+        mirror.until("the wipe is seen", |m| m.rows() == 0).await;
+        mirror.until("all is back", |m| m.ports().get("a.default") == Some(&good) && m.rows() == 5).await;
+        controller.stop().await;
+    });
+}
+
+#[test]
+fn a_relist_without_the_objects_removes_nothing_much_without_confirmation() {
+    within(async {
+        let (client, database, mut mirror) = cluster().await;
+        let controller = Controller::start(&client, &database);
+        for i in 0..120 {
+            create_pod(&client, &format!("p{i}"), &[]).await;
+        }
+        mirror.until("all ports", |m| m.ports().len() == 121).await;
+        controller.kill().await;
+        // Another API server, restored to an emptier state: the pods are gone without having been deleted.
+        let (empty, _other, _mirror) = cluster().await;
+        let controller = Controller::start(&empty, &database);
+        let events: Api<Event> = Api::namespaced(empty.clone(), "default");
+        use futures::TryStreamExt;
+        let mut stream = std::pin::pin!(events.watch(&WatchParams::default().timeout(60), "0").await.unwrap());
+        let held = async {
+            while let Some(event) = stream.try_next().await.unwrap() {
+                if let WatchEvent::Added(event) = event
+                    && event.reason.as_deref() == Some("RemovalHeld")
+                {
+                    return event.message.unwrap();
+                }
+            }
+            panic!("no event says that the removal is held")
+        };
+        let message = timeout(PATIENCE, held).await.expect("an event says that the removal is held");
+        assert!(message.contains("--confirm-removal"), "{message}");
+        mirror.catch_up(&database).await;
+        assert_eq!(mirror.ports().len(), 121);
+        controller.stop().await;
+
+        let stop = CancellationToken::new();
+        let config = Config { confirm_removal: true, ..Config::new(database.remote()) };
+        let task = tokio::spawn(controller::run(empty.clone(), config, stop.clone()));
+        mirror.until("confirmed, they go", |m| m.ports().len() <= 1).await;
+        stop.cancel();
+        task.await.unwrap().unwrap();
+    });
+}
+
+#[test]
+fn a_namespace_and_a_subnet_that_names_it_decide_where_pods_land() {
+    within(async {
+        let (client, database, _mirror) = cluster().await;
+        let controller = Controller::start(&client, &database);
+        let subnets: Api<v1::Subnet> = Api::all(client.clone());
+        for (name, cidr, namespaces) in [("named", "10.20.0.0/24", json!(["team"])), ("chosen", "10.21.0.0/24", json!([]))] {
+            let subnet: v1::Subnet = serde_json::from_value(json!({
+                "apiVersion": "kubeovn.io/v1", "kind": "Subnet", "metadata": { "name": name },
+                "spec": { "vpc": "ovn-cluster", "cidrBlock": cidr, "namespaces": namespaces },
+            }))
+            .unwrap();
+            subnets.create(&PostParams::default(), &subnet).await.unwrap();
+        }
+        let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(client.clone());
+        let team = serde_json::from_value(json!({ "metadata": { "name": "team" } })).unwrap();
+        namespaces.create(&PostParams::default(), &team).await.unwrap();
+        let pod = |name: &str| -> Pod {
+            serde_json::from_value(json!({ "metadata": { "name": name }, "spec": { "containers": [{ "name": "c" }] } })).unwrap()
+        };
+        let (api, views) = (Api::<Pod>::namespaced(client.clone(), "team"), Api::<PodView>::namespaced(client.clone(), "team"));
+        let lands = |name: &'static str| {
+            let views = views.clone();
+            async move {
+                let pod = until(&views, name, "allocated", |p| note(p, annotations::ALLOCATED).is_some()).await;
+                note(&pod, annotations::IP_ADDRESS).unwrap()
+            }
+        };
+        api.create(&PostParams::default(), &pod("a")).await.unwrap();
+        assert_eq!(lands("a").await, "10.20.0.2");
+        let annotated = json!({ "metadata": { "annotations": { annotations::LOGICAL_SWITCH: "chosen" } } });
+        Api::<NamespaceView>::all(client.clone()).patch("team", &PatchParams::default(), &Patch::Merge(annotated)).await.unwrap();
+        api.create(&PostParams::default(), &pod("b")).await.unwrap();
+        assert_eq!(lands("b").await, "10.21.0.2");
+        // The first pod keeps what it has.
+        assert_eq!(lands("a").await, "10.20.0.2");
+        controller.stop().await;
+    });
+}
