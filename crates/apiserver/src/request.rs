@@ -149,6 +149,9 @@ pub fn decode_body(media: &str, body: &[u8]) -> Result<Value, Error> {
     match media {
         "" | "application/json" => serde_json::from_slice(body).map_err(|e| Error::BadRequest(format!("the body is not JSON: {e}"))),
         "application/yaml" | "application/x-yaml" | "text/yaml" => decode_yaml(body),
+        "application/vnd.kubernetes.protobuf" => Err(Error::UnsupportedMediaType(
+            "protobuf bodies are not served; with kubectl, use --dry-run=client -o yaml | kubectl apply -f -".to_owned(),
+        )),
         other => Err(Error::UnsupportedMediaType(format!(
             "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml; got {other}"
         ))),

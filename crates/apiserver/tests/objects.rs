@@ -1,4 +1,5 @@
 //! Objects through a `kube::Client` in this process: create, read, update, patch, delete.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,5 @@
 //! Watches through a `kube::Client` in this process: nothing is missed, nothing is said twice.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
 
