@@ -10,6 +10,7 @@ mod definition;
 mod discovery;
 mod disk;
 mod error;
+mod events;
 mod history;
 mod http_server;
 mod kinds;
@@ -26,6 +27,7 @@ mod shape;
 mod store;
 mod strategic;
 mod table;
+mod typed;
 mod watch;
 mod write;
 

@@ -216,7 +216,8 @@ pub async fn resume(server: &Server) -> Result<(), Error> {
     for (group, plural) in [("", "namespaces"), (DEFINITIONS, "customresourcedefinitions")] {
         let kind = server.built_in(group, plural)?;
         let prefix = kind.prefix();
-        for (key, entry) in server.store().list(&prefix, None).0 {
+        for key in server.store().keys(&prefix) {
+            let Some(entry) = server.store().latest(&key) else { continue };
             if object::is_terminating(&object::decode(&entry)?) {
                 let name = &key[prefix.len()..];
                 empty(server, &kind, name).await?;

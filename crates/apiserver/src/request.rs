@@ -114,6 +114,8 @@ pub enum Shape {
     Full,
     Table,
     MetadataOnly,
+    /// Events as `events.k8s.io/v1`.
+    NewEvents,
 }
 
 /// Picks the first accepted form that is served. Protobuf never is.

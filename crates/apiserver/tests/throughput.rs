@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Api, ListParams, PostParams};
+use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -27,6 +27,12 @@ async fn concurrent_writes_share_commits() {
         .await;
     let rate = PODS as f64 / begun.elapsed().as_secs_f64();
     println!("{rate:.0} pods/s created, durable");
+    let begun = Instant::now();
+    for n in 0..100 {
+        let patch = json!({ "metadata": { "annotations": { "n": n.to_string() } } });
+        pods.patch("p0", &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+    }
+    println!("{:.0} patches/s one after the other", 100.0 / begun.elapsed().as_secs_f64());
     assert_eq!(pods.list(&ListParams::default()).await.unwrap().items.len(), PODS);
     server.close();
     // One sync per write would make a few hundred; the bound leaves room for a busy machine.

@@ -158,7 +158,7 @@ fn record(map: &ConfigMap) -> (String, (String, String)) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// A list and the events after it equal a later list, with and without a selector, for any history.
     #[test]
