@@ -176,7 +176,7 @@ impl Shared {
             let opened = state.opened_rv;
             let prefix: Arc<str> = prefix_of(&record.key).into();
             let previous = previous.map(|entry| entry.bytes);
-            let event = Event { rv: record.rv, key: record.key, bytes: record.bytes, previous, removed: record.remove };
+            let event = Event::new(record.rv, record.key, record.bytes, previous, record.remove);
             state.history.entry(prefix.clone()).or_insert_with(|| History::new(opened, self.depth)).push(event);
             if touched.last() != Some(&prefix) {
                 touched.push(prefix);

@@ -190,8 +190,7 @@ impl Watch {
         if !event.key.starts_with(&self.prefix) {
             return Ok(None);
         }
-        let was = event.previous.as_ref().is_some_and(|bytes| self.selector.matches(bytes));
-        let is = !event.removed && self.selector.matches(&event.bytes);
+        let (was, is) = event.admitted(&self.selector);
         let kind = match (was, is) {
             (false, false) => return Ok(None),
             (false, true) => "ADDED",

@@ -256,6 +256,7 @@ async fn a_namespace_goes_when_it_is_empty() {
     let namespaces = Api::<Namespace>::all(client.clone());
     let made: Namespace = serde_json::from_value(json!({ "metadata": { "name": "n" } })).unwrap();
     namespaces.create(&PostParams::default(), &made).await.unwrap();
+    assert_eq!(refusal(namespaces.delete("default", &DeleteParams::default()).await.unwrap_err()).0, 403);
     let maps = Api::<ConfigMap>::namespaced(client.clone(), "n");
     maps.create(&PostParams::default(), &config_map("free")).await.unwrap();
     let mut held = config_map("held");
