@@ -1,5 +1,6 @@
 //! What the server itself fills in and checks on built-in kinds, and the rules for names.
 
+use k8s_openapi::ByteString;
 use serde_json::{Value, json};
 
 use crate::error::Cause;
@@ -18,7 +19,7 @@ pub fn is_label(name: &str) -> bool {
 
 /// Whether `name` is an RFC 1123 subdomain of at most 253 letters.
 pub fn is_subdomain(name: &str) -> bool {
-    name.len() <= 253 && name.split('.').all(|label| is_label_of_any_length(label))
+    name.len() <= 253 && name.split('.').all(is_label_of_any_length)
 }
 
 fn is_label_of_any_length(label: &str) -> bool {
@@ -68,6 +69,24 @@ fn is_qualified_part(part: &str) -> bool {
         && bytes.first().is_some_and(|&c| edge(c))
         && bytes.last().is_some_and(|&c| edge(c))
         && bytes.iter().all(|&c| edge(c) || matches!(c, b'-' | b'_' | b'.'))
+}
+
+/// Puts what clients may say in two ways into the one that is stored.
+pub fn normalize(kind: &Kind, object: &mut Object) {
+    if !kind.is("", "Secret") {
+        return;
+    }
+    // Text that is not a string stays, and is refused with the type.
+    let Some(Value::Object(texts)) = object.get("stringData") else { return };
+    if !texts.values().all(Value::is_string) {
+        return;
+    }
+    let Some(Value::Object(texts)) = object.remove("stringData") else { return };
+    if let Some(data) = object.entry("data").or_insert_with(|| json!({})).as_object_mut() {
+        for (name, text) in texts {
+            data.insert(name, json!(ByteString(text.as_str().unwrap_or_default().as_bytes().to_vec())));
+        }
+    }
 }
 
 /// Fills in what the server decides when an object is created.

@@ -28,6 +28,7 @@ pub fn kinds(definition: &Value, key: &str, rv: u64) -> Vec<Kind> {
         let singular = text(&names["singular"]);
         Kind {
             admission: Some(Admission::new(schema, &group, &name, &kind)),
+            check: None,
             version: name,
             plural: text(&names["plural"]),
             singular: if singular.is_empty() { kind.to_lowercase() } else { singular },

@@ -2,10 +2,12 @@
 //! so slow watchers cost no memory.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use tokio::sync::watch;
+
+use crate::selector::{Probe, Selector};
 
 /// A change of one object.
 #[derive(Debug)]
@@ -16,6 +18,23 @@ pub struct Event {
     pub bytes: Bytes,
     pub previous: Option<Bytes>,
     pub removed: bool,
+    /// What selectors ask of the object before and after, read once for all watches.
+    probes: OnceLock<(Option<Probe>, Probe)>,
+}
+
+impl Event {
+    pub fn new(rv: u64, key: Arc<str>, bytes: Bytes, previous: Option<Bytes>, removed: bool) -> Self {
+        Self { rv, key, bytes, previous, removed, probes: OnceLock::new() }
+    }
+
+    /// Whether the selector admitted the object before, and admits it now.
+    pub fn admitted(&self, selector: &Selector) -> (bool, bool) {
+        if selector.is_everything() {
+            return (self.previous.is_some(), !self.removed);
+        }
+        let (before, after) = self.probes.get_or_init(|| (self.previous.as_deref().map(Probe::read), Probe::read(&self.bytes)));
+        (before.as_ref().is_some_and(|probe| selector.admits(probe)), !self.removed && selector.admits(after))
+    }
 }
 
 #[derive(Debug)]
@@ -67,7 +86,7 @@ mod tests {
     fn the_floor_rises_as_old_events_fall_out() {
         let mut history = History::new(0, 2);
         for rv in 1..=3 {
-            history.push(Event { rv, key: "k".into(), bytes: Bytes::new(), previous: None, removed: false });
+            history.push(Event::new(rv, "k".into(), Bytes::new(), None, false));
         }
         assert_eq!(history.floor(), 1);
         let seen: Vec<_> = history.after(1, 10).iter().map(|e| e.rv).collect();

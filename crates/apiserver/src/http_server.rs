@@ -1,12 +1,17 @@
-//! The API over HTTP: loopback addresses, one bearer token, and an orderly end.
+//! The API over HTTP: loopback addresses, one token, and an orderly end.
+//!
+//! The token comes as `Bearer TOKEN`, or as the password of [`USER`] with Basic authentication: `kubectl` sends no
+//! credentials of a kubeconfig without TLS, but those in the server's URL (`http://ferrovia:TOKEN@127.0.0.1:PORT`) it does.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::Request;
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use http::header;
+use k8s_openapi::ByteString;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -14,6 +19,9 @@ use crate::Config;
 use crate::disk::DiskError;
 use crate::error::Error;
 use crate::server::{Server, refusal};
+
+/// Name under which the token is a password.
+pub const USER: &str = "ferrovia";
 
 /// Why serving could not start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -59,9 +67,9 @@ async fn serve(config: Config, shutdown: CancellationToken) -> Result<(), RunErr
     }
     let server = Server::open(config.data.as_deref())?;
     server.resume().await.map_err(RunError::Resume)?;
-    let token = format!("Bearer {}", config.token);
+    let accepted = Arc::new(accepted(&config.token));
     let router = server.router().layer(middleware::from_fn(move |request: Request, next: Next| {
-        let allowed = carries(&request, &token);
+        let allowed = carries(&request, &accepted);
         async move { if allowed { next.run(request).await } else { unauthorized() } }
     }));
     let mut serving = JoinSet::new();
@@ -83,9 +91,17 @@ fn unauthorized() -> Response<Body> {
     refusal(&Error::Unauthorized)
 }
 
-fn carries(request: &Request, token: &str) -> bool {
+/// The `Authorization` headers that carry the token.
+fn accepted(token: &str) -> [String; 2] {
+    // The JSON form of a ByteString is its base64 in quotes.
+    let password = serde_json::to_string(&ByteString(format!("{USER}:{token}").into_bytes())).unwrap_or_default();
+    [format!("Bearer {token}"), format!("Basic {}", password.trim_matches('"'))]
+}
+
+fn carries(request: &Request, accepted: &[String; 2]) -> bool {
     let given = request.headers().get(header::AUTHORIZATION).map(header::HeaderValue::as_bytes).unwrap_or_default();
-    same(given, token.as_bytes())
+    // Both are compared, whatever the first says.
+    same(given, accepted[0].as_bytes()) | same(given, accepted[1].as_bytes())
 }
 
 /// Compares in a time that says nothing about where they differ.

@@ -2,11 +2,14 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use k8s_openapi::api::{apps, coordination, core, discovery, events, networking};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use rustc_hash::FxHashMap;
 use serde_json::Value;
 
 use crate::admission::Admission;
 use crate::store::Store;
+use crate::typed::{Check, check};
 
 /// A served kind, in one version.
 #[derive(Debug)]
@@ -22,6 +25,8 @@ pub struct Kind {
     pub status: bool,
     /// Schema and rules of a custom kind.
     pub admission: Option<Admission>,
+    /// The type of a built-in kind.
+    pub check: Option<Check>,
     /// `additionalPrinterColumns` of a custom kind.
     pub columns: Vec<Value>,
     /// Key and version of the definition of a custom kind.
@@ -89,30 +94,39 @@ const CLUSTER: bool = false;
 const STATUS: bool = true;
 const PLAIN: bool = false;
 
-/// group, version, kind, plural, scope, status subresource, short names.
-type Row = (&'static str, &'static str, &'static str, &'static str, bool, bool, &'static [&'static str]);
+/// group, version, kind, plural, scope, status subresource, short names, type.
+type Row = (&'static str, &'static str, &'static str, &'static str, bool, bool, &'static [&'static str], Check);
 
 const BUILT_IN: &[Row] = &[
-    ("", "v1", "ConfigMap", "configmaps", NAMESPACED, PLAIN, &["cm"]),
-    ("", "v1", "Endpoints", "endpoints", NAMESPACED, PLAIN, &["ep"]),
-    ("", "v1", "Event", "events", NAMESPACED, PLAIN, &["ev"]),
-    ("", "v1", "Namespace", "namespaces", CLUSTER, STATUS, &["ns"]),
-    ("", "v1", "Node", "nodes", CLUSTER, STATUS, &["no"]),
-    ("", "v1", "Pod", "pods", NAMESPACED, STATUS, &["po"]),
-    ("", "v1", "Secret", "secrets", NAMESPACED, PLAIN, &[]),
-    ("", "v1", "Service", "services", NAMESPACED, STATUS, &["svc"]),
-    ("", "v1", "ServiceAccount", "serviceaccounts", NAMESPACED, PLAIN, &["sa"]),
-    ("apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions", CLUSTER, STATUS, &["crd", "crds"]),
-    ("apps", "v1", "Deployment", "deployments", NAMESPACED, STATUS, &["deploy"]),
-    ("apps", "v1", "StatefulSet", "statefulsets", NAMESPACED, STATUS, &["sts"]),
-    ("coordination.k8s.io", "v1", "Lease", "leases", NAMESPACED, PLAIN, &[]),
-    ("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", NAMESPACED, PLAIN, &[]),
-    ("events.k8s.io", "v1", "Event", "events", NAMESPACED, PLAIN, &["ev"]),
-    ("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies", NAMESPACED, PLAIN, &["netpol"]),
+    ("", "v1", "ConfigMap", "configmaps", NAMESPACED, PLAIN, &["cm"], check::<core::v1::ConfigMap>),
+    ("", "v1", "Endpoints", "endpoints", NAMESPACED, PLAIN, &["ep"], check::<core::v1::Endpoints>),
+    ("", "v1", "Event", "events", NAMESPACED, PLAIN, &["ev"], check::<core::v1::Event>),
+    ("", "v1", "Namespace", "namespaces", CLUSTER, STATUS, &["ns"], check::<core::v1::Namespace>),
+    ("", "v1", "Node", "nodes", CLUSTER, STATUS, &["no"], check::<core::v1::Node>),
+    ("", "v1", "Pod", "pods", NAMESPACED, STATUS, &["po"], check::<core::v1::Pod>),
+    ("", "v1", "Secret", "secrets", NAMESPACED, PLAIN, &[], check::<core::v1::Secret>),
+    ("", "v1", "Service", "services", NAMESPACED, STATUS, &["svc"], check::<core::v1::Service>),
+    ("", "v1", "ServiceAccount", "serviceaccounts", NAMESPACED, PLAIN, &["sa"], check::<core::v1::ServiceAccount>),
+    (
+        "apiextensions.k8s.io",
+        "v1",
+        "CustomResourceDefinition",
+        "customresourcedefinitions",
+        CLUSTER,
+        STATUS,
+        &["crd", "crds"],
+        check::<CustomResourceDefinition>,
+    ),
+    ("apps", "v1", "Deployment", "deployments", NAMESPACED, STATUS, &["deploy"], check::<apps::v1::Deployment>),
+    ("apps", "v1", "StatefulSet", "statefulsets", NAMESPACED, STATUS, &["sts"], check::<apps::v1::StatefulSet>),
+    ("coordination.k8s.io", "v1", "Lease", "leases", NAMESPACED, PLAIN, &[], check::<coordination::v1::Lease>),
+    ("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", NAMESPACED, PLAIN, &[], check::<discovery::v1::EndpointSlice>),
+    ("events.k8s.io", "v1", "Event", "events", NAMESPACED, PLAIN, &["ev"], check::<events::v1::Event>),
+    ("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies", NAMESPACED, PLAIN, &["netpol"], check::<networking::v1::NetworkPolicy>),
 ];
 
 fn built_in() -> Vec<Arc<Kind>> {
-    let kind = |&(group, version, kind, plural, namespaced, status, short): &Row| {
+    let kind = |&(group, version, kind, plural, namespaced, status, short, check): &Row| {
         Arc::new(Kind {
             group: group.to_owned(),
             version: version.to_owned(),
@@ -123,6 +137,7 @@ fn built_in() -> Vec<Arc<Kind>> {
             namespaced,
             status,
             admission: None,
+            check: Some(check),
             columns: Vec::new(),
             definition: None,
             terminating: false,
@@ -163,7 +178,7 @@ impl Kinds {
     pub fn all(&self, store: &Store) -> Vec<Arc<Kind>> {
         let mut kinds = self.built_in.clone();
         let prefix = definitions_prefix();
-        for (key, _) in store.list(&prefix, None).0 {
+        for key in store.keys(&prefix) {
             if let Some(name) = key.strip_prefix(&prefix) {
                 kinds.extend(self.of_definition(store, name));
             }

@@ -10,6 +10,7 @@ mod definition;
 mod discovery;
 mod disk;
 mod error;
+mod events;
 mod history;
 mod http_server;
 mod kinds;
@@ -26,6 +27,7 @@ mod shape;
 mod store;
 mod strategic;
 mod table;
+mod typed;
 mod watch;
 mod write;
 
@@ -34,7 +36,7 @@ use std::path::PathBuf;
 
 pub use disk::DiskError;
 pub use error::{Cause, Error};
-pub use http_server::{RunError, run};
+pub use http_server::{RunError, USER, run};
 pub use server::Server;
 
 /// Where the server keeps its objects and who may talk to it.
@@ -42,7 +44,7 @@ pub use server::Server;
 pub struct Config {
     /// Folder of the database; created if missing. `None` keeps everything in memory.
     pub data: Option<PathBuf>,
-    /// Bearer token that every request must carry.
+    /// Token that every request must carry: as a bearer, or as the password of [`USER`].
     pub token: String,
     /// Sockets already bound, perhaps in other network namespaces.
     pub listeners: Vec<std::net::TcpListener>,

@@ -14,6 +14,9 @@ use crate::write::{Written, check_preconditions, failed};
 /// Deletions in flight while a namespace is emptied: enough to fill a batch of the disk.
 const IN_FLIGHT: usize = 256;
 
+/// Namespaces that everybody relies on.
+const IMMORTAL: [&str; 3] = ["default", "kube-public", "kube-system"];
+
 /// How a deletion is to be taken.
 #[derive(Clone, Debug, Default)]
 pub struct Deletion {
@@ -75,6 +78,10 @@ fn grace(kind: &Kind, object: &Object, asked: Option<i64>) -> i64 {
 pub async fn delete(server: &Server, target: &Target, options: &Deletion) -> Result<(bool, Written), Error> {
     let kind = server.kind(target)?;
     let (namespace, name) = (target.namespace.as_deref(), target.name.as_deref().unwrap_or_default());
+    if kind.is_namespace() && IMMORTAL.contains(&name) {
+        let why = "this namespace may not be deleted".to_owned();
+        return Err(Error::Forbidden { resource: kind.resource(), name: name.to_owned(), why });
+    }
     let (gone, written) = delete_one(server, &kind, namespace, name, options).await?;
     if options.dry_run {
         return Ok((gone, written));
@@ -216,7 +223,8 @@ pub async fn resume(server: &Server) -> Result<(), Error> {
     for (group, plural) in [("", "namespaces"), (DEFINITIONS, "customresourcedefinitions")] {
         let kind = server.built_in(group, plural)?;
         let prefix = kind.prefix();
-        for (key, entry) in server.store().list(&prefix, None).0 {
+        for key in server.store().keys(&prefix) {
+            let Some(entry) = server.store().latest(&key) else { continue };
             if object::is_terminating(&object::decode(&entry)?) {
                 let name = &key[prefix.len()..];
                 empty(server, &kind, name).await?;

@@ -6,14 +6,17 @@ use http::{Response, StatusCode, header};
 use serde_json::{Value, json};
 
 use crate::error::Error;
+use crate::events;
 use crate::kinds::Kind;
 use crate::object;
 use crate::request::{Query, Shape, Target};
 use crate::selector::Selector;
 use crate::server::Server;
 use crate::shape;
-use crate::store::Entry;
 use crate::table;
+
+/// Objects read from the store at a time when a page is wanted.
+const WINDOW: usize = 1024;
 
 /// Bytes handed to the connection at a time, so that a list of any size is never in memory twice.
 const CHUNK: usize = 64 << 10;
@@ -66,44 +69,51 @@ pub struct Page {
 pub fn page(server: &Server, kind: &Kind, target: &Target, query: &Query) -> Result<Page, Error> {
     let prefix = collection(kind, target);
     let selector = selector(kind, target, query)?;
-    let limit: usize = query.number("limit")?.unwrap_or(0);
+    let limit = query.number("limit")?.filter(|limit| *limit > 0).unwrap_or(usize::MAX);
     let asked: u64 = query.number("resourceVersion")?.unwrap_or(0);
-    let (first_rv, after) = match query.get("continue") {
+    let (mut at, mut after) = match query.get("continue") {
         "" => (None, None),
         token => parse_continue(token, &prefix).map(|(rv, key)| (Some(rv), Some(key)))?,
     };
-    let (found, rv) = server.store().list(&prefix, after.as_deref());
     match query.get("resourceVersionMatch") {
         "" | "NotOlderThan" => {}
-        // Only the present can be listed.
-        "Exact" if asked == rv => {}
-        "Exact" => return Err(Error::Expired { asked, oldest: rv }),
+        "Exact" => at = at.or(Some(asked)),
         other => return Err(Error::BadRequest(format!("invalid resourceVersionMatch={other:?}: want Exact or NotOlderThan"))),
     }
-    if asked > rv {
-        return Err(Error::Expired { asked, oldest: rv });
-    }
-    // A later page shows the present, and says the version of the first: a watch from there misses nothing.
-    let rv = first_rv.unwrap_or(rv);
-    let matching = |(_, entry): &&(std::sync::Arc<str>, Entry)| selector.matches(&entry.bytes);
     let mut items = Vec::new();
-    let mut metadata = json!({ "resourceVersion": rv.to_string() });
-    let mut last = "";
-    for (key, entry) in found.iter().filter(matching) {
-        if limit > 0 && items.len() == limit {
-            metadata["continue"] = json!(format!("{rv}:{}", &last[prefix.len()..]));
-            break;
+    // All windows show the version of the first, and so do the pages that follow.
+    let window = limit.saturating_add(1).max(WINDOW);
+    loop {
+        let expired = |oldest| Error::Expired { asked: at.unwrap_or(asked), oldest };
+        let (found, rv) = server.store().list(&prefix, after.as_deref(), window, at).map_err(expired)?;
+        if asked > rv {
+            return Err(Error::Expired { asked, oldest: rv });
         }
-        last = key;
-        items.push(entry.bytes.clone());
+        at = Some(rv);
+        let mut metadata = json!({ "resourceVersion": rv.to_string() });
+        let end = found.len() < window;
+        for (key, bytes) in found {
+            if selector.matches(&bytes) {
+                if items.len() == limit {
+                    let last = after.as_deref().unwrap_or_default();
+                    metadata["continue"] = json!(format!("{rv}:{}", last.get(prefix.len()..).unwrap_or_default()));
+                    return Ok(Page { items, metadata });
+                }
+                items.push(bytes);
+            }
+            after = Some(key.to_string());
+        }
+        if end {
+            return Ok(Page { items, metadata });
+        }
     }
-    Ok(Page { items, metadata })
 }
 
 pub fn list(server: &Server, kind: &Kind, target: &Target, query: &Query, shape: Shape) -> Result<Response<Body>, Error> {
     let Page { items, metadata } = page(server, kind, target, query)?;
     let (api_version, list_kind) = match shape {
         Shape::Full => (kind.api_version(), format!("{}List", kind.kind)),
+        Shape::NewEvents => (format!("{}/v1", events::GROUP), "EventList".to_owned()),
         Shape::MetadataOnly => ("meta.k8s.io/v1".to_owned(), "PartialObjectMetadataList".to_owned()),
         Shape::Table => {
             let objects = items.iter().map(|bytes| object::parse(bytes)).collect::<Result<Vec<_>, _>>()?;
@@ -112,11 +122,8 @@ pub fn list(server: &Server, kind: &Kind, target: &Target, query: &Query, shape:
     };
     let head = format!("{{\"kind\":{},\"apiVersion\":{},\"metadata\":{metadata},\"items\":[", json!(list_kind), json!(api_version));
     let items = match shape {
-        Shape::MetadataOnly => items
-            .iter()
-            .map(|bytes| object::parse(bytes).map(|object| Bytes::from(shape::metadata_only(&object).to_string())))
-            .collect::<Result<Vec<_>, _>>()?,
-        _ => items,
+        Shape::Full => items,
+        _ => items.iter().map(|bytes| shape::one(kind, shape, bytes)).collect::<Result<_, _>>()?,
     };
     Ok(json_response(StatusCode::OK, in_chunks(head, items)))
 }

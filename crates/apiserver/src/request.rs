@@ -114,6 +114,8 @@ pub enum Shape {
     Full,
     Table,
     MetadataOnly,
+    /// Events as `events.k8s.io/v1`.
+    NewEvents,
 }
 
 /// Picks the first accepted form that is served. Protobuf never is.
@@ -149,6 +151,9 @@ pub fn decode_body(media: &str, body: &[u8]) -> Result<Value, Error> {
     match media {
         "" | "application/json" => serde_json::from_slice(body).map_err(|e| Error::BadRequest(format!("the body is not JSON: {e}"))),
         "application/yaml" | "application/x-yaml" | "text/yaml" => decode_yaml(body),
+        "application/vnd.kubernetes.protobuf" => Err(Error::UnsupportedMediaType(
+            "protobuf bodies are not served; with kubectl, use --dry-run=client -o yaml | kubectl apply -f -".to_owned(),
+        )),
         other => Err(Error::UnsupportedMediaType(format!(
             "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml; got {other}"
         ))),

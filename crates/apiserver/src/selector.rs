@@ -26,7 +26,7 @@ pub struct Selector {
 /// The parts of an object that selectors may ask for; the rest of the bytes is skipped.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct Probe {
+pub struct Probe {
     metadata: ProbeMetadata,
     spec: ProbeSpec,
     status: ProbeStatus,
@@ -90,12 +90,11 @@ impl Selector {
     }
 
     pub fn matches(&self, object: &[u8]) -> bool {
-        if self.is_everything() {
-            return true;
-        }
-        let Ok(probe) = serde_json::from_slice::<Probe>(object) else {
-            return false;
-        };
+        self.is_everything() || self.admits(&Probe::read(object))
+    }
+
+    /// As [`Selector::matches`], for an object that many selectors look at.
+    pub fn admits(&self, probe: &Probe) -> bool {
         let labels = probe.metadata.labels.as_ref();
         let label = |name: &str| labels.and_then(|labels| labels.get(name)).map(String::as_str);
         self.labels.iter().all(|term| term.holds(label))
@@ -109,6 +108,11 @@ fn event_field(field: &str) -> Option<&str> {
 }
 
 impl Probe {
+    pub fn read(object: &[u8]) -> Self {
+        // What cannot be read has none of the parts that a selector asks for.
+        serde_json::from_slice(object).unwrap_or_default()
+    }
+
     fn field(&self, field: &str) -> &str {
         match field {
             "metadata.name" => &self.metadata.name,

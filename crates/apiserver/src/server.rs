@@ -19,7 +19,7 @@ use crate::read::{self, json_response};
 use crate::request::{self, BODY_LIMIT, Query, Shape, Target};
 use crate::store::{Expect, Store, Write};
 use crate::write::{self, Options, Written};
-use crate::{discovery, object, openapi, shape, watch};
+use crate::{discovery, events, object, openapi, shape, watch};
 
 /// Events kept per resource for watches.
 const HISTORY: usize = 16_384;
@@ -152,7 +152,18 @@ async fn respond(server: &Server, request: Request) -> Result<Response<Body>, Er
         }
     }
     let path = percent_decoded(path)?;
-    let target = Target::parse(&path).ok_or(Error::NoSuchEndpoint)?;
+    let mut target = Target::parse(&path).ok_or(Error::NoSuchEndpoint)?;
+    let mut shape = request::shape(request.headers())?;
+    // The newer face of events is put on at the edge; inside there is one kind.
+    let new_events = target.group == events::GROUP && server.kind(&target).is_ok();
+    if new_events {
+        target.group.clear();
+        if shape == Shape::Full {
+            shape = Shape::NewEvents;
+        }
+    }
+    let target = target;
+    let inward = |body: Value| if new_events { events::to_stored(body) } else { body };
     let kind = server.kind(&target)?;
     if target.name.is_some() && kind.namespaced != target.namespace.is_some() {
         return Err(Error::NoSuchEndpoint);
@@ -161,7 +172,6 @@ async fn respond(server: &Server, request: Request) -> Result<Response<Body>, Er
         return Err(Error::NoSuchEndpoint);
     }
     let query = Query::parse(request.uri())?;
-    let shape = request::shape(request.headers())?;
     let media = request::media_type(request.headers());
     let method = request.method().clone();
     let status = match target.subresource.as_deref() {
@@ -178,25 +188,32 @@ async fn respond(server: &Server, request: Request) -> Result<Response<Body>, Er
             (None, _) => read::list(server, &kind, &target, &query, shape),
         };
     }
-    let body = axum::body::to_bytes(request.into_body(), BODY_LIMIT).await.map_err(|_| Error::TooLarge(BODY_LIMIT))?;
+    let body = axum::body::to_bytes(request.into_body(), BODY_LIMIT).await.map_err(|error| {
+        let too_large = std::error::Error::source(&error).is_some_and(|e| e.is::<http_body_util::LengthLimitError>());
+        if too_large { Error::TooLarge(BODY_LIMIT) } else { Error::BadRequest(format!("cannot read the body: {error}")) }
+    })?;
     let options = Options { validation: query.field_validation()?, dry_run: query.dry_run()?, status, replace: method == Method::PUT };
     match (&method, &target.name, target.subresource.as_deref()) {
         (&Method::POST, None, None) => {
             if kind.namespaced && target.namespace.is_none() {
                 return Err(Error::BadRequest("an empty namespace may not be set during creation".to_owned()));
             }
-            let body = request::decode_body(&media, &body)?;
+            let body = inward(request::decode_body(&media, &body)?);
             written(&kind, shape, StatusCode::CREATED, &write::create(server, &target, body, options).await?)
         }
         (&Method::POST, Some(_), Some("binding")) => bind(server, &target, &request::decode_body(&media, &body)?, options).await,
         (&Method::PUT, Some(_), _) => {
-            let body = request::decode_body(&media, &body)?;
+            let body = inward(request::decode_body(&media, &body)?);
             let outcome = write::modify(server, &target, options, |_, _| Ok(body.clone())).await?;
             written(&kind, shape, StatusCode::OK, &outcome)
         }
         (&Method::PATCH, Some(_), _) => {
             let patch = Patch::parse(&media, &body, &kind)?;
-            let outcome = write::modify(server, &target, options, |_, old| patch.apply(Value::Object(old.clone()))).await?;
+            let change = |_: &Kind, old: &object::Object| {
+                let old = Value::Object(old.clone());
+                patch.apply(if new_events { events::to_shown(old) } else { old }).map(inward)
+            };
+            let outcome = write::modify(server, &target, options, change).await?;
             written(&kind, shape, StatusCode::OK, &outcome)
         }
         (&Method::DELETE, Some(name), None) => {

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use crate::error::Error;
+use crate::events;
 use crate::kinds::Kind;
 use crate::object;
 use crate::request::Shape;
@@ -14,6 +15,7 @@ pub fn one(kind: &Kind, shape: Shape, bytes: &Bytes) -> Result<Bytes, Error> {
     match shape {
         Shape::Full => Ok(bytes.clone()),
         Shape::MetadataOnly => Ok(metadata_only(&object::parse(bytes)?).to_string().into()),
+        Shape::NewEvents => Ok(events::to_shown(object::parse(bytes)?).to_string().into()),
         Shape::Table => Ok(table::render(kind, &[object::parse(bytes)?], json!({})).to_string().into()),
     }
 }

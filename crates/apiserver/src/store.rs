@@ -98,6 +98,9 @@ pub struct Store {
     disk: Option<Disk>,
 }
 
+/// A key and the object's JSON.
+pub type Listed = (Arc<str>, Bytes);
+
 /// What a watch sees next.
 #[derive(Debug)]
 pub struct Batch {
@@ -173,7 +176,7 @@ impl Shared {
             let opened = state.opened_rv;
             let prefix: Arc<str> = prefix_of(&record.key).into();
             let previous = previous.map(|entry| entry.bytes);
-            let event = Event { rv: record.rv, key: record.key, bytes: record.bytes, previous, removed: record.remove };
+            let event = Event::new(record.rv, record.key, record.bytes, previous, record.remove);
             state.history.entry(prefix.clone()).or_insert_with(|| History::new(opened, self.depth)).push(event);
             if touched.last() != Some(&prefix) {
                 touched.push(prefix);
@@ -228,12 +231,51 @@ impl Store {
         self.shared.lock().committed.get(key).cloned()
     }
 
-    /// All objects whose keys start with `prefix`, in key order, after `after`, and the version of the snapshot.
-    pub fn list(&self, prefix: &str, after: Option<&str>) -> (Vec<(Arc<str>, Entry)>, u64) {
+    /// Objects whose keys start with `prefix`, in key order, after `after`, at most `max`, as they were at version `at`
+    /// (now if `None`), and that version. `Err` carries the oldest version that can still be asked for.
+    pub fn list(&self, prefix: &str, after: Option<&str>, max: usize, at: Option<u64>) -> Result<(Vec<Listed>, u64), u64> {
         let state = self.shared.lock();
+        let at = at.unwrap_or(state.committed_rv);
+        let mut past = BTreeMap::new();
+        if at != state.committed_rv {
+            // The past is the present with what happened since taken back.
+            let resource = prefix_of(prefix);
+            let oldest = state.history.get(resource).map_or(state.opened_rv, History::floor);
+            if at < oldest || at > state.committed_rv {
+                return Err(oldest);
+            }
+            for event in state.history.get(resource).map(|history| history.after(at, usize::MAX)).unwrap_or_default() {
+                if event.key.starts_with(prefix) && after.is_none_or(|after| *event.key > *after) {
+                    past.entry(event.key.clone()).or_insert_with(|| event.previous.clone());
+                }
+            }
+        }
         let from = after.map_or(Bound::Included(prefix), Bound::Excluded);
-        let found = state.committed.range::<str, _>((from, Bound::Unbounded)).take_while(|(key, _)| key.starts_with(prefix));
-        (found.map(|(key, entry)| (key.clone(), entry.clone())).collect(), state.committed_rv)
+        let present = state.committed.range::<str, _>((from, Bound::Unbounded)).take_while(|(key, _)| key.starts_with(prefix));
+        if past.is_empty() {
+            return Ok((present.take(max).map(|(key, entry)| (key.clone(), entry.bytes.clone())).collect(), at));
+        }
+        // At most `past.len()` of the present are taken back, so this many are enough.
+        let mut listed: BTreeMap<_, _> =
+            present.take(max.saturating_add(past.len())).map(|(key, entry)| (key.clone(), entry.bytes.clone())).collect();
+        let complete = listed.len() < max.saturating_add(past.len());
+        let end = listed.last_key_value().map(|(key, _)| key.clone());
+        for (key, before) in past {
+            match before {
+                None => drop(listed.remove(&key)),
+                // Beyond the part of the present that was read, the order would have holes.
+                Some(bytes) if complete || end.as_ref().is_some_and(|end| key <= *end) => drop(listed.insert(key, bytes)),
+                Some(_) => {}
+            }
+        }
+        Ok((listed.into_iter().take(max).collect(), at))
+    }
+
+    /// Keys that readers see under a prefix.
+    pub fn keys(&self, prefix: &str) -> Vec<Arc<str>> {
+        let state = self.shared.lock();
+        let range = state.committed.range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
+        range.map(|(key, _)| key.clone()).take_while(|key| key.starts_with(prefix)).collect()
     }
 
     /// Keys that still exist for a writer under any of the prefixes.

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::error::Error;
+use crate::events;
 use crate::history::Event;
 use crate::kinds::Kind;
 use crate::read::{collection, json_response, selector};
@@ -69,12 +70,12 @@ pub fn open(server: &Server, kind: Arc<Kind>, target: &Target, query: &Query, sh
         kind,
     };
     if asked == 0 || initial {
-        let (found, rv) = server.store().list(&watch.prefix, None);
+        let (found, rv) = server.store().list(&watch.prefix, None, usize::MAX, None).map_err(|oldest| Error::Expired { asked, oldest })?;
         if asked > rv {
             return Err(Error::Expired { asked, oldest: rv });
         }
-        for (_, entry) in found.iter().filter(|(_, entry)| watch.selector.matches(&entry.bytes)) {
-            let line = watch.line("ADDED", &entry.bytes)?;
+        for (_, bytes) in found.iter().filter(|(_, bytes)| watch.selector.matches(bytes)) {
+            let line = watch.line("ADDED", bytes)?;
             watch.ready.push_back(line);
         }
         watch.seen = rv;
@@ -115,11 +116,10 @@ impl Watch {
         if initial_events_end {
             object["metadata"]["annotations"] = json!({ "k8s.io/initial-events-end": "true" });
         }
-        // The typed forms of these kinds cannot be read without their required parts.
-        if self.shape == Shape::MetadataOnly {
-            object = shape::metadata_only(&object);
-        } else if self.kind.admission.is_none() {
-            object["spec"] = json!({});
+        match self.shape {
+            Shape::MetadataOnly => object = shape::metadata_only(&object),
+            Shape::NewEvents => object = events::to_shown(object),
+            Shape::Full | Shape::Table => {}
         }
         line_of("BOOKMARK", object.to_string().as_bytes())
     }
@@ -190,8 +190,7 @@ impl Watch {
         if !event.key.starts_with(&self.prefix) {
             return Ok(None);
         }
-        let was = event.previous.as_ref().is_some_and(|bytes| self.selector.matches(bytes));
-        let is = !event.removed && self.selector.matches(&event.bytes);
+        let (was, is) = event.admitted(&self.selector);
         let kind = match (was, is) {
             (false, false) => return Ok(None),
             (false, true) => "ADDED",

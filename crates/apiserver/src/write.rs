@@ -98,20 +98,21 @@ fn check_identity(kind: &Kind, namespace: Option<&str>, name: Option<&str>, valu
     Ok(object)
 }
 
-/// Removes fields that a custom kind does not know, as `fieldValidation` asks.
-fn prune(kind: &Kind, object: &mut Object, validation: FieldValidation) -> Result<Vec<String>, Error> {
-    let Some(admission) = &kind.admission else {
-        return Ok(Vec::new());
+/// Removes fields that a custom kind does not know, and refuses what a built-in type cannot hold, as `fieldValidation` asks.
+fn conform(kind: &Kind, object: &mut Object, validation: FieldValidation) -> Result<Vec<String>, Error> {
+    let strict = validation == FieldValidation::Strict;
+    let refused = |why: String| {
+        let (kind, version) = (&kind.kind, &kind.version);
+        Error::BadRequest(format!("{kind} in version \"{version}\" cannot be handled as a {kind}: {why}"))
     };
-    let unknown: Vec<_> = admission.prune_and_default(object).into_iter().map(|path| format!("unknown field \"{path}\"")).collect();
+    let unknown = match (&kind.admission, kind.check) {
+        (Some(admission), _) => admission.prune_and_default(object),
+        (None, Some(check)) => check(object, strict).map_err(refused)?,
+        (None, None) => Vec::new(),
+    };
+    let unknown: Vec<_> = unknown.into_iter().map(|path| format!("unknown field \"{path}\"")).collect();
     match validation {
-        FieldValidation::Strict if !unknown.is_empty() => Err(Error::BadRequest(format!(
-            "{} in version \"{}\" cannot be handled as a {}: strict decoding error: {}",
-            kind.kind,
-            kind.version,
-            kind.kind,
-            unknown.join(", ")
-        ))),
+        FieldValidation::Strict if !unknown.is_empty() => Err(refused(format!("strict decoding error: {}", unknown.join(", ")))),
         FieldValidation::Ignore => Ok(Vec::new()),
         _ => Ok(unknown),
     }
@@ -187,7 +188,8 @@ pub async fn create(server: &Server, target: &Target, body: Value, options: Opti
         if kind.counts_generations() {
             object::set_meta(&mut object, "generation", Some(json!(1)));
         }
-        let warnings = prune(&kind, &mut object, options.validation)?;
+        builtin::normalize(&kind, &mut object);
+        let warnings = conform(&kind, &mut object, options.validation)?;
         builtin::default_new(&kind, &mut object);
         if kind.is_definition() {
             definition::default(&mut object);
@@ -255,7 +257,8 @@ pub async fn modify(
             return invalid(&kind, name, vec![missing]).map(|()| Written::plain(Bytes::new()));
         }
         check_preconditions(&kind, name, &entry, &old, rv, uid)?;
-        let warnings = prune(&kind, &mut new, options.validation)?;
+        builtin::normalize(&kind, &mut new);
+        let warnings = conform(&kind, &mut new, options.validation)?;
         let new = settle(&kind, &old, new, options.status, entry.rv);
         check_finalizers(&kind, name, &old, &new)?;
         if new == old {

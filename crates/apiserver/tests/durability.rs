@@ -1,4 +1,5 @@
 //! What a killed or reopened server still knows.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -57,7 +58,7 @@ async fn objects_and_versions_survive_reopening() {
     let server = apiserver::Server::open(Some(folder.path())).unwrap();
     let maps = Api::<ConfigMap>::default_namespaced(server.client());
     let list = maps.list(&ListParams::default()).await.unwrap();
-    assert_eq!(list.items, [made.clone()]);
+    assert_eq!(list.items, [made]);
     assert_eq!(list.metadata.resource_version.as_ref(), Some(&rv));
     let next = maps.create(&PostParams::default(), &config_map("b")).await.unwrap();
     assert!(next.resource_version().unwrap().parse::<u64>().unwrap() > rv.parse().unwrap());

@@ -1,4 +1,5 @@
 //! Objects through a `kube::Client` in this process: create, read, update, patch, delete.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
 
@@ -255,6 +256,7 @@ async fn a_namespace_goes_when_it_is_empty() {
     let namespaces = Api::<Namespace>::all(client.clone());
     let made: Namespace = serde_json::from_value(json!({ "metadata": { "name": "n" } })).unwrap();
     namespaces.create(&PostParams::default(), &made).await.unwrap();
+    assert_eq!(refusal(namespaces.delete("default", &DeleteParams::default()).await.unwrap_err()).0, 403);
     let maps = Api::<ConfigMap>::namespaced(client.clone(), "n");
     maps.create(&PostParams::default(), &config_map("free")).await.unwrap();
     let mut held = config_map("held");
@@ -319,4 +321,85 @@ async fn a_node_keeps_the_status_it_is_registered_with() {
     .unwrap();
     let made = nodes.create(&PostParams::default(), &node).await.unwrap();
     assert_eq!(made.status.unwrap().addresses.unwrap()[0].address, "192.0.2.1");
+}
+
+#[tokio::test]
+async fn an_object_that_its_type_cannot_hold_is_refused_naming_the_field() {
+    let client = client();
+    let bad = json!({ "metadata": { "name": "a" }, "spec": { "containers": [{ "name": "c", "ports": "80" }] } });
+    let request = http::Request::post("/api/v1/namespaces/default/pods").body(serde_json::to_vec(&bad).unwrap()).unwrap();
+    let (code, message, _) = refusal(client.request::<Value>(request).await.unwrap_err());
+    assert_eq!(code, 400);
+    assert!(message.contains("spec.containers[0].ports: invalid type"), "{message}");
+    let odd = json!({ "metadata": { "name": "a" }, "spec": { "containers": [{ "name": "c", "colour": "red" }] } });
+    let request =
+        http::Request::post("/api/v1/namespaces/default/pods?fieldValidation=Strict").body(serde_json::to_vec(&odd).unwrap()).unwrap();
+    let (code, message, _) = refusal(client.request::<Value>(request).await.unwrap_err());
+    assert_eq!(code, 400);
+    assert!(message.contains("unknown field \"spec.containers[0].colour\""), "{message}");
+}
+
+#[tokio::test]
+async fn both_faces_of_events_show_the_same_events() {
+    use k8s_openapi::api::{core::v1::Event as CoreEvent, events::v1::Event};
+    let client = client();
+    let (core, new) = (Api::<CoreEvent>::default_namespaced(client.clone()), Api::<Event>::default_namespaced(client));
+    let made: Event = serde_json::from_value(json!({
+        "metadata": { "name": "e" }, "regarding": { "kind": "Pod", "name": "a" }, "note": "hello", "reason": "Tested",
+        "reportingController": "us", "reportingInstance": "me", "action": "test", "type": "Normal",
+        "eventTime": "2026-01-01T00:00:00.000000Z",
+    }))
+    .unwrap();
+    let made = new.create(&PostParams::default(), &made).await.unwrap();
+    assert_eq!(made.note.as_deref(), Some("hello"));
+    let found = core.list(&ListParams::default().fields("involvedObject.name=a")).await.unwrap().items;
+    assert_eq!((found[0].message.as_deref(), found[0].involved_object.name.as_deref()), (Some("hello"), Some("a")));
+    let series = json!({ "note": "again" });
+    new.patch("e", &PatchParams::default(), &Patch::Merge(series)).await.unwrap();
+    assert_eq!(core.get("e").await.unwrap().message.as_deref(), Some("again"));
+    assert_eq!(new.list(&ListParams::default()).await.unwrap().items[0].note.as_deref(), Some("again"));
+}
+
+#[tokio::test]
+async fn later_pages_show_the_world_of_the_first() {
+    let client = client();
+    let maps = Api::<ConfigMap>::default_namespaced(client.clone());
+    for name in ["b", "d", "f", "h"] {
+        maps.create(&PostParams::default(), &config_map(name)).await.unwrap();
+    }
+    let first = maps.list(&ListParams::default().limit(1)).await.unwrap();
+    maps.delete("d", &DeleteParams::default()).await.unwrap();
+    maps.create(&PostParams::default(), &config_map("e")).await.unwrap();
+    maps.patch("f", &PatchParams::default(), &Patch::Merge(json!({ "data": { "new": "yes" } }))).await.unwrap();
+    maps.delete("h", &DeleteParams::default()).await.unwrap();
+    let mut seen = Vec::new();
+    let mut token = first.metadata.continue_.clone();
+    while let Some(next) = token.filter(|token| !token.is_empty()) {
+        let page = maps.list(&ListParams::default().limit(2).continue_token(&next)).await.unwrap();
+        assert_eq!(page.metadata.resource_version, first.metadata.resource_version);
+        seen.extend(page.items.into_iter().map(|map| (map.name_any(), map.data.is_some())));
+        token = page.metadata.continue_;
+    }
+    assert_eq!(seen, [("d".to_owned(), false), ("f".to_owned(), false), ("h".to_owned(), false)]);
+}
+
+#[tokio::test]
+async fn text_of_a_secret_is_stored_as_data() {
+    let secrets = Api::<k8s_openapi::api::core::v1::Secret>::default_namespaced(client());
+    let secret = serde_json::from_value(json!({ "metadata": { "name": "s" }, "stringData": { "k": "v" } })).unwrap();
+    let made = secrets.create(&PostParams::default(), &secret).await.unwrap();
+    assert_eq!((made.data.unwrap()["k"].0.as_slice(), made.string_data), (b"v".as_slice(), None));
+}
+
+#[tokio::test]
+async fn a_dry_run_and_an_invalid_definition_leave_nothing() {
+    let client = client();
+    let maps = Api::<ConfigMap>::default_namespaced(client.clone());
+    maps.create(&PostParams { dry_run: true, ..Default::default() }, &config_map("a")).await.unwrap();
+    assert!(maps.get_opt("a").await.unwrap().is_none());
+    let mut crd = api::v1::crds().remove(0);
+    crd.metadata.name = Some("other.kubeovn.io".into());
+    let crds = Api::<CustomResourceDefinition>::all(client);
+    let (code, message, _) = refusal(crds.create(&PostParams::default(), &crd).await.unwrap_err());
+    assert!(code == 422 && message.contains("metadata.name"), "{message}");
 }

@@ -1,4 +1,5 @@
 //! Watches through a `kube::Client` in this process: nothing is missed, nothing is said twice.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
 
@@ -157,7 +158,7 @@ fn record(map: &ConfigMap) -> (String, (String, String)) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// A list and the events after it equal a later list, with and without a selector, for any history.
     #[test]
