@@ -7,6 +7,7 @@
 
 pub mod apply;
 mod central;
+pub mod check;
 pub mod cluster;
 mod component;
 mod components;
@@ -21,6 +22,7 @@ mod name;
 mod node;
 mod parameters;
 mod place;
+pub mod probe;
 mod program;
 mod progress;
 mod scheduler;
