@@ -26,6 +26,7 @@ pub mod probe;
 mod program;
 mod progress;
 mod scheduler;
+mod status;
 mod up;
 pub mod wait;
 
@@ -39,6 +40,7 @@ pub use parameters::{Parameters, Tunnel};
 pub use place::Place;
 pub use program::Programs;
 pub use progress::Progress;
+pub use status::Status;
 pub use up::{Request, up};
 
 /// Something that the command line already names and that is still to be built: exit status 2, and nothing done.
