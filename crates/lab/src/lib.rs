@@ -27,6 +27,8 @@ mod program;
 mod progress;
 mod scheduler;
 mod status;
+#[cfg(test)]
+mod tests;
 mod up;
 pub mod wait;
 

@@ -186,7 +186,8 @@ impl Status {
     /// The state as tables: components, then the topology from VPC to pod.
     #[must_use]
     pub fn table(&self) -> String {
-        let mut text = format!("lab {}: {} tunnels, {} datapath, {}\n\n", self.lab, self.tunnel.as_str(), self.datapath.as_str(), self.kubeconfig);
+        let mut text =
+            format!("lab {}: {} tunnels, {} datapath, {}\n\n", self.lab, self.tunnel.as_str(), self.datapath.as_str(), self.kubeconfig);
         let components = self.components.iter().map(|component| {
             let (state, pid) = match component.state {
                 State::Running { pid } => ("running", pid.to_string()),
