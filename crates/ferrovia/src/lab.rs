@@ -251,7 +251,21 @@ impl Lab {
                     lab.run(shutdown).await
                 })
             }
-            _ => Err(lab::NotYet("this command".to_owned()).into()),
+            Command::Status { name, format } => {
+                let lab = open(name)?;
+                let status = runtime()?.block_on(lab.status())?;
+                show(format, &status, || status.table())?;
+                Ok(ExitCode::SUCCESS)
+            }
+            Command::Exec { name, namespace, pod, container, command } => {
+                open(name)?.run_in_pod(&namespace, &pod, container.as_deref(), &command).map(ExitCode::from)
+            }
+            Command::Check { name, format } => {
+                let lab = open(name)?;
+                let checked = runtime()?.block_on(async { lab.check(&lab::cluster::client(&lab.layout).await?).await })?;
+                show(format, &checked, || lab::check::table(&checked))?;
+                Ok(if checked.differing == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+            }
         }
     }
 }
@@ -294,6 +308,14 @@ fn up(arguments: Up, settings: &Settings) -> anyhow::Result<ExitCode> {
     );
     println!("export KUBECONFIG={}", lab.layout.kubeconfig().display());
     Ok(ExitCode::SUCCESS)
+}
+
+fn show<T: serde::Serialize>(format: Format, value: &T, table: impl FnOnce() -> String) -> anyhow::Result<()> {
+    match format.output {
+        Output::Json => println!("{}", serde_json::to_string_pretty(value)?),
+        Output::Table => print!("{}", table()),
+    }
+    Ok(())
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {

@@ -55,7 +55,7 @@ pub struct Component {
 
 /// What became of a component.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase", tag = "state")]
+#[serde(rename_all = "lowercase", tag = "state")]
 pub enum State {
     /// It runs.
     Running {

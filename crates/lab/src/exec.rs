@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use linux::Netns;
 
 use crate::name::MARK;
-use crate::{Lab, Place};
+use crate::{Lab, Place, Record};
 
 impl Lab {
     /// Runs a command in the network of a place, where OVS's and OVN's programs find their databases; blocks. Yields
@@ -20,7 +20,33 @@ impl Lab {
         self.run_inside(&self.layout.netns(place)?, &self.environment(place), command)
     }
 
-    pub(crate) fn run_inside(&self, netns: &Netns, env: &BTreeMap<String, String>, command: &[String]) -> anyhow::Result<u8> {
+    /// Runs a command in a pod, with the environment of one of its containers; blocks. Yields its exit status, or 128
+    /// plus the signal that ended it.
+    ///
+    /// # Errors
+    /// When there is no such pod or container, or the command cannot be executed.
+    pub fn run_in_pod(&self, namespace: &str, pod: &str, container: Option<&str>, command: &[String]) -> anyhow::Result<u8> {
+        let mut found = None;
+        for node in self.parameters.node_places() {
+            let records = Record::all(&self.layout, node)?.into_iter().filter(|record| record.namespace == namespace && record.name == pod);
+            found = found.or_else(|| records.filter(|record| record.connected).last().map(|record| (node, record)));
+        }
+        let (node, record) = found.with_context(|| format!("pod {namespace}/{pod} does not run in lab {}", self.layout.name()))?;
+        let env = match container {
+            None => record.containers.first().map(|container| container.env.clone()).unwrap_or_default(),
+            Some(name) => {
+                let known = record.containers.iter().find(|container| container.name == name);
+                known.with_context(|| format!("pod {namespace}/{pod} has no container {name}"))?.env.clone()
+            }
+        };
+        let netns = match &record.netns {
+            Some(name) => Netns::named(name)?,
+            None => self.layout.netns(node)?,
+        };
+        self.run_inside(&netns, &env, command)
+    }
+
+    fn run_inside(&self, netns: &Netns, env: &BTreeMap<String, String>, command: &[String]) -> anyhow::Result<u8> {
         let (program, arguments) = command.split_first().context("no command given")?;
         let mut child = Command::new(program);
         child.args(arguments).envs(env).env(MARK, self.layout.name().as_str());

@@ -7,6 +7,7 @@
 
 pub mod apply;
 mod central;
+pub mod check;
 pub mod cluster;
 mod component;
 mod components;
@@ -21,9 +22,13 @@ mod name;
 mod node;
 mod parameters;
 mod place;
+pub mod probe;
 mod program;
 mod progress;
 mod scheduler;
+mod status;
+#[cfg(test)]
+mod tests;
 mod up;
 pub mod wait;
 
@@ -37,6 +42,7 @@ pub use parameters::{Parameters, Tunnel};
 pub use place::Place;
 pub use program::Programs;
 pub use progress::Progress;
+pub use status::Status;
 pub use up::{Request, up};
 
 /// Something that the command line already names and that is still to be built: exit status 2, and nothing done.

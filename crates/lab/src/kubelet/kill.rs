@@ -26,7 +26,9 @@ pub(crate) async fn all(uid: &str, grace: Duration) -> anyhow::Result<()> {
     loop {
         let left = processes(uid);
         // Those that were our children, and nobody waits for any more.
-        asked.iter().for_each(|process| drop(process.reap()));
+        asked.iter().for_each(|process| {
+            let _ = process.reap();
+        });
         if left.is_empty() {
             return Ok(());
         }
@@ -34,6 +36,8 @@ pub(crate) async fn all(uid: &str, grace: Duration) -> anyhow::Result<()> {
             process.signal(Signal::KILL)?;
         }
         join_all(left.iter().map(Process::exited)).await;
-        left.iter().for_each(|process| drop(process.reap()));
+        left.iter().for_each(|process| {
+            let _ = process.reap();
+        });
     }
 }

@@ -1,0 +1,184 @@
+//! What the cluster's objects say about who reaches whom. Pure.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use api::annotations::{GATEWAY, LOGICAL_ROUTER, LOGICAL_SWITCH};
+use api::v1::Subnet;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt as _;
+use serde::Serialize;
+
+use super::{Kind, Skipped};
+use crate::wait::key;
+
+/// Where a pod is in the network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodIntent {
+    /// `namespace/name`.
+    pub pod: String,
+    /// Its uid.
+    pub uid: String,
+    /// Node that it runs on.
+    pub node: String,
+    /// VPC of its subnet.
+    pub vpc: String,
+    /// Its subnet.
+    pub subnet: String,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Gateways of its subnet.
+    pub gateways: Vec<IpAddr>,
+}
+
+/// Where all pods are, and who is outside.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Intent {
+    /// The pods, sorted by namespace and name.
+    pub pods: Vec<PodIntent>,
+    /// Pods that have no place in the network.
+    pub skipped: Vec<Skipped>,
+    /// Outside hosts by name.
+    pub outside: BTreeMap<String, IpAddr>,
+}
+
+/// A check to make; pods by their place in [`Intent::pods`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Planned {
+    pub(crate) from: usize,
+    pub(crate) to: Target,
+    pub(crate) address: IpAddr,
+    pub(crate) kind: Kind,
+    pub(crate) expected: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    Pod(usize),
+    Gateway,
+    Outside(String),
+}
+
+impl Intent {
+    /// Reads pods and subnets.
+    #[must_use]
+    pub fn new(pods: &[Pod], subnets: &[Subnet], outside: BTreeMap<String, IpAddr>) -> Self {
+        let vpcs: BTreeMap<_, _> = subnets.iter().map(|subnet| (subnet.name_any(), subnet.spec.vpc.clone().unwrap_or_default())).collect();
+        let mut intent = Self { outside, ..Self::default() };
+        let mut pods: Vec<_> = pods.iter().collect();
+        pods.sort_by_key(|pod| key(pod));
+        for pod in pods {
+            match read(pod, &vpcs) {
+                Ok(Some(read)) => intent.pods.push(read),
+                Ok(None) => {}
+                Err(reason) => intent.skipped.push(Skipped { pod: key(pod), reason }),
+            }
+        }
+        intent
+    }
+
+    /// Every check to make.
+    pub(crate) fn plan(&self) -> Vec<Planned> {
+        let mut plan = Vec::new();
+        for (from, source) in self.pods.iter().enumerate() {
+            let speaks = |address: &IpAddr| source.addresses.iter().any(|own| own.is_ipv4() == address.is_ipv4());
+            for (to, target) in self.pods.iter().enumerate().filter(|(to, _)| *to != from) {
+                let expected = source.vpc == target.vpc;
+                let kinds: &[Kind] = if expected {
+                    &[Kind::Tcp, Kind::Udp, Kind::Icmp, Kind::Mtu, Kind::Transfer]
+                } else {
+                    &[Kind::Tcp, Kind::Udp, Kind::Icmp]
+                };
+                for address in target.addresses.iter().copied().filter(speaks) {
+                    plan.extend(kinds.iter().map(|kind| Planned { from, to: Target::Pod(to), address, kind: *kind, expected }));
+                }
+            }
+            for address in source.gateways.iter().copied().filter(speaks) {
+                plan.push(Planned { from, to: Target::Gateway, address, kind: Kind::Icmp, expected: true });
+            }
+            for (host, address) in self.outside.iter().filter(|(_, address)| speaks(address)) {
+                let to = Target::Outside(host.clone());
+                plan.extend([Kind::Tcp, Kind::Udp, Kind::Icmp].map(|kind| Planned {
+                    from,
+                    to: to.clone(),
+                    address: *address,
+                    kind,
+                    expected: false,
+                }));
+            }
+        }
+        plan
+    }
+
+    pub(crate) fn name(&self, target: &Target) -> String {
+        match target {
+            Target::Pod(index) => self.pods[*index].pod.clone(),
+            Target::Gateway => "gateway".to_owned(),
+            Target::Outside(host) => host.clone(),
+        }
+    }
+}
+
+/// `None` for pods that the check does not concern: those in their node's network, and those that are over.
+fn read(pod: &Pod, vpcs: &BTreeMap<String, String>) -> Result<Option<PodIntent>, String> {
+    let (spec, status) = (pod.spec.clone().unwrap_or_default(), pod.status.clone().unwrap_or_default());
+    let over = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+    if spec.host_network == Some(true) || over || pod.metadata.deletion_timestamp.is_some() {
+        return Ok(None);
+    }
+    let addresses: Vec<IpAddr> = status.pod_ips.iter().flatten().filter_map(|ip| ip.ip.parse().ok()).collect();
+    if addresses.is_empty() {
+        return Err("it has no address".to_owned());
+    }
+    let annotation = |name: &str| pod.annotations().get(name).filter(|value| !value.is_empty()).cloned();
+    let subnet = annotation(LOGICAL_SWITCH).ok_or_else(|| format!("annotation {LOGICAL_SWITCH} is missing"))?;
+    let of_subnet = vpcs.get(&subnet).map(|vpc| if vpc.is_empty() { api::DEFAULT_VPC.to_owned() } else { vpc.clone() });
+    let vpc = of_subnet.or_else(|| annotation(LOGICAL_ROUTER)).ok_or_else(|| format!("there is no subnet {subnet}"))?;
+    let gateways = annotation(GATEWAY).unwrap_or_default().split(',').filter_map(|gateway| gateway.trim().parse().ok()).collect();
+    let node = spec.node_name.unwrap_or_default();
+    Ok(Some(PodIntent { pod: key(pod), uid: pod.uid().unwrap_or_default(), node, vpc, subnet, addresses, gateways }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn subnet(name: &str, vpc: Option<&str>) -> Subnet {
+        serde_json::from_value(json!({"apiVersion": "kubeovn.io/v1", "kind": "Subnet", "metadata": {"name": name}, "spec": {"vpc": vpc}}))
+            .unwrap()
+    }
+
+    fn pod(name: &str, subnet: &str, addresses: &[&str]) -> Pod {
+        serde_json::from_value(json!({
+            "metadata": {"name": name, "namespace": "n", "uid": name, "annotations": {LOGICAL_SWITCH: subnet, GATEWAY: "10.0.0.1,fd00::1"}},
+            "spec": {"containers": []},
+            "status": {"podIPs": addresses.iter().map(|ip| json!({"ip": ip})).collect::<Vec<_>>()},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn pods_reach_each_other_within_a_vpc_and_nobody_outside() {
+        let subnets = [subnet("s1", None), subnet("s2", Some("ovn-cluster")), subnet("red", Some("red"))];
+        let pods = [pod("a", "s1", &["10.0.0.2"]), pod("b", "s2", &["10.1.0.2", "fd01::2"]), pod("c", "red", &["10.0.0.2"])];
+        let intent = Intent::new(&pods, &subnets, BTreeMap::from([("outside1".to_owned(), "10.9.0.101".parse().unwrap())]));
+        let plan = intent.plan();
+        let count = |from: usize, to: &Target, expected: bool| {
+            plan.iter().filter(|c| c.from == from && c.to == *to && c.expected == expected).count()
+        };
+        assert_eq!(count(0, &Target::Pod(1), true), 5, "IPv4 only, as the source has no other");
+        assert_eq!((count(0, &Target::Pod(2), false), count(0, &Target::Pod(2), true)), (3, 0), "the same address in another VPC");
+        assert_eq!((count(0, &Target::Gateway, true), count(1, &Target::Gateway, true)), (1, 2));
+        assert_eq!(count(1, &Target::Outside("outside1".to_owned()), false), 3);
+        assert_eq!(count(0, &Target::Pod(0), true), 0, "nobody probes itself");
+    }
+
+    #[test]
+    fn a_pod_without_a_place_is_named_with_the_reason() {
+        let intent = Intent::new(&[pod("a", "gone", &["10.0.0.2"]), pod("b", "s", &[])], &[], BTreeMap::new());
+        let reasons: Vec<_> = intent.skipped.iter().map(|skipped| skipped.reason.as_str()).collect();
+        assert_eq!(reasons, ["there is no subnet gone", "it has no address"]);
+    }
+}

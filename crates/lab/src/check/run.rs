@@ -1,0 +1,143 @@
+//! Making the checks.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use api::v1::Subnet;
+use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::Pod;
+use kube::Client;
+use kube::api::{Api, ListParams};
+use linux::{Handle, Netns};
+
+use super::expect::{Planned, Target};
+use super::{Check, Checked, Intent, Kind, Skipped};
+use crate::kubelet::Record;
+use crate::probe::{Endpoint, Outcome, Ping};
+use crate::{Lab, Place};
+
+/// How long something that should work may take, and how long it is tried when it should not.
+const PATIENCE: Duration = Duration::from_secs(8);
+const IMPATIENCE: Duration = Duration::from_millis(700);
+const TRANSFER_PATIENCE: Duration = Duration::from_secs(60);
+const TRANSFER: usize = 10_000_000;
+const ECHO: usize = 56;
+
+/// How many checks of a kind run at once: those that should fail mostly wait; transfers would starve each other.
+const fn width(kind: Kind, expected: bool) -> usize {
+    match (kind, expected) {
+        (Kind::Transfer, _) => 2,
+        (_, true) => 32,
+        (_, false) => 256,
+    }
+}
+
+struct Scene {
+    intent: Intent,
+    pods: Vec<Endpoint>,
+    mtus: Vec<u32>,
+    outside: BTreeMap<String, Endpoint>,
+}
+
+impl Lab {
+    /// Checks every pod against every other, its gateway and the outside hosts.
+    ///
+    /// # Errors
+    /// When the cluster cannot be read or a probe not be opened; what differs from expectation is in the result.
+    pub async fn check(&self, client: &Client) -> anyhow::Result<Checked> {
+        let scene = self.scene(client).await?;
+        let mut pairs: Vec<Check> = Vec::new();
+        let plan = scene.intent.plan();
+        let phases = [(&[Kind::Tcp, Kind::Udp, Kind::Icmp][..], true), (&[Kind::Mtu], true), (&[Kind::Transfer], true)];
+        for (kinds, expected) in phases.into_iter().chain([(&[Kind::Tcp, Kind::Udp, Kind::Icmp][..], false)]) {
+            let wanted = plan.iter().filter(|planned| kinds.contains(&planned.kind) && planned.expected == expected);
+            let made = futures::stream::iter(wanted.map(|planned| scene.make(planned)));
+            pairs.extend(made.buffer_unordered(width(kinds[0], expected)).collect::<Vec<_>>().await);
+        }
+        pairs.sort_by(|a, b| (&a.from, &a.to, a.address, a.kind).cmp(&(&b.from, &b.to, b.address, b.kind)));
+        let differing = pairs.iter().filter(|check| check.expected != check.observed).count();
+        let notes = vec!["egress gateways come later: outside hosts are expected to be unreachable from pods".to_owned()];
+        let (lab, tunnel, datapath) = (self.layout.name().to_string(), self.parameters.tunnel, self.parameters.datapath);
+        let Intent { pods, skipped, .. } = scene.intent;
+        Ok(Checked { lab, tunnel, datapath, checks: pairs.len(), differing, skipped, notes, pods, pairs })
+    }
+
+    async fn scene(&self, client: &Client) -> anyhow::Result<Scene> {
+        let all = ListParams::default();
+        let pods = Api::<Pod>::all(client.clone()).list(&all).await.context("cannot list pods")?.items;
+        let subnets = Api::<Subnet>::all(client.clone()).list(&all).await.context("cannot list subnets")?.items;
+        let outside = self.parameters.outside_places().filter_map(|place| Some((place.to_string(), place.address()?.into())));
+        let mut intent = Intent::new(&pods, &subnets, outside.collect());
+        let mut records = HashMap::new();
+        for node in self.parameters.node_places() {
+            records.extend(Record::all(&self.layout, node)?.into_iter().map(|record| (record.uid.clone(), record)));
+        }
+        let (mut endpoints, mut mtus) = (Vec::new(), Vec::new());
+        for pod in std::mem::take(&mut intent.pods) {
+            let netns = records.get(&pod.uid).and_then(|record| record.netns.as_deref());
+            let Some(netns) = netns else {
+                intent.skipped.push(Skipped { pod: pod.pod, reason: "it does not run in this lab".to_owned() });
+                continue;
+            };
+            let netns = Netns::named(netns).with_context(|| format!("pod {}", pod.pod))?;
+            let link = Handle::open(&netns)?.link("eth0").await?;
+            mtus.push(link.map_or(self.parameters.tunnel.pod_mtu(), |link| link.mtu));
+            endpoints.push(Endpoint::open(&pod.uid, &netns)?);
+            intent.pods.push(pod);
+        }
+        let outside = self.parameters.outside_places().map(|place: Place| {
+            let name = place.to_string();
+            Endpoint::open(&name, &self.layout.netns(place)?).map(|endpoint| (name, endpoint))
+        });
+        let outside = outside.collect::<anyhow::Result<_>>()?;
+        Ok(Scene { intent, pods: endpoints, mtus, outside })
+    }
+}
+
+impl Scene {
+    async fn make(&self, planned: &Planned) -> Check {
+        let started = Instant::now();
+        let patience = match (planned.expected, planned.kind) {
+            (false, _) => IMPATIENCE,
+            (true, Kind::Transfer) => TRANSFER_PATIENCE,
+            (true, _) => PATIENCE,
+        };
+        let outcome = tokio::time::timeout(patience, self.probe(planned)).await;
+        let outcome = outcome.unwrap_or_else(|_| Err(format!("nothing within {patience:?}")));
+        Check {
+            from: self.intent.pods[planned.from].pod.clone(),
+            to: self.intent.name(&planned.to),
+            address: planned.address,
+            kind: planned.kind,
+            expected: planned.expected,
+            observed: outcome.is_ok(),
+            detail: outcome.err().unwrap_or_default(),
+            microseconds: u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
+        }
+    }
+
+    async fn probe(&self, planned: &Planned) -> Outcome {
+        let from = &self.pods[planned.from];
+        let target = match &planned.to {
+            Target::Pod(index) => Some(&self.pods[*index]),
+            Target::Outside(host) => self.outside.get(host),
+            Target::Gateway => None,
+        };
+        let address = planned.address;
+        // Where nothing should arrive, a request that does is a leak, whether or not its reply comes back.
+        let ping = Ping { seen_by: target, answered: planned.expected, payload: ECHO };
+        match (planned.kind, target) {
+            (Kind::Tcp, Some(target)) => from.tcp(target, address, 32).await,
+            (Kind::Udp, Some(target)) => from.udp(target, address).await,
+            (Kind::Transfer, Some(target)) => from.tcp(target, address, TRANSFER).await,
+            (Kind::Mtu, _) => {
+                let headers = if address.is_ipv4() { 20 } else { 40 } + linux::icmp::HEADER;
+                let mtu = usize::try_from(self.mtus[planned.from]).unwrap_or_default();
+                from.ping(address, Ping { payload: mtu.saturating_sub(headers), ..ping }).await
+            }
+            (Kind::Icmp, _) => from.ping(address, ping).await,
+            (_, None) => Err("a gateway answers ICMP only".to_owned()),
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! ICMP probes: who saw an echo request, and who got its reply, by a payload that no other request carries.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use linux::Netns;
+use linux::icmp::{EchoKind, IcmpSocket};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use super::{Endpoint, Outcome};
+
+/// Pause before a request is sent again.
+const AGAIN: Duration = Duration::from_millis(200);
+/// Bytes of the payload that identify a request.
+const KEY: usize = 16;
+
+/// What a ping must achieve.
+#[derive(Clone, Copy, Debug)]
+pub struct Ping<'a> {
+    /// Who must see the request; nobody we can ask when `None`, as of a router.
+    pub seen_by: Option<&'a Endpoint>,
+    /// Whether the reply must come back too.
+    pub answered: bool,
+    /// Bytes after the ICMP header, at least 16.
+    pub payload: usize,
+}
+
+/// Which payloads a namespace received, by length.
+#[derive(Debug, Default)]
+struct Received {
+    requests: HashMap<[u8; KEY], usize>,
+    replies: HashMap<[u8; KEY], usize>,
+}
+
+#[derive(Debug)]
+pub(super) struct Pinger {
+    socket: Arc<IcmpSocket>,
+    received: Arc<Mutex<Received>>,
+    news: watch::Receiver<()>,
+}
+
+impl Pinger {
+    pub(super) fn open(netns: &Netns, v6: bool, tasks: &mut JoinSet<()>) -> linux::Result<Self> {
+        let socket = Arc::new(IcmpSocket::open(netns, v6)?);
+        let received = Arc::new(Mutex::new(Received::default()));
+        let (tell, news) = watch::channel(());
+        let (from, to) = (socket.clone(), received.clone());
+        tasks.spawn(async move {
+            while let Ok(echo) = from.receive().await {
+                let Some(key) = echo.payload.first_chunk::<KEY>() else { continue };
+                let mut received = to.lock().unwrap_or_else(PoisonError::into_inner);
+                let kept = if echo.kind == EchoKind::Request { &mut received.requests } else { &mut received.replies };
+                kept.insert(*key, echo.payload.len());
+                drop(received);
+                tell.send_replace(());
+            }
+        });
+        Ok(Self { socket, received, news })
+    }
+
+    fn has(&self, kind: EchoKind, key: &[u8; KEY], length: usize) -> bool {
+        let received = self.received.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = if kind == EchoKind::Request { &received.requests } else { &received.replies };
+        kept.get(key) == Some(&length)
+    }
+
+    async fn saw(&self, kind: EchoKind, key: &[u8; KEY], length: usize) {
+        let mut news = self.news.clone();
+        // The sender lives as long as the endpoint.
+        while !self.has(kind, key, length) && news.changed().await.is_ok() {}
+    }
+
+    pub(super) async fn ping(&self, to: IpAddr, target: Option<&Self>, answered: bool, payload: usize) -> Outcome {
+        let key = Uuid::new_v4().into_bytes();
+        let mut content = key.to_vec();
+        content.resize(payload.max(KEY), 0x5a);
+        let done = async {
+            if let Some(target) = target {
+                target.saw(EchoKind::Request, &key, content.len()).await;
+            }
+            if answered {
+                self.saw(EchoKind::Reply, &key, content.len()).await;
+            }
+        };
+        let mut done = std::pin::pin!(done);
+        let mut timer = tokio::time::interval(AGAIN);
+        loop {
+            tokio::select! {
+                () = &mut done => return Ok(()),
+                _ = timer.tick() => self.socket.request(to, &content).map_err(|e| e.to_string())?,
+            }
+        }
+    }
+}
