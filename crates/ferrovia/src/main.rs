@@ -73,6 +73,9 @@ struct Controller {
     /// Encapsulation between nodes.
     #[arg(long, default_value = "geneve", value_parser = ["geneve", "vxlan"])]
     tunnel: String,
+    /// Let a commit go ahead that would remove more than 20 % and more than 100 of our rows after a relist.
+    #[arg(long)]
+    confirm_removal: bool,
     #[command(flatten)]
     announce: Announce,
 }
@@ -198,14 +201,17 @@ async fn controller(arguments: Controller, shutdown: CancellationToken) -> anyho
     let client = client(arguments.kubeconfig.as_deref()).await?;
     arguments.announce.ready()?;
     tracing::info!(tunnel = arguments.tunnel, "controller");
-    ::controller::run(client, ::controller::Config { northbound: arguments.northbound }, shutdown).await
+    let northbound = arguments.northbound.parse().context("--northbound")?;
+    let config = ::controller::Config { confirm_removal: arguments.confirm_removal, ..::controller::Config::new(northbound) };
+    ::controller::run(client, config, shutdown).await
 }
 
 async fn agent(arguments: Agent, shutdown: CancellationToken) -> anyhow::Result<()> {
     let client = client(arguments.kubeconfig.as_deref()).await?;
     arguments.announce.ready()?;
     let (node, ovs, socket, mtu) = (arguments.node, arguments.ovs, arguments.socket, arguments.mtu);
-    ::agent::run(client, ::agent::Config { node, ovs, socket, mtu }, shutdown).await
+    let ovs = ovs.parse().context("--ovs")?;
+    ::agent::run(client, ::agent::Config::new(node, ovs, socket, mtu), shutdown).await
 }
 
 async fn client(kubeconfig: Option<&Path>) -> anyhow::Result<kube::Client> {

@@ -114,7 +114,8 @@ impl Lab {
         let token = uuid::Uuid::new_v4().simple().to_string();
         write(&lab.layout.token(), token.as_bytes())?;
         let central = Place::Central.address().map(|address| address.to_string()).unwrap_or_default();
-        let local = format!("http://127.0.0.1:{}", lab.parameters.api_port);
+        // kubectl sends no token without TLS, but it does send a password that stands in the address.
+        let local = format!("http://{}:{token}@127.0.0.1:{}", apiserver::USER, lab.parameters.api_port);
         write(&lab.layout.kubeconfig(), &cluster::kubeconfig(name_of(&lab), &local, &token)?)?;
         write(&lab.layout.internal_kubeconfig(), &cluster::kubeconfig(name_of(&lab), &format!("http://{central}:{API_PORT}"), &token)?)?;
         lab.parameters.programs().write_wrappers(&lab.layout.folder().join("bin"))?;
