@@ -21,6 +21,8 @@ pub struct Config {
     pub removal_percent: usize,
     /// Whether held removals go ahead.
     pub confirm_removal: bool,
+    /// Pods that one subnet may hold; OVN's VXLAN leaves 11 bits for a switch's ports, and the router takes one.
+    pub ports_per_subnet: Option<usize>,
     /// API writes under way at once.
     pub writes: usize,
     /// First and longest pause before a failed commit or write is tried again; it doubles in between.
@@ -28,6 +30,9 @@ pub struct Config {
 }
 
 impl Config {
+    /// Ports of one logical switch under VXLAN, the router's excluded: ovn-architecture(7), "Tunnel Encapsulations".
+    pub const VXLAN_PORTS: usize = 2046;
+
     /// The defaults, with the northbound database at `northbound`.
     #[must_use]
     pub fn new(northbound: Remote) -> Self {
@@ -39,6 +44,7 @@ impl Config {
             removal_rows: 100,
             removal_percent: 20,
             confirm_removal: false,
+            ports_per_subnet: None,
             writes: 64,
             backoff: (Duration::from_millis(100), Duration::from_secs(10)),
         }

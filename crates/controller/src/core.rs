@@ -172,9 +172,14 @@ impl Core {
             && KINDS.iter().all(|k| self.listed.contains(k))
     }
 
-    /// Whether the kinds have been listed and `key` was not among them.
+    /// Whether no object with `key` is known, nor waits to be taken in.
     pub(crate) fn lacks(&self, key: &Key) -> bool {
-        self.listed.contains(&key.kind()) && !self.known.get(&key.kind()).is_some_and(|known| known.contains(key))
+        let queued = self.urgent.iter().any(|input| match input {
+            Input::Set(object) => object.key() == *key,
+            Input::Replaced(_, objects) => objects.iter().any(|object| object.key() == *key),
+            Input::Removed(_) => false,
+        });
+        !queued && !self.known.get(&key.kind()).is_some_and(|known| known.contains(key))
     }
 
     /// Whether [`Core::plan`] has something to do.
@@ -326,7 +331,7 @@ impl Core {
                     self.allocated(key, &request, holding);
                 }
             }
-            let (counts, holders) = (self.ipam.usage(&subnet), self.ipam.holders(&subnet).count());
+            let (counts, holders) = (self.ipam.usage(&subnet), self.ipam.holders(&subnet).len());
             let ipam::Usage { v4_used, v4_available, v6_used, v6_available } = counts;
             let usage = self.subnets.contains_key(&subnet).then_some(Usage { v4_used, v4_available, v6_used, v6_available, holders });
             self.engine.set::<Usage>(&subnet, usage, Age(0));
@@ -353,6 +358,13 @@ impl Core {
     }
 
     fn allocate(&mut self, key: PodKey, request: &NicRequest, touched: &mut BTreeSet<Name>) {
+        if let Some(limit) = self.config.ports_per_subnet
+            && self.ipam.holding(&key.port()).is_none()
+            && self.ipam.holders(&request.subnet).len() >= limit
+        {
+            let why = format!("subnet {} has {limit} ports, and VXLAN tunnels carry no more per logical switch", request.subnet);
+            return self.refused(key, why);
+        }
         if let Some(old) = self.ipam.holding(&key.port()) {
             touched.insert(Arc::clone(&old.subnet));
         }

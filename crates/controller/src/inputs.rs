@@ -99,12 +99,12 @@ pub(crate) enum Input {
     Replaced(Kind, Vec<Object>),
 }
 
-fn vpc(object: &v1::Vpc) -> Object {
+pub(crate) fn vpc(object: &v1::Vpc) -> Object {
     let (name, vpc, age) = input::vpc(object);
     Object::Vpc(name, vpc, age, Shown::new(&object.metadata, object.status.clone().unwrap_or_default()))
 }
 
-fn subnet(object: &v1::Subnet) -> Object {
+pub(crate) fn subnet(object: &v1::Subnet) -> Object {
     let (name, subnet, age) = input::subnet(object);
     Object::Subnet(name, subnet, age, Shown::new(&object.metadata, object.status.clone().unwrap_or_default()))
 }

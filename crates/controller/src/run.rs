@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::core::{Batch, Core};
-use crate::inputs::{self, Key};
+use crate::inputs::{self, Input, Key};
 use crate::outputs::Output;
 use crate::writer;
 
@@ -43,12 +43,14 @@ pub async fn run(client: kube::Client, config: Config, shutdown: CancellationTok
         let idle = commits.is_empty();
         let due = Instant::now() >= not_before;
         if idle && due && core.is_ready() && core.has_work() {
-            let batch = core.plan();
             if !defaults_checked {
                 defaults_checked = true;
                 let (vpc, subnet) = (core.lacks(&Key::Vpc(DEFAULT_VPC.into())), core.lacks(&Key::Subnet(DEFAULT_SUBNET.into())));
-                create_defaults(&client, vpc, subnet, &config.default_cidr).await;
+                for input in create_defaults(&client, vpc, subnet, &config.default_cidr).await {
+                    core.input(input);
+                }
             }
+            let batch = core.plan();
             if batch.operations.is_empty() {
                 core.committed();
             } else {
@@ -132,11 +134,14 @@ fn pause(config: &Config, failures: u32) -> Duration {
 }
 
 /// The VPC and subnet that a cluster starts with. Created once, if they are missing; afterwards they are the users'.
-async fn create_defaults(client: &kube::Client, vpc: bool, subnet: bool, cidr: &str) {
+/// Returns what was created, so that the first batch knows it before the watches tell.
+async fn create_defaults(client: &kube::Client, vpc: bool, subnet: bool, cidr: &str) -> Vec<Input> {
     let params = PostParams::default();
+    let mut created = Vec::new();
     if vpc {
-        let vpc = v1::Vpc::new(DEFAULT_VPC, v1::VpcSpec::default());
-        report("Vpc", DEFAULT_VPC, Api::all(client.clone()).create(&params, &vpc).await.map(drop));
+        let wanted = v1::Vpc::new(DEFAULT_VPC, v1::VpcSpec::default());
+        let result = Api::all(client.clone()).create(&params, &wanted).await;
+        created.extend(report("Vpc", DEFAULT_VPC, result).map(|vpc| Input::Set(inputs::vpc(&vpc))));
     }
     if subnet {
         let spec = v1::SubnetSpec {
@@ -145,14 +150,21 @@ async fn create_defaults(client: &kube::Client, vpc: bool, subnet: bool, cidr: &
             default: Some(true),
             ..v1::SubnetSpec::default()
         };
-        report("Subnet", DEFAULT_SUBNET, Api::all(client.clone()).create(&params, &v1::Subnet::new(DEFAULT_SUBNET, spec)).await.map(drop));
+        let result = Api::all(client.clone()).create(&params, &v1::Subnet::new(DEFAULT_SUBNET, spec)).await;
+        created.extend(report("Subnet", DEFAULT_SUBNET, result).map(|subnet| Input::Set(inputs::subnet(&subnet))));
     }
+    created
 }
 
-fn report(kind: &str, name: &str, result: Result<(), kube::Error>) {
+fn report<K>(kind: &str, name: &str, result: Result<K, kube::Error>) -> Option<K> {
     match result {
-        Ok(()) => tracing::info!(kind, name, "created"),
+        Ok(object) => {
+            tracing::info!(kind, name, "created");
+            return Some(object);
+        }
+        // Somebody was faster: the watch will tell.
         Err(kube::Error::Api(status)) if status.code == 409 => {}
         Err(error) => tracing::error!(kind, name, %error, "cannot be created"),
     }
+    None
 }

@@ -202,7 +202,9 @@ async fn controller(arguments: Controller, shutdown: CancellationToken) -> anyho
     arguments.announce.ready()?;
     tracing::info!(tunnel = arguments.tunnel, "controller");
     let northbound = arguments.northbound.parse().context("--northbound")?;
-    let config = ::controller::Config { confirm_removal: arguments.confirm_removal, ..::controller::Config::new(northbound) };
+    let ports_per_subnet = (arguments.tunnel == "vxlan").then_some(::controller::Config::VXLAN_PORTS);
+    let config =
+        ::controller::Config { confirm_removal: arguments.confirm_removal, ports_per_subnet, ..::controller::Config::new(northbound) };
     ::controller::run(client, config, shutdown).await
 }
 

@@ -159,8 +159,9 @@ impl Ipam {
     }
 
     /// The holders in a subnet, in the order of their names.
-    pub fn holders(&self, subnet: &str) -> impl Iterator<Item = &Owner> {
-        self.subnets.get(subnet).into_iter().flat_map(|s| &s.holders)
+    pub fn holders(&self, subnet: &str) -> &BTreeSet<Owner> {
+        static NOBODY: BTreeSet<Owner> = BTreeSet::new();
+        self.subnets.get(subnet).map_or(&NOBODY, |s| &s.holders)
     }
 
     /// Takes in what a holder already has, as recorded in Kubernetes.
