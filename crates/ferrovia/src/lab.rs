@@ -264,7 +264,7 @@ impl Lab {
                 let lab = open(name)?;
                 let checked = runtime()?.block_on(async { lab.check(&lab::cluster::client(&lab.layout).await?).await })?;
                 show(format, &checked, || lab::check::table(&checked))?;
-                Ok(if checked.differing == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+                Ok(if checked.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
             }
         }
     }

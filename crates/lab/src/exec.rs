@@ -28,8 +28,9 @@ impl Lab {
     pub fn run_in_pod(&self, namespace: &str, pod: &str, container: Option<&str>, command: &[String]) -> anyhow::Result<u8> {
         let mut found = None;
         for node in self.parameters.node_places() {
-            let records = Record::all(&self.layout, node)?.into_iter().filter(|record| record.namespace == namespace && record.name == pod);
-            found = found.or_else(|| records.filter(|record| record.connected).last().map(|record| (node, record)));
+            let mut records =
+                Record::all(&self.layout, node)?.into_iter().filter(|record| record.namespace == namespace && record.name == pod);
+            found = found.or_else(|| records.rfind(|record| record.connected).map(|record| (node, record)));
         }
         let (node, record) = found.with_context(|| format!("pod {namespace}/{pod} does not run in lab {}", self.layout.name()))?;
         let env = match container {

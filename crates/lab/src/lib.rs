@@ -21,12 +21,14 @@ mod layout;
 mod name;
 mod node;
 mod parameters;
+mod pauses;
 mod place;
 pub mod probe;
 mod program;
 mod progress;
 mod scheduler;
 mod status;
+mod table;
 #[cfg(test)]
 mod tests;
 mod up;

@@ -11,11 +11,12 @@ use kube::{Client, ResourceExt};
 use serde_json::json;
 use watcher::Event;
 
+use crate::pauses::Pauses;
 use crate::wait::key;
 
 /// Binds pods until the watch fails for good.
 pub(crate) async fn run(client: Client) -> anyhow::Result<()> {
-    let mut events = std::pin::pin!(watcher(Api::<Pod>::all(client.clone()), watcher::Config::default()).default_backoff());
+    let mut events = std::pin::pin!(watcher(Api::<Pod>::all(client.clone()), watcher::Config::default()).backoff(Pauses::default()));
     let mut bound = BTreeMap::new(); // pod → node
     let mut listed = Vec::new();
     loop {

@@ -6,12 +6,12 @@ use std::time::Duration;
 use anyhow::Context as _;
 use api::annotations::{LOGICAL_ROUTER, LOGICAL_SWITCH};
 use api::v1::Subnet;
-use comfy_table::{Table, presets};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, ListParams};
 use kube::{Client, ResourceExt as _};
 use serde::Serialize;
 
+use crate::table::headed;
 use crate::wait::{is_ready, key};
 use crate::{Component, Datapath, Lab, Place, State, Tunnel, cluster};
 
@@ -169,7 +169,7 @@ async fn read(client: &Client) -> anyhow::Result<(Vec<SubnetStatus>, Vec<PodStat
         PodStatus {
             pod: key(&pod),
             node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default(),
-            ready: is_ready(&pod),
+            ready: is_ready(&pod) && status.phase.as_deref() != Some("Succeeded"),
             vpc: annotation(LOGICAL_ROUTER),
             subnet: annotation(LOGICAL_SWITCH),
             phase: status.phase.unwrap_or_default(),
@@ -221,9 +221,7 @@ impl Status {
 }
 
 fn rows(text: &mut String, header: &[&str], rows: impl Iterator<Item = Vec<String>>) {
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
-    table.set_header(header.iter().map(|name| (*name).to_owned()));
+    let mut table = headed(header.iter().map(|name| (*name).to_owned()));
     rows.for_each(|row| {
         table.add_row(row);
     });

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use linux::process::{Process, Signal};
+use linux::process::Signal;
 use linux::{Handle, IpPrefix, LinkChange, Mac, Netns, VethEnd, ethtool, netns, process};
 
 use crate::probe::{Endpoint, Ping};
@@ -113,14 +113,14 @@ async fn a_damaged_lab_goes_down_entirely_and_its_neighbour_stays() {
     // What someone left running in a node's network, without our mark, in a session of its own, deaf to SIGTERM.
     let mut stray = std::process::Command::new("sh");
     stray.args(["-c", "trap '' TERM; while :; do sleep 1000; done"]);
-    let stray = process::spawn(stray, Some(&layout.netns(Place::Node(1)).unwrap())).unwrap();
+    let mut stray = process::spawn(stray, Some(&layout.netns(Place::Node(1)).unwrap())).unwrap();
     std::fs::remove_dir_all(layout.folder().join("components")).unwrap();
 
     assert!(labs(layout.root()).unwrap().contains(layout.name()));
     assert!(tokio::task::block_in_place(|| down(layout)).unwrap());
     assert_eq!(damaged.left(), (vec![], vec![]));
     assert!(!layout.folder().exists());
-    assert!(Process::open(stray.id()).unwrap().reap().is_some(), "the stray process ended");
+    assert!(stray.try_wait().unwrap().is_some(), "the stray process ended");
     assert!(!down(layout).unwrap(), "taking down what is not there does nothing");
 
     let layout = &neighbour.lab.layout;

@@ -175,17 +175,17 @@ mod tests {
         let entry = format!("FERROVIA_TEST=proc-{}", std::process::id());
         let mut command = Command::new("sleep");
         command.arg("1000").env("FERROVIA_TEST", entry.split_once('=').unwrap().1);
-        let child = spawn(command, Some(&scratch.netns)).unwrap();
-        let process = Process::open(child.id()).unwrap();
-        assert_eq!(with_environment(&entry), [child.id()]);
+        let pid = spawn(command, Some(&scratch.netns)).unwrap().id();
+        let process = Process::open(pid).unwrap();
+        assert_eq!(with_environment(&entry), [pid]);
         assert_eq!(with_environment(&entry[..entry.len() - 1]), Vec::<u32>::new(), "a prefix is not a match");
-        assert_eq!(inside(&[scratch.netns.inode()]), [child.id()]);
+        assert_eq!(inside(&[scratch.netns.inode()]), [pid]);
         assert!(process.start_time().unwrap() > 0);
         assert!(!process.ended(Duration::ZERO).unwrap());
         process.stop(Duration::from_secs(5)).unwrap();
         process.exited().await.unwrap();
         assert_eq!((process.reap(), process.reap()), (Some(128 + 15), None));
         process.signal(Signal::KILL).unwrap();
-        assert!(Process::open(child.id()).is_err());
+        assert!(Process::open(pid).is_err());
     }
 }

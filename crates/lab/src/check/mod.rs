@@ -75,6 +75,14 @@ pub struct Checked {
     pub pairs: Vec<Check>,
 }
 
+impl Checked {
+    /// Whether every pod was checked, and everything came out as expected.
+    #[must_use]
+    pub fn passed(&self) -> bool {
+        self.differing == 0 && self.skipped.is_empty()
+    }
+}
+
 /// A pod that could not be checked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Skipped {

@@ -2,9 +2,10 @@
 
 use std::fmt::Write as _;
 
-use comfy_table::{Cell, CellAlignment, Table, presets};
+use comfy_table::{Cell, CellAlignment};
 
 use super::{Check, Checked};
+use crate::table::headed;
 
 /// What a cell of the matrix says of the checks between two.
 fn mark(checks: &[&Check]) -> &'static str {
@@ -24,10 +25,8 @@ pub fn table(checked: &Checked) -> String {
     others.sort();
     others.dedup();
     let headings = (1..=targets.len()).map(|number| number.to_string()).chain(others.iter().cloned());
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
     let header = ["", "pod", "node", "VPC", "subnet", "addresses"].map(str::to_owned).into_iter().chain(headings);
-    table.set_header(header);
+    let mut table = headed(header);
     targets.extend(others);
     for (row, pod) in checked.pods.iter().enumerate() {
         let addresses = pod.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
@@ -58,4 +57,48 @@ pub fn table(checked: &Checked) -> String {
     let Checked { lab, tunnel, datapath, checks, differing, .. } = checked;
     let _ = writeln!(text, "lab {lab}, {} tunnels, {} datapath: {checks} checks, {differing} differ", tunnel.as_str(), datapath.as_str());
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::{Kind, PodIntent};
+    use crate::{Datapath, Tunnel};
+
+    fn pod(name: &str, vpc: &str) -> PodIntent {
+        let addresses = vec!["10.0.0.2".parse().unwrap()];
+        let [pod, uid, node, vpc, subnet] = [name, name, "node1", vpc, vpc].map(str::to_owned);
+        PodIntent { pod, uid, node, vpc, subnet, addresses, gateways: vec![] }
+    }
+
+    fn check(from: &str, to: &str, expected: bool, observed: bool) -> Check {
+        let (from, to, detail) = (from.to_owned(), to.to_owned(), if observed { String::new() } else { "nothing within 8s".to_owned() });
+        Check { from, to, address: "10.0.0.2".parse().unwrap(), kind: Kind::Tcp, expected, observed, detail, microseconds: 1 }
+    }
+
+    #[test]
+    fn a_difference_is_marked_and_explained() {
+        let pairs = vec![
+            check("n/a", "n/b", true, true),
+            check("n/a", "n/c", false, true),
+            check("n/b", "n/a", true, false),
+            check("n/c", "n/a", false, false),
+        ];
+        let checked = Checked {
+            lab: "lab".to_owned(),
+            tunnel: Tunnel::Geneve,
+            datapath: Datapath::Netdev,
+            checks: 4,
+            differing: 2,
+            skipped: vec![],
+            notes: vec![],
+            pods: vec![pod("n/a", "red"), pod("n/b", "red"), pod("n/c", "blue")],
+            pairs,
+        };
+        let text = table(&checked);
+        assert!(text.contains("✗ n/a → n/c (10.0.0.2) tcp: expected not to reach it, but did"), "{text}");
+        assert!(text.contains("✗ n/b → n/a (10.0.0.2) tcp: expected to reach it, but nothing within 8s"), "{text}");
+        let row = |name: &str| text.lines().find(|line| line.contains(name)).unwrap().split_whitespace().rev().take(2).collect::<Vec<_>>();
+        assert_eq!((row("n/a"), row("n/c")), (vec!["✗", "●"], vec!["·", "10.0.0.2"]));
+    }
 }

@@ -88,13 +88,12 @@ async fn call(lab: &Lab, node: Place, pod: &PodRecord, command: &str) -> anyhow:
     if command == "DEL" { Ok(Value::Null) } else { answer.with_context(|| format!("CNI {command}: the answer is no JSON")) }
 }
 
+/// What the plugin says went wrong, in its own words if it finds any.
 fn complaint(answer: Option<&Value>, output: &std::process::Output) -> String {
-    let said = answer.and_then(|answer| {
-        let details = answer["details"].as_str().filter(|details| !details.is_empty());
-        Some(details.map_or_else(
-            || answer["msg"].as_str().unwrap_or_default().to_owned(),
-            |d| format!("{}: {d}", answer["msg"].as_str().unwrap_or_default()),
-        ))
-    });
-    said.filter(|said| !said.is_empty()).unwrap_or_else(|| format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim()))
+    let said = |field: &str| answer.and_then(|answer| answer[field].as_str()).filter(|text| !text.is_empty());
+    match (said("msg"), said("details")) {
+        (Some(message), Some(details)) => format!("{message}: {details}"),
+        (Some(text), None) | (None, Some(text)) => text.to_owned(),
+        (None, None) => format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim()),
+    }
 }

@@ -60,7 +60,7 @@ pub(crate) fn environment(lab: &Lab, pod: &PodRecord, container: &Container) -> 
 pub(crate) fn start(lab: &Lab, node: Place, pod: &PodRecord, container: &Container, netns: &Netns) -> anyhow::Result<Option<Process>> {
     let words: Vec<_> = container.command.iter().flatten().chain(container.args.iter().flatten()).collect();
     let Some((program, arguments)) = words.split_first() else { return Ok(None) };
-    let path = lab.layout.pods(node).join(format!("{}-{}.log", pod.uid, container.name));
+    let path = pod.log(&lab.layout, node, &container.name);
     let log = File::options().create(true).append(true).open(&path).with_context(|| format!("cannot open {}", path.display()))?;
     let mut command = Command::new(program);
     command.args(arguments).env_clear().envs(environment(lab, pod, container)).stdin(Stdio::null());

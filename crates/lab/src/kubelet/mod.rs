@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use watcher::Event;
 
-use crate::{Lab, Place, cluster};
+use crate::{Lab, Place, cluster, pauses::Pauses};
 use record::PodRecord;
 use worker::{Want, Worker};
 
@@ -44,7 +44,7 @@ pub(crate) async fn run(lab: Lab, place: Place, shutdown: CancellationToken) -> 
     let node = Arc::new(Node { lab, place, client });
     let mut workers = Workers { node: node.clone(), wants: HashMap::new(), tasks: JoinSet::new() };
     let selector = watcher::Config::default().fields(&format!("spec.nodeName={place}"));
-    let events = watcher(Api::<Pod>::all(node.client.clone()), selector).default_backoff();
+    let events = watcher(Api::<Pod>::all(node.client.clone()), selector).backoff(Pauses::default());
     let mut events = std::pin::pin!(events);
     let mut listed = HashSet::new();
     loop {

@@ -95,12 +95,20 @@ impl PodRecord {
         Ok(records)
     }
 
+    /// Where a container's output goes.
+    pub(crate) fn log(&self, layout: &Layout, place: Place, container: &str) -> PathBuf {
+        layout.pods(place).join(format!("{}-{container}.log", self.uid))
+    }
+
     pub(crate) fn save(&self, layout: &Layout, place: Place) -> anyhow::Result<()> {
         write_json(&Self::path(layout, place, &self.uid), self)
     }
 
     pub(crate) fn remove(&self, layout: &Layout, place: Place) {
-        // Missing is what is wanted.
+        // Its logs go with it. Missing is what is wanted.
+        for container in &self.containers {
+            let _ = fs::remove_file(self.log(layout, place, &container.name));
+        }
         let _ = fs::remove_file(Self::path(layout, place, &self.uid));
     }
 }

@@ -66,11 +66,23 @@ impl Worker {
 
     /// Lives the pod's life, to the end of its deletion.
     pub(crate) async fn run(mut self) {
-        if let Some(pod) = self.pod().filter(|pod| !is_over(pod) && pod.metadata.deletion_timestamp.is_none()) {
-            self.live(&pod).await;
+        if let Some(pod) = self.pod().filter(|pod| pod.metadata.deletion_timestamp.is_none()) {
+            if !is_over(&pod) {
+                self.live(&pod).await;
+            }
+            let mut wants = self.wants.clone();
+            tokio::select! {
+                biased;
+                _ = wants.wait_for(is_ending) => {}
+                // The pod is over, if it is not ending: it needs no network any more, but its status stays.
+                () = async {
+                    self.again(Self::disconnect).await;
+                    std::future::pending::<()>().await;
+                } => {}
+            }
         }
-        let _ = self.wants.wait_for(is_ending).await;
-        self.end().await;
+        self.again(Self::disconnect).await;
+        self.again(Self::forget).await;
     }
 
     fn pod(&self) -> Option<Box<Pod>> {
@@ -261,34 +273,40 @@ impl Worker {
         self.reported = Some(report);
     }
 
-    /// Ends the pod's processes, disconnects it, and lets the API forget it.
-    async fn end(mut self) {
+    /// Does one step of the pod's end, as often as it takes.
+    async fn again(&mut self, step: impl AsyncFn(&mut Self) -> anyhow::Result<()>) {
+        let mut attempt = 0;
+        while let Err(error) = step(self).await {
+            let message = format!("{error:#}");
+            match self.pod() {
+                Some(pod) => self.node.event(&pod, "FailedKillPod", &message).await,
+                None => tracing::warn!(pod = self.record.name, message, "cannot remove a pod"),
+            }
+            tokio::time::sleep(pause(attempt)).await;
+            attempt += 1;
+        }
+    }
+
+    /// Ends the pod's processes and takes its network away. A second time does nothing.
+    async fn disconnect(&mut self) -> anyhow::Result<()> {
         let grace = match &*self.wants.borrow() {
             Want::Pod(pod) => pod.metadata.deletion_grace_period_seconds.unwrap_or(GRACE),
             Want::Gone => 0,
         };
-        let grace = Duration::from_secs(u64::try_from(grace).unwrap_or_default());
-        for attempt in 0.. {
-            match self.try_end(grace).await {
-                Ok(()) => break,
-                Err(error) => {
-                    if let Some(pod) = self.pod() {
-                        self.node.event(&pod, "FailedKillPod", &format!("{error:#}")).await;
-                    }
-                    tokio::time::sleep(pause(attempt)).await;
-                }
-            }
-        }
-    }
-
-    async fn try_end(&mut self, grace: Duration) -> anyhow::Result<()> {
-        kill::all(&self.record.uid, grace).await?;
-        if let Some(name) = &self.record.netns {
+        kill::all(&self.record.uid, Duration::from_secs(u64::try_from(grace).unwrap_or_default())).await?;
+        // Without a file nothing was made, or it has been removed.
+        let (layout, place) = (&self.node.lab.layout, self.node.place);
+        if let Some(name) = PodRecord::load(layout, place, &self.record.uid).and(self.record.netns.as_ref()) {
             // Also when ADD did not get as far as an answer: DEL of what is not there succeeds.
-            cni::del(&self.node.lab, self.node.place, &self.record).await?;
+            cni::del(&self.node.lab, place, &self.record).await?;
             netns::delete(name)?;
         }
-        self.record.remove(&self.node.lab.layout, self.node.place);
+        self.record.remove(layout, place);
+        Ok(())
+    }
+
+    /// Lets the API forget the pod.
+    async fn forget(&mut self) -> anyhow::Result<()> {
         let Some(pod) = self.pod() else { return Ok(()) };
         let pods = Api::<Pod>::namespaced(self.node.client.clone(), &pod.namespace().unwrap_or_default());
         let uid = Some(self.record.uid.clone());
