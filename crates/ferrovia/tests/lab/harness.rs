@@ -1,0 +1,199 @@
+//! A lab for one test. Labs run one at a time, so that two cores suffice, and are gone when the test ends.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use ovsdb::{Event, Options, Remote, connect};
+use ovsdb_types::{Monitored, Replica, nb, vswitch};
+use tokio::sync::oneshot;
+
+const FERROVIA: &str = env!("CARGO_BIN_EXE_ferrovia");
+
+static ONE_TEST_AT_A_TIME: Mutex<()> = Mutex::new(());
+static LABS: AtomicU32 = AtomicU32::new(0);
+
+thread_local! {
+    /// Held by the thread of the test that has labs: the first lab takes it, and the thread's end gives it back.
+    static TURN: std::cell::OnceCell<MutexGuard<'static, ()>> = const { std::cell::OnceCell::new() };
+}
+
+/// A lab that is up.
+pub struct Lab {
+    name: String,
+}
+
+/// The folder of examples.
+pub fn example() -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples").display().to_string()
+}
+
+/// Runs `ferrovia`: its output, its errors and its exit status.
+pub fn ferrovia(arguments: &[&str]) -> (String, String, Option<i32>) {
+    let Output { status, stdout, stderr } = Command::new(FERROVIA).args(arguments).output().unwrap();
+    (String::from_utf8_lossy(&stdout).into_owned(), String::from_utf8_lossy(&stderr).into_owned(), status.code())
+}
+
+/// Whether anything of a lab is still there.
+pub fn left_over(name: &str) -> bool {
+    let namespaces = std::fs::read_dir("/run/netns").into_iter().flatten().flatten();
+    let namespace = namespaces.into_iter().any(|e| e.file_name().to_string_lossy().starts_with(&format!("fv-{name}-")));
+    let entry = format!("FERROVIA_LAB={name}");
+    namespace || Path::new("/run/ferrovia").join(name).exists() || !linux::process::with_environment(&entry).is_empty()
+}
+
+impl Lab {
+    /// Brings a lab up.
+    pub fn up(arguments: &[&str]) -> Self {
+        TURN.with(|turn| {
+            turn.get_or_init(|| ONE_TEST_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner));
+        });
+        let name = format!("t{}x{}", std::process::id() % 100_000, LABS.fetch_add(1, Ordering::Relaxed));
+        let lab = Self { name };
+        lab.ok(&[&["up"][..], arguments].concat());
+        lab
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn folder(&self) -> PathBuf {
+        Path::new("/run/ferrovia").join(&self.name)
+    }
+
+    fn arguments<'a>(&'a self, verb: &[&'a str]) -> Vec<&'a str> {
+        [&["lab", verb[0], "--name", self.name.as_str()][..], &verb[1..]].concat()
+    }
+
+    /// Runs `ferrovia lab VERB --name … ARGUMENTS`, which must succeed; returns its output.
+    pub fn ok(&self, verb: &[&str]) -> String {
+        let (stdout, stderr, code) = ferrovia(&self.arguments(verb));
+        assert_eq!(code, Some(0), "{verb:?}\n{stdout}\n{stderr}");
+        stdout
+    }
+
+    /// Starts a verb beside the test.
+    pub fn start(&self, verb: &[&str]) -> Running {
+        Running(Command::new(FERROVIA).args(self.arguments(verb)).stdout(Stdio::piped()).spawn().unwrap())
+    }
+
+    fn kubectl_with(&self, arguments: &[&str], stdin: &str) -> Output {
+        let mut command = Command::new("kubectl");
+        command.arg(format!("--kubeconfig={}", self.folder().join("kubeconfig").display()));
+        command.arg(format!("--cache-dir={}", self.folder().join("kubectl-cache").display()));
+        let mut child = command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(stdin.as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
+    }
+
+    /// Runs kubectl, which must succeed; returns its output.
+    pub fn kubectl(&self, arguments: &[&str]) -> String {
+        let out = self.kubectl_with(arguments, "");
+        assert!(out.status.success(), "kubectl {arguments:?}: {}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8(out.stdout).unwrap()
+    }
+
+    /// Applies a manifest with kubectl.
+    pub fn apply(&self, manifest: &str) {
+        let out = self.kubectl_with(&["apply", "-f", "-"], manifest);
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    }
+
+    /// Applies a manifest that must be refused; returns what kubectl says.
+    pub fn apply_refused(&self, manifest: &str) -> String {
+        let out = self.kubectl_with(&["apply", "-f", "-"], manifest);
+        assert!(!out.status.success(), "{}", String::from_utf8_lossy(&out.stdout));
+        String::from_utf8(out.stderr).unwrap()
+    }
+
+    /// Counts, from now until [`counted`], the row changes in a database of the lab.
+    pub fn writes(&self, place: &str, socket: &str) -> Counting {
+        let monitored = match socket {
+            "nb" => Monitored::tables(&nb::SCHEMA, &(0..u16::try_from(nb::SCHEMA.tables.len()).unwrap()).map(ovsdb_types::TableId).collect::<Vec<_>>()),
+            // `ovs-vswitchd` keeps statistics in its tables by itself: what others write to are these.
+            _ => Monitored {
+                schema: &vswitch::SCHEMA,
+                tables: vec![
+                    (vswitch::bridge::TABLE, vec![vswitch::bridge::PORTS.index]),
+                    (vswitch::interface::TABLE, vec![vswitch::interface::EXTERNAL_IDS.index, vswitch::interface::NAME.index]),
+                    (vswitch::port::TABLE, vec![vswitch::port::INTERFACES.index, vswitch::port::NAME.index]),
+                ],
+            },
+        };
+        let remote = Remote::Unix(self.folder().join(place).join(format!("{socket}.sock")));
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        let (stop, mut stopped) = oneshot::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+                let (_client, mut events, driver) = connect(Options::new(remote, monitored.clone()));
+                let task = tokio::spawn(driver.run());
+                let mut replica = Replica::new(monitored, vec![]);
+                let mut changes = 0;
+                loop {
+                    let event = tokio::select! {
+                        event = events.recv() => event,
+                        _ = &mut stopped => break,
+                    };
+                    match event {
+                        Some(Event::Snapshot(monitored, snapshot)) => {
+                            replica.replace(monitored, snapshot).unwrap();
+                            ready.send(()).unwrap();
+                        }
+                        Some(Event::Updates(updates)) => changes += replica.apply(updates).unwrap().len(),
+                        Some(Event::Disconnected(why)) => panic!("{why}"),
+                        None => break,
+                    }
+                }
+                task.abort();
+                changes
+            })
+        });
+        is_ready.recv_timeout(std::time::Duration::from_secs(10)).expect("the database answers");
+        Counting { stop, thread }
+    }
+
+    /// Takes the lab down.
+    pub fn down(self) {
+        self.ok(&["down"]);
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("lab {} as the test left it:\n{}", self.name, ferrovia(&["lab", "status", "--name", &self.name]).0);
+        }
+        let (_, stderr, code) = ferrovia(&["lab", "down", "--name", &self.name]);
+        if code != Some(0) {
+            eprintln!("lab {} cannot be taken down: {stderr}", self.name);
+        }
+    }
+}
+
+/// A command that runs beside the test.
+pub struct Running(Child);
+
+impl Running {
+    /// Its output, once it has ended well.
+    pub fn wait(self) -> String {
+        let out = self.0.wait_with_output().unwrap();
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stdout));
+        String::from_utf8(out.stdout).unwrap()
+    }
+}
+
+/// A count under way.
+pub struct Counting {
+    stop: oneshot::Sender<()>,
+    thread: JoinHandle<usize>,
+}
+
+/// Row changes since the count began.
+pub fn counted(counting: Counting) -> usize {
+    drop(counting.stop.send(()));
+    counting.thread.join().unwrap()
+}
