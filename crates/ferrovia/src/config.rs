@@ -19,7 +19,7 @@ impl Settings {
         let path = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         Self {
             log: std::env::var("RUST_LOG").ok().filter(|value| !value.is_empty()),
-            labs: path("FERROVIA_RUN_DIR").unwrap_or_else(|| lab::RUN_FOLDER.into()),
+            labs: path(lab::RUN_VARIABLE).unwrap_or_else(|| lab::RUN_FOLDER.into()),
             cni: path("FERROVIA_CNI_BIN"),
         }
     }

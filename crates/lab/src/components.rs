@@ -109,7 +109,7 @@ impl Lab {
             ("OVN_RUNDIR", folder),
             ("OVN_NB_DB", nb),
             ("OVN_SB_DB", sb),
-            ("FERROVIA_RUN_DIR", self.layout.root().display().to_string()),
+            (crate::layout::RUN_VARIABLE, self.layout.root().display().to_string()),
         ];
         pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }

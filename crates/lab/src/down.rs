@@ -3,30 +3,39 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use linux::process::{self, Process, Signal};
 use linux::{Netns, netns};
 
+use crate::layout::RUN_VARIABLE;
 use crate::{LabName, Layout};
 
 /// How long processes may take to end by themselves, and then to die.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Every lab of which anything is left under `root` or among the network namespaces.
+/// Every lab of which anything is left under `root` or among the network namespaces. One that runs under another
+/// folder is somebody else's.
 ///
 /// # Errors
 /// When either cannot be listed.
 pub fn labs(root: &Path) -> anyhow::Result<Vec<LabName>> {
-    let folders = match fs::read_dir(root) {
+    let folders: BTreeSet<LabName> = match fs::read_dir(root) {
         Ok(entries) => entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()?.parse().ok()).collect(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeSet::new(),
         Err(error) => return Err(error).with_context(|| format!("cannot list {}", root.display())),
     };
-    let namespaces = netns::list()?.into_iter().filter_map(|name| LabName::of_netns(&name));
-    Ok(folders.into_iter().chain(namespaces).collect::<BTreeSet<_>>().into_iter().collect())
+    let mut found: BTreeSet<_> = netns::list()?.into_iter().filter_map(|name| LabName::of_netns(&name)).collect();
+    found.retain(|name| !folders.contains(name) && !runs_elsewhere(root, name));
+    found.extend(folders);
+    Ok(found.into_iter().collect())
+}
+
+fn runs_elsewhere(root: &Path, name: &LabName) -> bool {
+    let roots = process::with_environment(&name.mark()).into_iter().filter_map(|pid| process::variable(pid, RUN_VARIABLE));
+    roots.map(PathBuf::from).any(|other| other != root && other.join(name.as_str()).exists())
 }
 
 /// Removes a lab; blocks. Yields whether there was anything to remove.

@@ -11,6 +11,9 @@ use crate::{LabName, Place};
 /// Folder of all labs, unless configured otherwise.
 pub const RUN_FOLDER: &str = "/run/ferrovia";
 
+/// Environment variable that names another folder; components carry it.
+pub const RUN_VARIABLE: &str = "FERROVIA_RUN_DIR";
+
 /// The files and namespaces of one lab.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {

@@ -38,7 +38,7 @@ pub use component::{Component, State};
 pub use datapath::{Datapath, DatapathChoice};
 pub use down::{down, labs};
 pub use kubelet::{ContainerRecord, Record};
-pub use layout::{Layout, RUN_FOLDER};
+pub use layout::{Layout, RUN_FOLDER, RUN_VARIABLE};
 pub use name::LabName;
 pub use parameters::{Parameters, Tunnel};
 pub use place::Place;

@@ -117,6 +117,7 @@ async fn a_damaged_lab_goes_down_entirely_and_its_neighbour_stays() {
     std::fs::remove_dir_all(layout.folder().join("components")).unwrap();
 
     assert!(labs(layout.root()).unwrap().contains(layout.name()));
+    assert!(!labs(&layout.root().join("other")).unwrap().contains(layout.name()), "who runs elsewhere is left alone");
     assert!(tokio::task::block_in_place(|| down(layout)).unwrap());
     assert_eq!(damaged.left(), (vec![], vec![]));
     assert!(!layout.folder().exists());
@@ -125,7 +126,8 @@ async fn a_damaged_lab_goes_down_entirely_and_its_neighbour_stays() {
 
     let layout = &neighbour.lab.layout;
     for component in Component::recorded(layout).unwrap() {
-        assert!(matches!(component.state(layout), State::Running { .. }), "{}@{}", component.name, component.place);
+        let log = || std::fs::read_to_string(&component.log).unwrap_or_default();
+        assert!(matches!(component.state(layout), State::Running { .. }), "{}@{}: {}", component.name, component.place, log());
     }
     let [one, two] = [1, 2].map(|node| layout.netns(Place::Node(node)).unwrap());
     reaches(&one, &two, [10, 9, 0, 12], 1000, 56).await;

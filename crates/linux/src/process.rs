@@ -117,6 +117,14 @@ impl Process {
     }
 }
 
+/// The value of a variable in the environment of a process, as it was started.
+#[must_use]
+pub fn variable(pid: u32, name: &str) -> Option<String> {
+    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let value = environment.split(|byte| *byte == 0).find_map(|entry| entry.strip_prefix(name.as_bytes())?.strip_prefix(b"="))?;
+    String::from_utf8(value.to_vec()).ok()
+}
+
 /// Starts a command in a session of its own, inside `netns` if given.
 ///
 /// # Errors
@@ -179,6 +187,7 @@ mod tests {
         let process = Process::open(pid).unwrap();
         assert_eq!(with_environment(&entry), [pid]);
         assert_eq!(with_environment(&entry[..entry.len() - 1]), Vec::<u32>::new(), "a prefix is not a match");
+        assert_eq!((variable(pid, "FERROVIA_TEST"), variable(pid, "FERROVIA_TES")), (Some(entry[14..].to_owned()), None));
         assert_eq!(inside(&[scratch.netns.inode()]), [pid]);
         assert!(process.start_time().unwrap() > 0);
         assert!(!process.ended(Duration::ZERO).unwrap());
