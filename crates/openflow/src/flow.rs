@@ -1,0 +1,152 @@
+//! Flow entries: adding, changing and removing them (`ofp_flow_mod`).
+
+use crate::matching::{Field, Mac, Match, exact};
+use crate::message::{TooLong, pad};
+use crate::port::Port;
+
+/// Which of several flows that match wins: the highest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Priority(pub u16);
+
+/// A flow table. Packets start in table 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Table(pub u8);
+
+impl Table {
+    /// All tables (`OFPTT_ALL`), for [`Command::Delete`] only.
+    pub const ALL: Self = Self(0xff);
+}
+
+/// A number of ours on a flow, by which it is recognised.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Cookie(pub u64);
+
+/// What is done with the flow (`ofp_flow_mod_command`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Command {
+    /// Adds the flow; one with the same match and priority is replaced.
+    Add = 0,
+    /// Removes all flows that are as specific as the match, or more, whatever their priority.
+    Delete = 3,
+    /// Removes the flow with exactly this match and priority.
+    DeleteStrict = 4,
+}
+
+/// What is done with a packet, in order ("Action Structures").
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// Sends the packet, as it is now, through a port.
+    Output(Port),
+    /// Rewrites the destination of the frame.
+    SetEthDst(Mac),
+    /// Rewrites the source of the frame.
+    SetEthSrc(Mac),
+}
+
+/// A change of flow entries.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct FlowMod {
+    /// What is done.
+    pub command: Command,
+    /// Table.
+    pub table: Table,
+    /// Priority.
+    pub priority: Priority,
+    /// The flow's cookie, or that of the flows to remove.
+    pub cookie: Cookie,
+    /// Removal: which bits of the cookie a flow must have in common; 0 for any cookie.
+    pub cookie_mask: u64,
+    /// Which packets.
+    pub matching: Match,
+    /// What is done with them; packets of a flow without actions are dropped.
+    pub actions: Vec<Action>,
+}
+
+impl FlowMod {
+    /// Adds a flow to table 0.
+    #[must_use]
+    pub const fn add(priority: Priority, matching: Match, actions: Vec<Action>) -> Self {
+        Self { command: Command::Add, table: Table(0), priority, cookie: Cookie(0), cookie_mask: 0, matching, actions }
+    }
+
+    /// Removes every flow of all tables whose cookie is `cookie`.
+    #[must_use]
+    pub fn delete_by_cookie(cookie: Cookie) -> Self {
+        let (table, priority, matching) = (Table::ALL, Priority(0), Match::default());
+        Self { command: Command::Delete, table, priority, cookie, cookie_mask: u64::MAX, matching, actions: Vec::new() }
+    }
+
+    /// The same with a cookie.
+    #[must_use]
+    pub fn with_cookie(self, cookie: Cookie) -> Self {
+        Self { cookie, ..self }
+    }
+
+    /// The same in another table.
+    #[must_use]
+    pub fn in_table(self, table: Table) -> Self {
+        Self { table, ..self }
+    }
+
+    /// `ofp_flow_mod` without its header.
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) -> Result<(), TooLong> {
+        const NO_BUFFER: u32 = u32::MAX;
+        const ANY_PORT: u32 = u32::MAX;
+        const ANY_GROUP: u32 = u32::MAX;
+        out.extend_from_slice(&self.cookie.0.to_be_bytes());
+        out.extend_from_slice(&self.cookie_mask.to_be_bytes());
+        out.extend_from_slice(&[self.table.0, self.command as u8]);
+        // No idle and no hard timeout: flows stay until they are removed.
+        out.extend_from_slice(&[0; 4]);
+        out.extend_from_slice(&self.priority.0.to_be_bytes());
+        for word in [NO_BUFFER, ANY_PORT, ANY_GROUP] {
+            out.extend_from_slice(&word.to_be_bytes());
+        }
+        // Neither flags nor importance.
+        out.extend_from_slice(&[0; 4]);
+        self.matching.encode(out);
+        if self.actions.is_empty() {
+            return Ok(());
+        }
+        // One `ofp_instruction_actions`: type, length, padding, actions.
+        const APPLY_ACTIONS: u16 = 4;
+        let mut actions = Vec::with_capacity(16 * self.actions.len());
+        for action in &self.actions {
+            action.encode(&mut actions);
+        }
+        let length = u16::try_from(8 + actions.len()).map_err(|_| TooLong(out.len() + 8 + actions.len()))?;
+        out.extend_from_slice(&APPLY_ACTIONS.to_be_bytes());
+        out.extend_from_slice(&length.to_be_bytes());
+        out.extend_from_slice(&[0; 4]);
+        out.extend_from_slice(&actions);
+        Ok(())
+    }
+}
+
+impl Action {
+    /// 16 bytes each.
+    fn encode(self, out: &mut Vec<u8>) {
+        const OUTPUT: u16 = 0;
+        const SET_FIELD: u16 = 25;
+        const LENGTH: u16 = 16;
+        let kind = if matches!(self, Self::Output(_)) { OUTPUT } else { SET_FIELD };
+        out.extend_from_slice(&kind.to_be_bytes());
+        out.extend_from_slice(&LENGTH.to_be_bytes());
+        match self {
+            Self::Output(port) => {
+                out.extend_from_slice(&port.number().to_be_bytes());
+                // `max_len` counts for the controller's port alone; then padding.
+                out.extend_from_slice(&[0; 8]);
+            }
+            // Type and length, and 4 + 6 bytes of OXM.
+            Self::SetEthDst(mac) => {
+                exact(out, Field::EthDst, &mac);
+                pad(out, 14);
+            }
+            Self::SetEthSrc(mac) => {
+                exact(out, Field::EthSrc, &mac);
+                pad(out, 14);
+            }
+        }
+    }
+}
