@@ -4,6 +4,8 @@
 //! No I/O happens here, and no networking decisions are made.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
+// The derive of custom resources repeats our attributes: one `printcolumn` per column.
+#![allow(clippy::duplicated_attributes)]
 
 pub mod annotations;
 pub mod cidr;

@@ -72,7 +72,7 @@ pub fn open(server: &Server, kind: Arc<Kind>, target: &Target, query: &Query, sh
     if asked == 0 || initial {
         let (found, rv) = server.store().list(&watch.prefix, None, usize::MAX, None).map_err(|oldest| Error::Expired { asked, oldest })?;
         if asked > rv {
-            return Err(Error::Expired { asked, oldest: rv });
+            watch.end_with(&Error::Expired { asked, oldest: rv });
         }
         for (_, bytes) in found.iter().filter(|(_, bytes)| watch.selector.matches(bytes)) {
             let line = watch.line("ADDED", bytes)?;
@@ -84,7 +84,10 @@ pub fn open(server: &Server, kind: Arc<Kind>, target: &Target, query: &Query, sh
             watch.ready.push_back(mark);
         }
     } else {
-        server.store().events(&all, asked, 0).map_err(|oldest| Error::Expired { asked, oldest })?;
+        // In the stream, as the real server says it: clients list again on an ERROR event, and only there.
+        if let Err(oldest) = server.store().events(&all, asked, 0) {
+            watch.end_with(&Error::Expired { asked, oldest });
+        }
     }
     let lines = futures::stream::unfold(watch, |mut watch| async move {
         let line = watch.next().await?;

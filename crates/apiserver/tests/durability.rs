@@ -1,12 +1,13 @@
 //! What a killed or reopened server still knows.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+use futures::{StreamExt, TryStreamExt};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
-use kube::api::{Api, ListParams, ObjectMeta, PostParams, WatchParams};
+use kube::api::{Api, ListParams, ObjectMeta, PostParams, WatchEvent, WatchParams};
 use kube::{Client, Config, ResourceExt};
 
 fn config_map(name: &str) -> ConfigMap {
@@ -65,10 +66,12 @@ async fn objects_and_versions_survive_reopening() {
     // The history of the earlier life is gone, and said to be.
     assert!(maps.watch(&WatchParams::default(), &rv).await.is_ok());
     let older = (rv.parse::<u64>().unwrap() - 1).to_string();
-    match maps.watch(&WatchParams::default(), &older).await {
-        Err(kube::Error::Api(status)) => assert_eq!(status.code, 410),
+    let mut late = maps.watch(&WatchParams::default(), &older).await.unwrap().boxed();
+    match late.try_next().await.unwrap() {
+        Some(WatchEvent::Error(status)) => assert_eq!(status.code, 410),
         _ => panic!("a version from before the restart was accepted"),
     }
+    drop(late);
     let namespaces = Api::<Namespace>::all(server.client()).list(&ListParams::default()).await.unwrap();
     assert_eq!(namespaces.items.len(), 4);
 }

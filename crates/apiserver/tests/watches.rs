@@ -70,10 +70,12 @@ async fn a_version_that_history_has_forgotten_is_gone() {
     for n in 0..6 {
         maps.create(&PostParams::default(), &config_map(&format!("m{n}"), &[])).await.unwrap();
     }
-    match maps.watch(&WatchParams::default(), &rv).await {
-        Err(kube::Error::Api(status)) => assert_eq!((status.code, status.reason.as_str()), (410, "Expired")),
-        other => panic!("wanted 410, got {:?}", other.map(|_| "a stream")),
+    let mut gone = maps.watch(&WatchParams::default(), &rv).await.unwrap().boxed();
+    match gone.try_next().await.unwrap() {
+        Some(WatchEvent::Error(status)) => assert_eq!((status.code, status.reason.as_str()), (410, "Expired")),
+        other => panic!("wanted an error event, got {other:?}"),
     }
+    assert!(gone.try_next().await.unwrap().is_none());
     // A watcher that was too slow is told so, and its stream ends.
     match late.try_next().await.unwrap() {
         Some(WatchEvent::Error(status)) => assert_eq!(status.code, 410),

@@ -110,10 +110,18 @@ impl Lab {
         String::from_utf8(out.stderr).unwrap()
     }
 
-    /// Counts, from now until [`counted`], the row changes in a database of the lab.
+    /// Counts, from now until [`counted`], the changes in a database of the lab of what we write there.
     pub fn writes(&self, place: &str, socket: &str) -> Counting {
         let monitored = match socket {
-            "nb" => Monitored::tables(&nb::SCHEMA, &(0..u16::try_from(nb::SCHEMA.tables.len()).unwrap()).map(ovsdb_types::TableId).collect::<Vec<_>>()),
+            // `ovn-northd` writes to columns of its own, such as `up`.
+            "nb" => {
+                let ours = topology::northbound::ownership().into_iter().map(|own| {
+                    let mut columns = [own.columns, own.members].concat();
+                    columns.sort_unstable();
+                    (own.table, columns)
+                });
+                Monitored { schema: &nb::SCHEMA, tables: ours.collect() }
+            }
             // `ovs-vswitchd` keeps statistics in its tables by itself: what others write to are these.
             _ => Monitored {
                 schema: &vswitch::SCHEMA,
@@ -194,6 +202,6 @@ pub struct Counting {
 
 /// Row changes since the count began.
 pub fn counted(counting: Counting) -> usize {
-    drop(counting.stop.send(()));
+    let _ = counting.stop.send(());
     counting.thread.join().unwrap()
 }

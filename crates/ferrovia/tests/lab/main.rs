@@ -16,8 +16,15 @@ fn example_works(tunnel: &str) {
     assert!(took < Duration::from_secs(30), "{took:?}");
 
     let checked: Value = serde_json::from_str(&lab.ok(&["check", "-o", "json"])).unwrap();
-    let checks = checked["checks"].as_array().unwrap();
-    let count = |kind: &str, expected: bool| checks.iter().filter(|c| c["kind"] == kind && c["expected"] == expected).count();
+    let checks = checked["pairs"].as_array().unwrap();
+    let count = |kind: &str, expected: bool| {
+        checks
+            .iter()
+            .filter(|c| {
+                c["kind"] == kind && c["to"] != "gateway" && !c["to"].as_str().unwrap().starts_with("outside") && c["expected"] == expected
+            })
+            .count()
+    };
     // Five pods in the default VPC and two in each of the others, every ordered pair, by every means.
     for kind in ["tcp", "udp", "icmp", "mtu", "transfer"] {
         assert!(count(kind, true) >= 24, "{kind}: {} pairs are expected to work", count(kind, true));
@@ -72,7 +79,8 @@ spec: {containers: [{name: c, image: none}]}
     assert_eq!(lab.kubectl(&["get", "pod", "boat", "-n", "lake", "-o", "jsonpath={.status.podIP}"]), "10.30.0.2");
     assert!(lab.kubectl(&["get", "subnet,vpc"]).contains("10.30.0.0/24"));
 
-    let subnet = |name: &str, spec: &str| format!("apiVersion: kubeovn.io/v1\nkind: Subnet\nmetadata: {{name: {name}}}\nspec: {{{spec}}}\n");
+    let subnet =
+        |name: &str, spec: &str| format!("apiVersion: kubeovn.io/v1\nkind: Subnet\nmetadata: {{name: {name}}}\nspec: {{{spec}}}\n");
     // What the schema can know is refused at admission, with the field and the reason.
     for (spec, field, reason) in [
         ("cidrBlock: 10.0.0.0/33", "spec.cidrBlock", "must be a CIDR"),
@@ -113,13 +121,27 @@ fn two_labs_run_side_by_side_and_deleting_everything_leaves_nothing() {
         lab.ok(&["node", "node1", "--", "ip", "link", "add", "foreign0", "type", "bridge"]);
         lab.ok(&["node", "node1", "--", "ip", "route", "add", "blackhole", "198.51.100.0/24"]);
         lab.ok(&["node", "node1", "--", "nft", "add", "table", "inet", "foreign"]);
-        lab.ok(&["node", "node1", "--", "ovs-vsctl", "add-port", "br-int", "foreign1", "--", "set", "interface", "foreign1", "type=internal"]);
+        lab.ok(&[
+            "node",
+            "node1",
+            "--",
+            "ovs-vsctl",
+            "add-port",
+            "br-int",
+            "foreign1",
+            "--",
+            "set",
+            "interface",
+            "foreign1",
+            "type=internal",
+        ]);
         lab.kubectl(&["delete", "pod", "--all", "-A", "--timeout=60s"]);
         lab.kubectl(&["delete", "subnet", "--all", "--timeout=30s"]);
         lab.kubectl(&["delete", "vpc", "--all", "--timeout=30s"]);
         lab.ok(&["restart", "agent@node1"]);
         for table in ["logical_switch", "logical_router", "logical_switch_port", "logical_router_port"] {
-            let ours = lab.ok(&["node", "central", "--", "ovn-nbctl", "--bare", "--columns=name", "find", table, "external_ids:vendor=kube-ovn"]);
+            let ours =
+                lab.ok(&["node", "central", "--", "ovn-nbctl", "--bare", "--columns=name", "find", table, "external_ids:vendor=kube-ovn"]);
             assert_eq!(ours.trim(), "", "{table}");
         }
         assert_eq!(lab.ok(&["node", "central", "--", "ovn-nbctl", "--bare", "--columns=name", "list", "logical_switch"]).trim(), "foreign");
@@ -175,6 +197,12 @@ fn killed_and_started_again_nothing_is_written_and_no_ping_is_lost() {
     }
     assert_eq!(lab.ok(&["node", "central", "--", "ovn-nbctl", "show"]), ports);
     lab.ok(&["check"]);
+
+    // The API server too: watches list again, and pods are served as before.
+    lab.ok(&["kill", "apiserver"]);
+    lab.ok(&["restart", "apiserver"]);
+    lab.apply("apiVersion: v1\nkind: Pod\nmetadata: {name: late, namespace: blue}\nspec: {containers: [{name: c, image: none}]}\n");
+    lab.kubectl(&["wait", "--for=condition=Ready", "pod/late", "-n", "blue", "--timeout=60s"]);
 }
 
 #[test]
