@@ -35,6 +35,20 @@ const KINDS: [&str; 18] = [
     "BUNDLE_FAILED",
 ];
 
+/// `ofp_bad_request_code`, by number, without `OFPBRC_`, as far as flows and bundles can cause them.
+const BAD_REQUEST: [&str; 10] = [
+    "BAD_VERSION",
+    "BAD_TYPE",
+    "BAD_MULTIPART",
+    "BAD_EXPERIMENTER",
+    "BAD_EXP_TYPE",
+    "EPERM",
+    "BAD_LEN",
+    "BUFFER_EMPTY",
+    "BUFFER_UNKNOWN",
+    "BAD_TABLE_ID",
+];
+
 /// `ofp_flow_mod_failed_code`, by number, without `OFPFMFC_`.
 const FLOW_MOD_FAILED: [&str; 10] =
     ["UNKNOWN", "TABLE_FULL", "BAD_TABLE_ID", "OVERLAP", "EPERM", "BAD_TIMEOUT", "BAD_COMMAND", "BAD_FLAGS", "CANT_SYNC", "BAD_PRIORITY"];
@@ -66,6 +80,7 @@ impl ErrorReply {
         let of = |list: &[&'static str], number: u16| list.get(usize::from(number)).copied();
         let kind = of(&KINDS, self.kind);
         let code = match kind {
+            Some("BAD_REQUEST") => of(&BAD_REQUEST, self.code),
             Some("FLOW_MOD_FAILED") => of(&FLOW_MOD_FAILED, self.code),
             Some("BUNDLE_FAILED") => of(&BUNDLE_FAILED, self.code),
             _ => None,

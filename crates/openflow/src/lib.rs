@@ -8,8 +8,9 @@
 //! use openflow::{Action, Bundle, BundleId, FlowMod, Match, Port, Priority, Xid};
 //!
 //! let to_host = FlowMod::add(Priority(100), Match::default(), vec![Action::SetEthDst([2, 0, 0, 0, 0, 1]), Action::Output(Port::LOCAL)]);
-//! let sent = Bundle { id: BundleId(1), flows: vec![to_host] }.encode(Xid(1))?;
-//! assert_eq!(sent.commit, Xid(3));
+//! let (bytes, exchange) = Bundle { id: BundleId(1), flows: vec![to_host] }.begin(Xid(1))?;
+//! // Send `bytes`, and give `exchange` what `decode` reads, until it is done.
+//! # let _ = (bytes, exchange);
 //! # Ok::<(), openflow::TooLong>(())
 //! ```
 #![forbid(unsafe_code)]
@@ -23,7 +24,7 @@ mod message;
 mod port;
 mod reply;
 
-pub use bundle::{Bundle, BundleId, BundleStep, Sent};
+pub use bundle::{Bundle, BundleId, BundleStep, Exchange, Next, Refused};
 pub use error::ErrorReply;
 pub use flow::{Action, Command, Cookie, FlowMod, Priority, Table};
 pub use matching::{EtherType, Mac, Match, Network};

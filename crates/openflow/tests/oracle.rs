@@ -4,8 +4,8 @@
 use std::process::Command;
 
 use openflow::{
-    Action, Bundle, BundleId, BundleStep, Command as Change, Cookie, EtherType, FlowMod, Match, Message, Network, Port, Priority, Sent,
-    Table, Xid,
+    Action, Bundle, BundleId, BundleStep, Command as Change, Cookie, EtherType, FlowMod, Match, Message, Network, Port, Priority, Table,
+    Xid,
 };
 
 const ROUTER: [u8; 6] = [0x0e, 0, 0, 0, 0, 1];
@@ -123,9 +123,9 @@ fn every_step_of_a_bundle_is_read() {
 }
 
 #[test]
-fn a_bundle_is_opened_filled_and_committed_with_rising_numbers() {
+fn a_bundle_is_opened_filled_and_closed_with_rising_numbers() {
     let flows = vec![FlowMod::delete_by_cookie(Cookie(1)), FlowMod::add(Priority(5), Match::default(), vec![Action::Output(Port::LOCAL)])];
-    let Sent { bytes, .. } = Bundle { id: BundleId(2), flows }.encode(Xid(0x10)).unwrap();
+    let (bytes, _) = Bundle { id: BundleId(2), flows }.begin(Xid(0x10)).unwrap();
     let mut printed = Vec::new();
     let mut rest = bytes.as_slice();
     while let [_, _, high, low, ..] = *rest {
@@ -141,14 +141,14 @@ fn a_bundle_is_opened_filled_and_committed_with_rising_numbers() {
              table:255 priority=0 cookie:0x1/0xffffffffffffffff actions=drop",
             "OFPT_BUNDLE_ADD_MESSAGE (OF1.4) (xid=0x12):\n bundle_id=0x2 flags=atomic ordered\nOFPT_FLOW_MOD (OF1.4) (xid=0x12): ADD \
              priority=5 actions=LOCAL",
-            "OFPT_BUNDLE_CONTROL (OF1.4) (xid=0x13):\n bundle_id=0x2 type=COMMIT_REQUEST flags=atomic ordered",
+            "OFPT_BUNDLE_CONTROL (OF1.4) (xid=0x13):\n bundle_id=0x2 type=CLOSE_REQUEST flags=atomic ordered",
         ]
     );
 }
 
 #[test]
 fn names_of_errors_are_those_of_the_switch() {
-    for (kind, code) in [(5, 1), (5, 3), (17, 2), (17, 13), (17, 15)] {
+    for (kind, code) in [(1, 5), (1, 9), (5, 1), (5, 3), (17, 2), (17, 13), (17, 15)] {
         let reply = openflow::ErrorReply { kind, code, data: Vec::new() };
         let mut bytes = vec![5, 1, 0, 12, 0, 0, 0, 1];
         bytes.extend([kind, code].map(u16::to_be_bytes).concat());
