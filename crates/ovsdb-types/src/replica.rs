@@ -41,13 +41,16 @@ pub enum ReplicaError {
     NotMonitored(&'static str, u16),
 }
 
+type RowsByValue = FxHashMap<Vec<Datum>, BTreeSet<Uuid>>;
+
 #[derive(Debug)]
 struct Table {
     id: TableId,
     /// Column number to position in a row's values.
     slots: Vec<Option<u16>>,
     rows: FxHashMap<Uuid, Box<[Datum]>>,
-    indexes: Vec<(Vec<u16>, FxHashMap<Vec<Datum>, BTreeSet<Uuid>>)>,
+    /// Columns of each index, and the rows by their values.
+    indexes: Vec<(Vec<u16>, RowsByValue)>,
 }
 
 /// The rows of a monitored database.
