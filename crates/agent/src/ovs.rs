@@ -127,11 +127,11 @@ impl Ovs {
                 .filter(|row| row.get(interface::EXTERNAL_IDS).and_then(|d| d.get("iface-id")) == Some(wanted.iface_id.as_str()))
                 .map(|row| row.text(interface::NAME).to_owned())
                 .collect();
-            if stale.iter().any(|name| *name == wanted.link) && stale.len() == 1 {
+            if stale.contains(&wanted.link) && stale.len() == 1 {
                 return Ok(());
             }
             let mut operations = self.removals(replica, stale.iter().filter(|name| **name != wanted.link));
-            if !stale.iter().any(|name| *name == wanted.link) {
+            if !stale.contains(&wanted.link) {
                 operations.extend(insertions(bridge_uuid, wanted));
             }
             operations

@@ -71,6 +71,8 @@ pub(crate) struct Core {
     requests: FxHashMap<PodKey, NicRequest>,
     /// Why an allocation failed, by pod.
     unallocated: FxHashMap<PodKey, String>,
+    /// Pods that wait because their subnet has as many ports as the tunnels can tell apart.
+    limited: BTreeMap<Name, BTreeSet<PodKey>>,
     /// Desired rows that cannot be written, with the reason.
     blocked: BTreeMap<RowKey, String>,
     /// Pods whose record is wanted; written once their port is committed.
@@ -106,6 +108,7 @@ impl Core {
             subnets: FxHashMap::default(),
             requests: FxHashMap::default(),
             unallocated: FxHashMap::default(),
+            limited: BTreeMap::new(),
             blocked: BTreeMap::new(),
             records: FxHashSet::default(),
             after_commit: BTreeSet::new(),
@@ -206,7 +209,7 @@ impl Core {
 
     fn take(&mut self, input: Input) {
         match input {
-            Input::Set(object) => self.set(object),
+            Input::Set(object) => self.set(*object),
             Input::Removed(key) => self.remove(&key),
             Input::Replaced(kind, objects) => {
                 let mut gone: FxHashSet<Key> = self.known.get(&kind).cloned().unwrap_or_default();
@@ -322,6 +325,9 @@ impl Core {
         for (key, request) in fresh {
             self.allocate(key, &request, &mut touched);
         }
+        for subnet in touched.clone() {
+            self.admit_limited(&subnet, &mut touched);
+        }
         for subnet in touched {
             for (owner, holding) in self.ipam.retry(&subnet) {
                 // A port's name is `<pod>.<namespace>`, and a namespace holds no dot.
@@ -336,6 +342,18 @@ impl Core {
             let usage = self.subnets.contains_key(&subnet).then_some(Usage { v4_used, v4_available, v6_used, v6_available, holders });
             self.engine.set::<Usage>(&subnet, usage, Age(0));
             self.after_commit.insert(Output::Subnet(subnet));
+        }
+    }
+
+    /// Serves pods that waited for room in `subnet`, as many as there is room for.
+    fn admit_limited(&mut self, subnet: &Name, touched: &mut BTreeSet<Name>) {
+        let Some(limit) = self.config.ports_per_subnet else { return };
+        while self.ipam.holders(subnet).len() < limit {
+            let Some(key) = self.limited.get_mut(subnet).and_then(BTreeSet::pop_first) else { return };
+            let still = self.requests.get(&key).filter(|r| r.subnet == *subnet).cloned();
+            if let Some(request) = still.filter(|_| self.ipam.holding(&key.port()).is_none()) {
+                self.allocate(key, &request, touched);
+            }
         }
     }
 
@@ -363,6 +381,7 @@ impl Core {
             && self.ipam.holders(&request.subnet).len() >= limit
         {
             let why = format!("subnet {} has {limit} ports, and VXLAN tunnels carry no more per logical switch", request.subnet);
+            self.limited.entry(Arc::clone(&request.subnet)).or_default().insert(key.clone());
             return self.refused(key, why);
         }
         if let Some(old) = self.ipam.holding(&key.port()) {

@@ -1,6 +1,5 @@
 //! Watches, parsed at once into inputs. A relist arrives as one atomic replacement.
 
-use std::future::Future;
 use std::sync::Arc;
 
 use api::v1;
@@ -93,7 +92,7 @@ impl Key {
 /// A change of the inputs.
 #[derive(Debug)]
 pub(crate) enum Input {
-    Set(Object),
+    Set(Box<Object>),
     Removed(Key),
     /// All objects of a kind: what is not named is gone.
     Replaced(Kind, Vec<Object>),
@@ -129,35 +128,33 @@ pub(crate) async fn watch(client: kube::Client, inputs: mpsc::Sender<Input>) {
     );
 }
 
-fn feed<K>(api: Api<K>, kind: Kind, parse: fn(&K) -> Object, inputs: &mpsc::Sender<Input>) -> impl Future<Output = ()>
+async fn feed<K>(api: Api<K>, kind: Kind, parse: fn(&K) -> Object, inputs: &mpsc::Sender<Input>)
 where
     K: Resource<DynamicType = ()> + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
-    async move {
-        let events = watcher::watcher(api, watcher::Config::default()).default_backoff();
-        let mut events = std::pin::pin!(events);
-        let mut listing = Vec::new();
-        while let Some(event) = events.next().await {
-            let input = match event {
-                Ok(Event::Init) => {
-                    listing.clear();
-                    continue;
-                }
-                Ok(Event::InitApply(object)) => {
-                    listing.push(parse(&object));
-                    continue;
-                }
-                Ok(Event::InitDone) => Input::Replaced(kind, std::mem::take(&mut listing)),
-                Ok(Event::Apply(object)) => Input::Set(parse(&object)),
-                Ok(Event::Delete(object)) => Input::Removed(parse(&object).key()),
-                Err(error) => {
-                    tracing::warn!(?kind, %error, "watch interrupted; it goes on by itself");
-                    continue;
-                }
-            };
-            if inputs.send(input).await.is_err() {
-                return;
+    let events = watcher::watcher(api, watcher::Config::default()).default_backoff();
+    let mut events = std::pin::pin!(events);
+    let mut listing = Vec::new();
+    while let Some(event) = events.next().await {
+        let input = match event {
+            Ok(Event::Init) => {
+                listing.clear();
+                continue;
             }
+            Ok(Event::InitApply(object)) => {
+                listing.push(parse(&object));
+                continue;
+            }
+            Ok(Event::InitDone) => Input::Replaced(kind, std::mem::take(&mut listing)),
+            Ok(Event::Apply(object)) => Input::Set(Box::new(parse(&object))),
+            Ok(Event::Delete(object)) => Input::Removed(parse(&object).key()),
+            Err(error) => {
+                tracing::warn!(?kind, %error, "watch interrupted; it goes on by itself");
+                continue;
+            }
+        };
+        if inputs.send(input).await.is_err() {
+            return;
         }
     }
 }

@@ -141,7 +141,7 @@ async fn create_defaults(client: &kube::Client, vpc: bool, subnet: bool, cidr: &
     if vpc {
         let wanted = v1::Vpc::new(DEFAULT_VPC, v1::VpcSpec::default());
         let result = Api::all(client.clone()).create(&params, &wanted).await;
-        created.extend(report("Vpc", DEFAULT_VPC, result).map(|vpc| Input::Set(inputs::vpc(&vpc))));
+        created.extend(report("Vpc", DEFAULT_VPC, result).map(|vpc| Input::Set(Box::new(inputs::vpc(&vpc)))));
     }
     if subnet {
         let spec = v1::SubnetSpec {
@@ -151,7 +151,7 @@ async fn create_defaults(client: &kube::Client, vpc: bool, subnet: bool, cidr: &
             ..v1::SubnetSpec::default()
         };
         let result = Api::all(client.clone()).create(&params, &v1::Subnet::new(DEFAULT_SUBNET, spec)).await;
-        created.extend(report("Subnet", DEFAULT_SUBNET, result).map(|subnet| Input::Set(inputs::subnet(&subnet))));
+        created.extend(report("Subnet", DEFAULT_SUBNET, result).map(|subnet| Input::Set(Box::new(inputs::subnet(&subnet)))));
     }
     created
 }

@@ -2,6 +2,9 @@
 
 use crate::collection::{Collection, Index, index_fingerprint, key_fingerprint};
 
+/// An object and its key, in the world.
+pub type KeyAndValue<'w, W, C> = (&'w <C as Collection<W>>::Key, &'w C);
+
 /// The world as one run of a rule sees it. Every read is recorded.
 pub struct Cx<'w, W> {
     pub(crate) world: &'w W,
@@ -26,7 +29,7 @@ impl<'w, W: 'static> Cx<'w, W> {
     }
 
     /// The objects with index key `key`, in the order of their keys.
-    pub fn rows<I: Index<W>>(&mut self, key: &I::Key) -> Vec<(&'w <I::Of as Collection<W>>::Key, &'w I::Of)> {
+    pub fn rows<I: Index<W>>(&mut self, key: &I::Key) -> Vec<KeyAndValue<'w, W, I::Of>> {
         let keys: Vec<_> = self.keys::<I>(key).collect();
         keys.into_iter().filter_map(|k| Some((k, self.get::<I::Of>(k)?))).collect()
     }

@@ -23,7 +23,7 @@ mod rule;
 
 pub use claims::{Claimant, Conflict};
 pub use collection::{Age, Collection, Index, Table};
-pub use cx::{Cx, Out};
+pub use cx::{Cx, KeyAndValue, Out};
 pub use engine::{Changed, Engine, RuleCount, Settled};
 
 /// Something that rules say. Small: a row, a member of a set, an entry of a map, a status.

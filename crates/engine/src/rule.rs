@@ -14,6 +14,9 @@ use crate::readers::{Readers, Task};
 pub(crate) type Body<W, I, D, F> =
     Box<dyn Fn(&mut Cx<'_, W>, &<I as Collection<W>>::Key, &I, &mut Out<F, <D as Collection<W>>::Key, D>) + Send>;
 
+/// The run of a rule over `I` that derives `D`.
+type RunOf<W, I, D, F> = Run<<I as Collection<W>>::Key, F, <D as Collection<W>>::Key, D>;
+
 /// What a run left behind.
 struct Run<K, F: crate::Fact, DK, D> {
     key: K,
@@ -28,7 +31,7 @@ pub(crate) struct RuleNode<W, I: Collection<W>, D: Collection<W>, F: crate::Fact
     pub(crate) name: &'static str,
     body: Body<W, I, D, F>,
     slots: FxHashMap<I::Key, u32>,
-    runs: Vec<Option<Run<I::Key, F, D::Key, D>>>,
+    runs: Vec<Option<RunOf<W, I, D, F>>>,
     free: Vec<u32>,
     ledger: Ledger<D::Key, D>,
 }

@@ -43,7 +43,7 @@ impl FreeSet {
     /// Whether `offset` is free; offsets past the end are not.
     #[must_use]
     pub fn is_free(&self, offset: u128) -> bool {
-        offset < self.size && !self.chunks.get(&(offset / BITS)).is_some_and(|c| c.words[word(offset)] & bit(offset) != 0)
+        offset < self.size && self.chunks.get(&(offset / BITS)).is_none_or(|c| c.words[word(offset)] & bit(offset) == 0)
     }
 
     /// Takes `offset`; `false` when it is not free.

@@ -115,6 +115,13 @@ fn text<'a>(schema: &'a Value, field: &str) -> Result<&'a str, String> {
     schema[field].as_str().ok_or_else(|| format!("no {field}"))
 }
 
+/// Schema files and the modules generated from them.
+pub const SOURCES: [(&str, &str); 3] = [
+    ("/usr/share/ovn/ovn-nb.ovsschema", "nb.rs"),
+    ("/usr/share/ovn/ovn-sb.ovsschema", "sb.rs"),
+    ("/usr/share/openvswitch/vswitch.ovsschema", "vswitch.rs"),
+];
+
 #[cfg(test)]
 mod tests {
     /// Fails when a schema file of the version that a module was generated from is installed and differs from it.
@@ -134,10 +141,3 @@ mod tests {
         assert_eq!(super::module(schema).unwrap_err(), "T.c: unknown type \"complex\"");
     }
 }
-
-/// Schema files and the modules generated from them.
-pub const SOURCES: [(&str, &str); 3] = [
-    ("/usr/share/ovn/ovn-nb.ovsschema", "nb.rs"),
-    ("/usr/share/ovn/ovn-sb.ovsschema", "sb.rs"),
-    ("/usr/share/openvswitch/vswitch.ovsschema", "vswitch.rs"),
-];

@@ -1,6 +1,7 @@
 //! A cluster without I/O: manifests in, an engine with the real allocator, and a northbound database that applies what
 //! the difference asks for.
 #![allow(dead_code)] // each test file uses its own part
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
