@@ -8,13 +8,13 @@ use api::v1;
 use engine::{Age, Changed, Engine};
 use ipam::{Holding, Ipam, Request};
 use ovsdb::{Event, TransactError};
-use ovsdb_types::nb::nb_global;
+use ovsdb_types::nb::{logical_router, logical_router_port, logical_switch, logical_switch_port, nb_global};
 use ovsdb_types::{
     Bindings, Condition, Datum, Desired, Diff, Difference, Dirty, Function, Mutation, Mutator, Operation, Ownership, Replica, RowKey, Until,
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 use topology::{
-    Allocation, Fact, FactValue, Namespace, NicRequest, Pod, PodKey, Subnet, SubnetState, Usage, Vpc, VpcState, World, northbound,
+    Allocation, Fact, FactValue, Namespace, NicRequest, Pod, PodKey, Problem, Subnet, SubnetState, Usage, Vpc, VpcState, World, northbound,
 };
 
 use crate::config::Config;
@@ -433,7 +433,7 @@ impl Core {
         }
         for (row, why) in blocked {
             tracing::warn!(?row, %why, "row cannot be written");
-            self.blocked.insert(row, why);
+            self.block(row, why);
         }
         let too_many = deleted > self.config.removal_rows && deleted * 100 > ours * self.config.removal_percent;
         if self.suspicious && too_many && !self.config.confirm_removal {
@@ -496,21 +496,44 @@ impl Core {
         self.dirty.merge(std::mem::take(&mut self.in_flight));
         self.after_commit.append(&mut self.with_commit);
         let TransactError::Operation { index, error } = error else { return };
+        let mut refused = Vec::new();
         for (at, operation) in batch.operations.iter().enumerate() {
             let Operation::Insert { uuid: Some(uuid), .. } = operation else { continue };
             // Failures of the commit name the rows: ovsdb-server(7).
             if (at == *index || error.details.contains(&uuid.to_string()))
                 && let Some(row) = self.bindings.owner(*uuid)
             {
-                self.blocked.insert(row.clone(), error.to_string());
                 self.refused_rows.insert(row.clone());
+                refused.push((row.clone(), error.to_string()));
             }
         }
+        for (row, why) in refused {
+            self.block(row, why);
+        }
+    }
+
+    /// A row cannot be written: the users of its object are told, by event and, where there is one, by condition.
+    fn block(&mut self, row: RowKey, why: String) {
+        match subject_of(&row) {
+            Some(Subject::Subnet(name)) => {
+                self.outputs.add(Output::Subnet(Arc::clone(&name)));
+                self.outputs.add(Output::Event(Subject::Subnet(name)));
+            }
+            Some(subject) => self.outputs.add(Output::Event(subject)),
+            None => {}
+        }
+        self.blocked.insert(row, why);
+    }
+
+    /// Why a row of `subject` is not in the database, if one cannot be written.
+    pub(crate) fn blocked(&self, subject: &Subject) -> Option<Problem> {
+        let why = self.blocked.iter().find(|(row, _)| subject_of(row).as_ref() == Some(subject)).map(|(_, why)| why.clone())?;
+        Some(Problem { reason: "RowRefused", message: format!("the northbound database refuses a row: {why}") })
     }
 
     /// The record to write on a pod, unless it is no more wanted or its port is not in the database.
     pub(crate) fn pod_record(&self, key: &PodKey) -> Option<PodRecord> {
-        if !self.records.contains(key) || self.blocked.contains_key(&RowKey::new(ovsdb_types::nb::logical_switch_port::TABLE, key.port())) {
+        if !self.records.contains(key) || self.blocked.contains_key(&RowKey::new(logical_switch_port::TABLE, key.port())) {
             return None;
         }
         match self.engine.desired(&Fact::Record(key.clone()))? {
@@ -537,19 +560,23 @@ impl Core {
 
     /// What users are to be told of a subject now, if anything.
     pub(crate) fn notice(&self, subject: &Subject) -> Option<Notice> {
-        let notice = |uid: &Name, p: &topology::Problem| Notice { uid: Arc::clone(uid), reason: p.reason, message: p.message.clone() };
+        let notice = |uid: &Name, p: &Problem| Notice { uid: Arc::clone(uid), reason: p.reason, message: p.message.clone() };
         match subject {
             Subject::Pod(key) => {
                 let uid = &<Pod as engine::Collection<World>>::table(self.engine.world()).get(key)?.uid;
                 if let Some(FactValue::Problem(problem)) = self.engine.desired(&Fact::PodProblem(key.clone())) {
                     return Some(notice(uid, problem));
                 }
+                if let Some(problem) = self.blocked(subject) {
+                    return Some(notice(uid, &problem));
+                }
                 let message = self.unallocated.get(key)?.clone();
                 Some(Notice { uid: Arc::clone(uid), reason: "AddressNotAllocated", message })
             }
             Subject::Subnet(name) => {
                 let (state, _, shown) = self.subnet(name)?;
-                state.network.as_ref().err().or(state.waiting.as_ref()).map(|p| notice(&shown.uid, p))
+                let blocked = self.blocked(subject);
+                state.network.as_ref().err().or(blocked.as_ref()).or(state.waiting.as_ref()).map(|p| notice(&shown.uid, p))
             }
             Subject::Vpc(name) => {
                 let (state, shown) = self.vpc(name)?;
@@ -566,6 +593,21 @@ impl Core {
                 })
             }
         }
+    }
+}
+
+/// The object that a row is made for.
+fn subject_of(row: &RowKey) -> Option<Subject> {
+    let key = row.key.as_ref();
+    match row.table {
+        logical_router::TABLE => Some(Subject::Vpc(key.into())),
+        logical_switch::TABLE => Some(Subject::Subnet(key.into())),
+        logical_router_port::TABLE => key.split_once('/').map(|(_, subnet)| Subject::Subnet(subnet.into())),
+        logical_switch_port::TABLE => match key.strip_prefix("router/").and_then(|rest| rest.split_once('/')) {
+            Some((subnet, _)) => Some(Subject::Subnet(subnet.into())),
+            None => key.rsplit_once('.').map(|(name, namespace)| Subject::Pod(PodKey { namespace: namespace.into(), name: name.into() })),
+        },
+        _ => None,
     }
 }
 

@@ -18,14 +18,14 @@ pub(crate) fn vpc(name: &str, state: &VpcState, generation: Option<i64>, default
 }
 
 /// The status of a subnet, to be compared with the one shown.
-pub(crate) fn subnet(state: &SubnetState, usage: Usage, generation: Option<i64>) -> v1::SubnetStatus {
+pub(crate) fn subnet(state: &SubnetState, blocked: Option<&Problem>, usage: Usage, generation: Option<i64>) -> v1::SubnetStatus {
     let note =
         if state.refused.is_empty() { String::new() } else { format!("overlapping subnets are refused: {}", state.refused.join(", ")) };
     let works = state.network.is_ok();
     #[allow(clippy::cast_precision_loss)] // the API's own type is a JSON number
     let count = |n: u128| works.then_some(n as f64);
     v1::SubnetStatus {
-        conditions: Some(vec![ready(state.network.as_ref().err(), state.waiting.as_ref(), &note, generation)]),
+        conditions: Some(vec![ready(state.network.as_ref().err().or(blocked), state.waiting.as_ref(), &note, generation)]),
         v4_available_ips: count(usage.v4_available),
         v4_using_ips: count(usage.v4_used),
         v6_available_ips: count(usage.v6_available),

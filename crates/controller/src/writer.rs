@@ -53,7 +53,7 @@ pub(crate) fn prepare(core: &Core, output: &Output, now: Timestamp) -> Option<Wr
             if let Some(patch) = finalizers(shown, state.finalizer) {
                 return Some(Write::Subnet { name, patch, subresource: false });
             }
-            let mut wanted = status::subnet(state, usage, shown.generation);
+            let mut wanted = status::subnet(state, core.blocked(&Subject::Subnet(name.as_str().into())).as_ref(), usage, shown.generation);
             let conditions = status::stamp(
                 wanted.conditions.as_deref().unwrap_or_default(),
                 shown.status.conditions.as_deref().unwrap_or_default(),

@@ -386,6 +386,41 @@ fn what_cannot_work_is_told_by_condition_and_event_and_the_rest_goes_on() {
 }
 
 #[test]
+fn a_clash_of_names_is_told_on_the_objects_and_holds_up_nothing_else() {
+    within(async {
+        let (client, database, mut mirror) = cluster().await;
+        // A row that is not ours has the name that a pod's port needs.
+        assert!(database.nbctl(&["ls-add", "foreign", "--", "lsp-add", "foreign", "taken.default"]).1);
+        let controller = Controller::start(&client, &database);
+        // `a-b` in `c` and `a` in `b-c` both want the switch port `a-b-c`.
+        for (vpc, subnet, cidr) in [("c", "a-b", "10.1.0.0/24"), ("b-c", "a", "10.2.0.0/24")] {
+            let json = json!({ "apiVersion": "kubeovn.io/v1", "kind": "Vpc", "metadata": { "name": vpc }, "spec": {} });
+            Api::<v1::Vpc>::all(client.clone()).create(&PostParams::default(), &serde_json::from_value(json).unwrap()).await.unwrap();
+            let json = json!({
+                "apiVersion": "kubeovn.io/v1", "kind": "Subnet", "metadata": { "name": subnet }, "spec": { "vpc": vpc, "cidrBlock": cidr },
+            });
+            Api::<v1::Subnet>::all(client.clone()).create(&PostParams::default(), &serde_json::from_value(json).unwrap()).await.unwrap();
+        }
+        create_pod(&client, "taken", &[]).await;
+        create_pod(&client, "fine", &[]).await;
+        allocated(&client, "fine").await;
+        mirror.until("the other pod's port", |m| m.ports().contains_key("fine.default")).await;
+        assert_eq!(note(&pods(&client).get("taken").await.unwrap(), annotations::ALLOCATED), None);
+        let subnets: Api<v1::Subnet> = Api::all(client.clone());
+        let refused = |s: &v1::Subnet| {
+            let conditions = s.status.as_ref().and_then(|s| s.conditions.clone()).unwrap_or_default();
+            conditions.iter().any(|c| c.status == "False" && c.message.contains("a-b-c"))
+        };
+        // The later of the two, or both when they came in one batch.
+        tokio::select! {
+            _ = until(&subnets, "a", "the clash is told", refused) => {}
+            _ = until(&subnets, "a-b", "the clash is told", refused) => {}
+        }
+        controller.stop().await;
+    });
+}
+
+#[test]
 fn drift_is_put_right_and_foreign_rows_survive() {
     within(async {
         let (client, database, mut mirror) = cluster().await;
