@@ -10,7 +10,8 @@ use ipam::{Holding, Ipam, Request};
 use ovsdb::{Event, TransactError};
 use ovsdb_types::nb::{logical_router, logical_router_port, logical_switch, logical_switch_port, nb_global};
 use ovsdb_types::{
-    Bindings, Condition, Datum, Desired, Diff, Difference, Dirty, Function, Mutation, Mutator, Operation, Ownership, Replica, RowKey, Until,
+    Bindings, Change, Condition, Datum, Desired, Diff, Difference, Dirty, Element, Function, Mutation, Mutator, Operation, Ownership,
+    Replica, RowChange, RowKey, Until,
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 use topology::{
@@ -159,6 +160,9 @@ impl Core {
                 for change in &changes {
                     diff.observe(change, &mut self.bindings, &mut self.dirty);
                 }
+                if changes.iter().any(|change| matches!(change, RowChange::Deleted(..))) {
+                    self.unblock();
+                }
             }
             // The driver's view and ours differ: compare everything with what we have; the next snapshot heals the rest.
             Err(error) => {
@@ -266,6 +270,7 @@ impl Core {
     fn facts(&mut self, changes: Vec<Changed<Fact>>) {
         let mut touched: BTreeSet<Name> = BTreeSet::new();
         let (mut held, mut fresh) = (Vec::new(), Vec::new());
+        let mut changed_refused = BTreeSet::new();
         for change in &changes {
             if let (Fact::Pool(name), Some(FactValue::Pool { vpc, cidrs, excluded })) = (&change.fact, &change.after) {
                 self.ipam.set_subnet(name, ipam::SubnetSpec { vpc: Arc::clone(vpc), cidrs: *cidrs, excluded: excluded.clone() });
@@ -275,9 +280,10 @@ impl Core {
         for change in changes {
             match (change.fact, change.after) {
                 (Fact::Northbound(fact), after) => {
-                    if let ovsdb_types::Fact::Row(row) = &fact {
-                        self.refused_rows.remove(row);
-                        self.blocked.remove(row);
+                    if let ovsdb_types::Fact::Row(row) = &fact
+                        && (self.refused_rows.contains(row) || self.blocked.contains_key(row))
+                    {
+                        changed_refused.insert(row.clone());
                     }
                     let value = match &after {
                         Some(FactValue::Northbound(value)) => Some(value),
@@ -319,6 +325,7 @@ impl Core {
                 _ => {}
             }
         }
+        self.try_again(&changed_refused);
         for (key, request) in held {
             self.adopt(key, request, &mut touched);
         }
@@ -509,6 +516,40 @@ impl Core {
         }
         for (row, why) in refused {
             self.block(row, why);
+        }
+    }
+
+    /// A row went from the database, perhaps the one that stood in the way of ours: those are tried again.
+    fn unblock(&mut self) {
+        let rows: BTreeSet<RowKey> = self.blocked.keys().chain(&self.refused_rows).cloned().collect();
+        self.try_again(&rows);
+    }
+
+    /// Rows that were refused are compared anew, with the sets that refer to them, and what waited for them is written.
+    fn try_again(&mut self, rows: &BTreeSet<RowKey>) {
+        if rows.is_empty() {
+            return;
+        }
+        for row in rows {
+            self.refused_rows.remove(row);
+            self.blocked.remove(row);
+            match subject_of(row) {
+                Some(Subject::Pod(key)) => {
+                    self.after_commit.insert(Output::Pod(key));
+                }
+                Some(Subject::Subnet(name)) => {
+                    self.after_commit.insert(Output::Subnet(name));
+                }
+                _ => {}
+            }
+            self.dirty.row(row.clone());
+        }
+        for (key, wanted) in self.desired.iter() {
+            for (column, element) in &wanted.members {
+                if matches!(element, Element::Row(row) if rows.contains(row)) {
+                    self.dirty.change(Change::Member(key.clone(), *column, element.clone()));
+                }
+            }
         }
     }
 

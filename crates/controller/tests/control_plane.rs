@@ -416,6 +416,9 @@ fn a_clash_of_names_is_told_on_the_objects_and_holds_up_nothing_else() {
             _ = until(&subnets, "a", "the clash is told", refused) => {}
             _ = until(&subnets, "a-b", "the clash is told", refused) => {}
         }
+        // What stood in the way goes: the pod is served.
+        assert!(database.nbctl(&["lsp-del", "taken.default"]).1);
+        allocated(&client, "taken").await;
         controller.stop().await;
     });
 }
