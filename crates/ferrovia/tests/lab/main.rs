@@ -211,7 +211,8 @@ fn garbage_on_the_agents_socket_is_answered_and_harms_nothing() {
     use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;
 
-    let lab = Lab::up(&["--nodes", "1"]);
+    // With the programs of another root directory: this machine's own will do.
+    let lab = Lab::up(&["--nodes", "1", "--ovn", "/"]);
     let socket = lab.folder().join("node1/agent.sock");
     let request = |headers: &str, body: &str| {
         format!("POST /cni HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n{headers}Content-Length: {}\r\n\r\n{body}", body.len())
