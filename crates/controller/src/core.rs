@@ -344,9 +344,7 @@ impl Core {
                     self.allocated(key, &request, holding);
                 }
             }
-            let (counts, holders) = (self.ipam.usage(&subnet), self.ipam.holders(&subnet).len());
-            let ipam::Usage { v4_used, v4_available, v6_used, v6_available } = counts;
-            let usage = self.subnets.contains_key(&subnet).then_some(Usage { v4_used, v4_available, v6_used, v6_available, holders });
+            let usage = self.subnets.contains_key(&subnet).then(|| Usage { holders: self.ipam.holders(&subnet).len() });
             self.engine.set::<Usage>(&subnet, usage, Age(0));
             self.after_commit.insert(Output::Subnet(subnet));
         }

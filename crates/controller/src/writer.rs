@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use api::annotations::{self, join};
 use api::view::PodView;
-use api::{FINALIZER, v1};
+use api::{Condition, FINALIZER, v1};
 use k8s_openapi::jiff::Timestamp;
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
@@ -53,18 +53,10 @@ pub(crate) fn prepare(core: &Core, output: &Output, now: Timestamp) -> Option<Wr
             if let Some(patch) = finalizers(shown, state.finalizer) {
                 return Some(Write::Subnet { name, patch, subresource: false });
             }
-            let mut wanted = status::subnet(state, core.blocked(&Subject::Subnet(name.as_str().into())).as_ref(), usage, shown.generation);
-            let conditions = status::stamp(
-                wanted.conditions.as_deref().unwrap_or_default(),
-                shown.status.conditions.as_deref().unwrap_or_default(),
-                &now_text,
-            );
-            wanted.conditions.clone_from(&shown.status.conditions);
-            if conditions.is_none() && same(&wanted, &shown.status) {
-                return None;
-            }
-            wanted.conditions = conditions.or(wanted.conditions);
-            Some(Write::Subnet { name, patch: json!({ "status": wanted }), subresource: true })
+            let blocked = core.blocked(&Subject::Subnet(name.as_str().into()));
+            let wanted = status::subnet(state, blocked.as_ref(), usage, shown.generation);
+            let patch = status_patch(&wanted, wanted.conditions.as_deref(), &shown.status, shown.status.conditions.as_deref(), &now_text)?;
+            Some(Write::Subnet { name, patch, subresource: true })
         }
         Output::Vpc(name) => {
             let (state, shown) = core.vpc(name)?;
@@ -72,29 +64,34 @@ pub(crate) fn prepare(core: &Core, output: &Output, now: Timestamp) -> Option<Wr
             if let Some(patch) = finalizers(shown, state.finalizer) {
                 return Some(Write::Vpc { name, patch, subresource: false });
             }
-            let mut wanted = status::vpc(&name, state, shown.generation, None);
-            let conditions = status::stamp(
-                wanted.conditions.as_deref().unwrap_or_default(),
-                shown.status.conditions.as_deref().unwrap_or_default(),
-                &now_text,
-            );
-            wanted.conditions.clone_from(&shown.status.conditions);
-            if conditions.is_none() && same(&wanted, &shown.status) {
-                return None;
-            }
-            wanted.conditions = conditions.or(wanted.conditions);
-            Some(Write::Vpc { name, patch: json!({ "status": wanted }), subresource: true })
+            let wanted = status::vpc(&name, state, shown.generation, None);
+            let patch = status_patch(&wanted, wanted.conditions.as_deref(), &shown.status, shown.status.conditions.as_deref(), &now_text)?;
+            Some(Write::Vpc { name, patch, subresource: true })
         }
         Output::Event(subject) => event(core, subject, now),
     }
 }
 
-/// Whether every field that `wanted` names is shown so. Fields that only the shown status has are not ours.
-fn same<S: serde::Serialize>(wanted: &S, shown: &S) -> bool {
-    match (serde_json::to_value(wanted), serde_json::to_value(shown)) {
-        (Ok(Value::Object(wanted)), Ok(Value::Object(shown))) => wanted.iter().all(|(k, v)| shown.get(k) == Some(v)),
-        _ => false,
+/// The patch that brings a status up to date; `None` when every field that `wanted` names is shown so. Fields that only the
+/// shown status has are not ours.
+fn status_patch<S: serde::Serialize>(
+    wanted: &S,
+    wanted_conditions: Option<&[Condition]>,
+    shown: &S,
+    shown_conditions: Option<&[Condition]>,
+    now: &str,
+) -> Option<Value> {
+    let shown_conditions = shown_conditions.unwrap_or_default();
+    let stamped = status::stamp(wanted_conditions.unwrap_or_default(), shown_conditions, now);
+    let (Ok(Value::Object(mut fields)), Ok(Value::Object(shown))) = (serde_json::to_value(wanted), serde_json::to_value(shown)) else {
+        return None; // our own types serialize to objects
+    };
+    fields.remove("conditions");
+    if stamped.is_none() && fields.iter().all(|(k, v)| shown.get(k) == Some(v)) {
+        return None;
     }
+    fields.insert("conditions".to_owned(), json!(stamped.as_deref().unwrap_or(shown_conditions)));
+    Some(json!({ "status": fields }))
 }
 
 /// The patch that adds or takes away our finalizer, if it is not as wanted. The resource version guards others' entries.

@@ -104,17 +104,9 @@ pub struct Allocation {
     pub mac: MacAddr,
 }
 
-/// The allocator's counts of a subnet.
+/// What the allocator says of a subnet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// IPv4 addresses held.
-    pub v4_used: u128,
-    /// IPv4 addresses that can still be allocated.
-    pub v4_available: u128,
-    /// IPv6 addresses held.
-    pub v6_used: u128,
-    /// IPv6 addresses that can still be allocated.
-    pub v6_available: u128,
     /// NICs in the subnet.
     pub holders: usize,
 }

@@ -101,11 +101,7 @@ metadata: {name: fine, namespace: default, uid: r}
 fn a_vpc_waits_for_its_subnets_and_a_subnet_for_its_pods() {
     let mut cluster = network(&format!("{DEFAULT}---\nkind: Pod\nmetadata: {{name: web-0, namespace: default, uid: p}}\nspec: {{}}\n"));
     let before = cluster.northbound();
-    cluster.engine.set::<topology::Usage>(
-        &"ovn-default".into(),
-        Some(topology::Usage { holders: 1, ..Default::default() }),
-        engine::Age(0),
-    );
+    cluster.engine.set::<topology::Usage>(&"ovn-default".into(), Some(topology::Usage { holders: 1 }), engine::Age(0));
     cluster.apply(
         &DEFAULT
             .replace("uid: v", "uid: v, deletionTimestamp: 2026-03-01T00:00:00Z")
