@@ -11,4 +11,4 @@ mod pods;
 mod server;
 
 pub use config::Config;
-pub use server::run;
+pub use server::{listen, run};

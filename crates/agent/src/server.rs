@@ -24,11 +24,11 @@ use crate::{ovs, pods};
 /// Greatest network configuration accepted, in bytes.
 const BODY_LIMIT: usize = 1 << 20;
 
-/// Runs until `shutdown` is cancelled; requests under way are finished first.
+/// Runs on the socket that [`listen`] bound until `shutdown` is cancelled; requests under way are finished first.
 ///
 /// # Errors
-/// When the socket cannot be bound or the node's namespace cannot be opened.
-pub async fn run(client: kube::Client, config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+/// When the node's namespace cannot be opened.
+pub async fn run(client: kube::Client, config: Config, listener: UnixListener, shutdown: CancellationToken) -> anyhow::Result<()> {
     let netns = Netns::current().context("the node's network namespace")?;
     let links = Handle::open(&netns).context("netlink in the node's network namespace")?;
     let (pods, watching) = pods::watch_pods(client, &config.node);
@@ -36,7 +36,6 @@ pub async fn run(client: kube::Client, config: Config, shutdown: CancellationTok
     let mut tasks = JoinSet::new();
     tasks.spawn(watching);
     tasks.spawn(following);
-    let listener = bind(&config.socket)?;
     tracing::info!(node = %config.node, socket = %config.socket.display(), mtu = config.mtu, "serving CNI");
 
     let node = Arc::new(Node { config, pods, ovs, links, netns });
@@ -68,8 +67,11 @@ pub async fn run(client: kube::Client, config: Config, shutdown: CancellationTok
     Ok(())
 }
 
-/// Binds the socket in one step: a fresh one is renamed over whatever a former agent left.
-fn bind(path: &std::path::Path) -> anyhow::Result<UnixListener> {
+/// Binds the socket in one step: a fresh one is renamed over whatever a former agent left. Plugins may connect from then on.
+///
+/// # Errors
+/// When the socket cannot be bound.
+pub fn listen(path: &std::path::Path) -> anyhow::Result<UnixListener> {
     use std::os::unix::fs::PermissionsExt;
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent).with_context(|| format!("folder {}", parent.display()))?;

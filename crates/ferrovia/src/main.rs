@@ -210,10 +210,12 @@ async fn controller(arguments: Controller, shutdown: CancellationToken) -> anyho
 
 async fn agent(arguments: Agent, shutdown: CancellationToken) -> anyhow::Result<()> {
     let client = client(arguments.kubeconfig.as_deref()).await?;
+    // Bound here, so that plugins may connect from the moment that readiness is announced.
+    let listener = ::agent::listen(&arguments.socket)?;
     arguments.announce.ready()?;
     let (node, ovs, socket, mtu) = (arguments.node, arguments.ovs, arguments.socket, arguments.mtu);
     let ovs = ovs.parse().context("--ovs")?;
-    ::agent::run(client, ::agent::Config::new(node, ovs, socket, mtu), shutdown).await
+    ::agent::run(client, ::agent::Config::new(node, ovs, socket, mtu), listener, shutdown).await
 }
 
 async fn client(kubeconfig: Option<&Path>) -> anyhow::Result<kube::Client> {
