@@ -259,6 +259,11 @@ impl Diff<'_> {
         self.desired.wants(key) && !self.skip.contains(key)
     }
 
+    /// The identifier that stands for `key`: an adopted row's own, else the one that follows from the key.
+    fn uuid_of(&self, key: &RowKey, bindings: &Bindings) -> Uuid {
+        bindings.adopted.get(key).copied().unwrap_or_else(|| key.uuid(self.replica.monitored().schema))
+    }
+
     fn schema_of(&self, table: TableId) -> &'static crate::TableSchema {
         self.replica.monitored().schema.table(table)
     }
@@ -304,7 +309,7 @@ impl Diff<'_> {
         if own.singleton {
             return self.replica.rows(key.table).min_by_key(|row| row.uuid);
         }
-        let uuid = bindings.adopted.get(key).copied().unwrap_or_else(|| key.uuid(self.replica.monitored().schema));
+        let uuid = self.uuid_of(key, bindings);
         self.replica.get(key.table, uuid)
     }
 
@@ -312,7 +317,7 @@ impl Diff<'_> {
         match element {
             Element::Atom(atom) => Some(atom.clone()),
             Element::Row(key) => {
-                let uuid = bindings.adopted.get(key).copied().unwrap_or_else(|| key.uuid(self.replica.monitored().schema));
+                let uuid = self.uuid_of(key, bindings);
                 (bindings.owner.contains_key(&uuid) && self.wants(key)).then_some(Atom::Uuid(uuid))
             }
         }
@@ -382,9 +387,7 @@ impl Diff<'_> {
                         (false, _) => {
                             let atom = match element {
                                 Element::Atom(atom) => atom.clone(),
-                                Element::Row(key) => Atom::Uuid(
-                                    bindings.adopted.get(key).copied().unwrap_or_else(|| key.uuid(self.replica.monitored().schema)),
-                                ),
+                                Element::Row(key) => Atom::Uuid(self.uuid_of(key, bindings)),
                             };
                             if observed.contains(&atom) && self.removable(own.table, *column, &atom) {
                                 remove.push(atom);
@@ -402,7 +405,7 @@ impl Diff<'_> {
             }
         }
         for column in &own.entries {
-            self.entries(schema.column(*column).name, *column, wanted, row, scope, &mut mutations);
+            Self::entries(schema.column(*column).name, *column, wanted, row, scope, &mut mutations);
         }
         if !update.is_empty() || !mutations.is_empty() {
             out.modified += 1;
@@ -415,8 +418,7 @@ impl Diff<'_> {
         }
     }
 
-    #[allow(clippy::unused_self)]
-    fn entries(&self, name: &'static str, column: u16, wanted: &DesiredRow, row: &Row<'_>, scope: &Scope, out: &mut Vec<Mutation>) {
+    fn entries(name: &'static str, column: u16, wanted: &DesiredRow, row: &Row<'_>, scope: &Scope, out: &mut Vec<Mutation>) {
         let Some(observed) = row.value(column) else { return };
         let mut names: BTreeSet<Arc<str>> = scope.entries.iter().filter(|(c, _)| *c == column).map(|(_, n)| Arc::clone(n)).collect();
         if scope.whole {
