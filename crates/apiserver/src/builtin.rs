@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use crate::error::Cause;
 use crate::kinds::Kind;
 use crate::object::{self, Object};
+use crate::{owners, pod};
 
 /// Whether `name` is an RFC 1123 label of at most 63 letters.
 pub fn is_label(name: &str) -> bool {
@@ -28,34 +29,43 @@ fn is_label_of_any_length(label: &str) -> bool {
     bytes.first().is_some_and(|&c| edge(c)) && bytes.last().is_some_and(|&c| edge(c)) && bytes.iter().all(|&c| edge(c) || c == b'-')
 }
 
+/// The rules for names, in the words that every client of Kubernetes knows.
+pub const LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end \
+    with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
+const SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must \
+    start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is \
+    '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
+const NAME_PART: &str = "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an \
+    alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is \
+    '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
+const LABEL_VALUE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must \
+    start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is \
+    '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
+
 /// What is wrong with a name of this kind.
 pub fn check_name(kind: &Kind, name: &str) -> Option<Cause> {
     let label = kind.is_namespace() || kind.is("", "Service");
-    if label && !is_label(name) {
-        let rule = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character";
-        return Some(Cause::invalid("metadata.name", &json!(name), rule));
-    }
-    if !label && !is_subdomain(name) {
-        let rule = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character";
-        return Some(Cause::invalid("metadata.name", &json!(name), rule));
-    }
-    None
+    let (good, rule) = if label { (is_label(name), LABEL) } else { (is_subdomain(name), SUBDOMAIN) };
+    (!good).then(|| Cause::invalid("metadata.name", &json!(name), rule))
 }
 
-/// Labels, annotations and finalizers must have the form that every reader assumes.
+/// Labels, annotations, finalizers and owners must have the form that every reader assumes.
 pub fn check_metadata(object: &Object) -> Vec<Cause> {
-    let mut causes = Vec::new();
     let metadata = object.get("metadata").unwrap_or(&Value::Null);
+    let mut causes = owners::check(metadata);
     for field in ["labels", "annotations"] {
         for (name, value) in metadata[field].as_object().into_iter().flatten() {
             let path = format!("metadata.{field}");
             let (prefix, part) = name.split_once('/').map_or((None, name.as_str()), |(prefix, part)| (Some(prefix), part));
-            if !is_qualified_part(part) || !prefix.is_none_or(is_subdomain) {
-                causes.push(Cause::invalid(&path, &json!(name), "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character"));
+            if !prefix.is_none_or(is_subdomain) {
+                causes.push(Cause::invalid(&path, &json!(name), format!("prefix part {SUBDOMAIN}")));
+            }
+            if !is_qualified_part(part) {
+                causes.push(Cause::invalid(&path, &json!(name), NAME_PART));
             }
             let text = value.as_str();
             if text.is_none() || (field == "labels" && text.is_some_and(|t| !t.is_empty() && !is_qualified_part(t))) {
-                causes.push(Cause::invalid(&path, value, "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character"));
+                causes.push(Cause::invalid(&path, value, LABEL_VALUE));
             }
         }
     }
@@ -71,8 +81,11 @@ fn is_qualified_part(part: &str) -> bool {
         && bytes.iter().all(|&c| edge(c) || matches!(c, b'-' | b'_' | b'.'))
 }
 
-/// Puts what clients may say in two ways into the one that is stored.
+/// Puts what clients may say in two ways, or leave out, into the one form that is stored.
 pub fn normalize(kind: &Kind, object: &mut Object) {
+    if kind.is_pod() {
+        pod::default(object);
+    }
     if !kind.is("", "Secret") {
         return;
     }
@@ -97,10 +110,6 @@ pub fn default_new(kind: &Kind, object: &mut Object) {
     }
     if kind.is_pod() {
         object.insert("status".to_owned(), json!({ "phase": "Pending" }));
-        if let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) {
-            spec.entry("terminationGracePeriodSeconds").or_insert_with(|| json!(30));
-            spec.entry("restartPolicy").or_insert_with(|| json!("Always"));
-        }
     } else if kind.is_namespace() {
         object.insert("status".to_owned(), json!({ "phase": "Active" }));
         object.insert("spec".to_owned(), json!({ "finalizers": ["kubernetes"] }));
@@ -115,28 +124,5 @@ pub fn default_new(kind: &Kind, object: &mut Object) {
 
 /// What is wrong with a built-in object beyond its metadata.
 pub fn check(kind: &Kind, object: &Object, old: Option<&Object>) -> Vec<Cause> {
-    if !kind.is_pod() {
-        return Vec::new();
-    }
-    let spec = object.get("spec").unwrap_or(&Value::Null);
-    let Some(containers) = spec["containers"].as_array().filter(|containers| !containers.is_empty()) else {
-        return vec![Cause::required("spec.containers")];
-    };
-    let mut causes = Vec::new();
-    for (at, container) in containers.iter().enumerate() {
-        let name = &container["name"];
-        if !name.as_str().is_some_and(is_label) {
-            causes.push(Cause::invalid(format!("spec.containers[{at}].name"), name, "must be an RFC 1123 label"));
-        } else if containers[..at].iter().any(|earlier| earlier["name"] == *name) {
-            let message = format!("Duplicate value: {name}");
-            causes.push(Cause { field: format!("spec.containers[{at}].name"), reason: "FieldValueDuplicate", message });
-        }
-    }
-    let bound = old.and_then(|old| old.get("spec")).map(|spec| &spec["nodeName"]).filter(|node| node.is_string());
-    if let Some(node) = bound
-        && spec["nodeName"] != *node
-    {
-        causes.push(Cause::forbidden("spec.nodeName", "pod updates may not move a pod that is bound to a node"));
-    }
-    causes
+    if kind.is_pod() { pod::check(object, old) } else { Vec::new() }
 }

@@ -28,7 +28,7 @@ pub fn kinds(definition: &Value, key: &str, rv: u64) -> Vec<Kind> {
         let singular = text(&names["singular"]);
         Kind {
             admission: Some(Admission::new(schema, &group, &name, &kind)),
-            check: None,
+            typed: None,
             version: name,
             plural: text(&names["plural"]),
             singular: if singular.is_empty() { kind.to_lowercase() } else { singular },
@@ -36,6 +36,8 @@ pub fn kinds(definition: &Value, key: &str, rv: u64) -> Vec<Kind> {
             namespaced: spec["scope"] == json!("Namespaced"),
             status: version["subresources"].get("status").is_some(),
             columns: version["additionalPrinterColumns"].as_array().cloned().unwrap_or_default(),
+            selectable: version["selectableFields"].as_array().into_iter().flatten().map(|field| text(&field["jsonPath"])).collect(),
+            categories: names["categories"].as_array().into_iter().flatten().map(text).collect(),
             terminating: definition["metadata"].get("deletionTimestamp").is_some(),
             definition: Some((key.to_owned(), rv)),
             group: group.clone(),

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use crate::kinds::Kind;
+use crate::reviews::REVIEWS;
 use crate::server::Server;
 
-/// The version that the server claims to be.
-const VERSION: (&str, &str) = ("1", "34");
+/// The version that the server claims to be: one that `kubectl` from 1.32 to 1.34 takes for its own, give or take one.
+const VERSION: (&str, &str) = ("1", "33");
 
 /// Answers the discovery paths.
 pub fn answer(server: &Server, path: &str) -> Option<Value> {
@@ -44,6 +45,9 @@ fn groups(server: &Server) -> Vec<Value> {
             versions.push(kind.version.clone());
         }
     }
+    for (group, ..) in REVIEWS {
+        groups.insert(group.to_owned(), vec!["v1".to_owned()]);
+    }
     let describe = |(group, versions): (String, Vec<String>)| {
         let versions: Vec<_> = versions.iter().map(|v| json!({ "groupVersion": format!("{group}/{v}"), "version": v })).collect();
         json!({ "name": group, "preferredVersion": versions[0], "versions": versions })
@@ -53,9 +57,13 @@ fn groups(server: &Server) -> Vec<Value> {
 
 fn resources(server: &Server, group: &str, version: &str) -> Option<Value> {
     let kinds: Vec<_> = server.kinds().into_iter().filter(|kind| kind.group == group && kind.version == version).collect();
-    let first = kinds.first()?;
-    let resources: Vec<_> = kinds.iter().flat_map(|kind| describe(kind)).collect();
-    Some(json!({ "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": first.api_version(), "resources": resources }))
+    let mut resources: Vec<_> = kinds.iter().flat_map(|kind| describe(kind)).collect();
+    resources.extend(REVIEWS.iter().filter(|(of, ..)| *of == group && version == "v1").map(|(_, kind, plural)| {
+        json!({ "name": plural, "singularName": kind.to_lowercase(), "namespaced": false, "kind": kind, "verbs": ["create"] })
+    }));
+    let group_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+    let list = json!({ "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": resources });
+    (!resources.is_empty()).then_some(list)
 }
 
 fn describe(kind: &Kind) -> Vec<Value> {
@@ -63,7 +71,12 @@ fn describe(kind: &Kind) -> Vec<Value> {
     let verbs = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
     let mut main = entry(kind.plural.clone(), &verbs);
     main["singularName"] = json!(kind.singular);
-    main["shortNames"] = json!(kind.short);
+    if !kind.short.is_empty() {
+        main["shortNames"] = json!(kind.short);
+    }
+    if !kind.categories.is_empty() {
+        main["categories"] = json!(kind.categories);
+    }
     let mut found = vec![main];
     if kind.status {
         found.push(entry(format!("{}/status", kind.plural), &["get", "patch", "update"]));

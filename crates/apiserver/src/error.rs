@@ -60,6 +60,9 @@ pub enum Error {
     Unauthorized,
     #[error("too old resource version: {asked} ({oldest})")]
     Expired { asked: u64, oldest: u64 },
+    /// The list that a token continues is no longer remembered; `token` continues it as it is now.
+    #[error("{TOO_OLD}")]
+    ContinueExpired { token: String },
     #[error("{0}")]
     MethodNotAllowed(String),
     #[error("{0}")]
@@ -71,6 +74,12 @@ pub enum Error {
     #[error("{0}")]
     Internal(String),
 }
+
+/// Said of a page that can no longer be had.
+const TOO_OLD: &str = "The provided continue parameter is too old to display a consistent list result. You can start a new \
+    list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. \
+    Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between \
+    the time the first chunk was returned and now may show up in the list.";
 
 /// Said of every stale write, so that clients can recognise it.
 pub(crate) const MODIFIED: &str = "the object has been modified; please apply your changes to the latest version and try again";
@@ -86,7 +95,7 @@ impl Error {
             Self::Forbidden { .. } => 403,
             Self::BadRequest(_) => 400,
             Self::Unauthorized => 401,
-            Self::Expired { .. } => 410,
+            Self::Expired { .. } | Self::ContinueExpired { .. } => 410,
             Self::MethodNotAllowed(_) => 405,
             Self::NotAcceptable(_) => 406,
             Self::UnsupportedMediaType(_) => 415,
@@ -104,7 +113,7 @@ impl Error {
             Self::Forbidden { .. } => "Forbidden",
             Self::BadRequest(_) => "BadRequest",
             Self::Unauthorized => "Unauthorized",
-            Self::Expired { .. } => "Expired",
+            Self::Expired { .. } | Self::ContinueExpired { .. } => "Expired",
             Self::MethodNotAllowed(_) => "MethodNotAllowed",
             Self::NotAcceptable(_) => "NotAcceptable",
             Self::UnsupportedMediaType(_) => "UnsupportedMediaType",
@@ -120,6 +129,9 @@ impl Error {
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
             "message": self.to_string(), "reason": self.reason(), "code": self.code(),
         });
+        if let Self::ContinueExpired { token } = self {
+            status["metadata"]["continue"] = json!(token);
+        }
         let details = match self {
             Self::NotFound { resource, name }
             | Self::AlreadyExists { resource, name }

@@ -7,7 +7,8 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use crate::selector::{Probe, Selector};
+use crate::fields::Probe;
+use crate::selector::Selector;
 
 /// A change of one object.
 #[derive(Debug)]
@@ -33,7 +34,8 @@ impl Event {
             return (self.previous.is_some(), !self.removed);
         }
         let (before, after) = self.probes.get_or_init(|| (self.previous.as_deref().map(Probe::read), Probe::read(&self.bytes)));
-        (before.as_ref().is_some_and(|probe| selector.admits(probe)), !self.removed && selector.admits(after))
+        let was = before.as_ref().zip(self.previous.as_deref()).is_some_and(|(probe, bytes)| selector.admits(probe, bytes));
+        (was, !self.removed && selector.admits(after, &self.bytes))
     }
 }
 

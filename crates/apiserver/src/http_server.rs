@@ -1,7 +1,8 @@
 //! The API over HTTP: loopback addresses, one token, and an orderly end.
 //!
-//! The token comes as `Bearer TOKEN`, or as the password of [`USER`] with Basic authentication: `kubectl` sends no
-//! credentials of a kubeconfig without TLS, but those in the server's URL (`http://ferrovia:TOKEN@127.0.0.1:PORT`) it does.
+//! The token comes as `Bearer TOKEN`, as the password of [`USER`] with Basic authentication, or in the path. `kubectl` sends no
+//! credentials of a kubeconfig without TLS, but those in the server's URL it does: `http://ferrovia:TOKEN@127.0.0.1:PORT`, with
+//! which it opens no streams to pods, or `http://127.0.0.1:PORT/token/TOKEN`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -67,9 +68,10 @@ async fn serve(config: Config, shutdown: CancellationToken) -> Result<(), RunErr
     }
     let server = Server::open(config.data.as_deref())?;
     server.resume().await.map_err(RunError::Resume)?;
-    let accepted = Arc::new(accepted(&config.token));
-    let router = server.router().layer(middleware::from_fn(move |request: Request, next: Next| {
-        let allowed = carries(&request, &accepted);
+    let accepted = Arc::new(Accepted::new(&config.token));
+    let router = server.router().layer(middleware::from_fn(move |mut request: Request, next: Next| {
+        // Both are looked at: whoever sends the header too means the path without the token.
+        let allowed = carries_in_path(&mut request, &accepted) | carries(&request, &accepted);
         async move { if allowed { next.run(request).await } else { unauthorized() } }
     }));
     let mut serving = JoinSet::new();
@@ -83,6 +85,7 @@ async fn serve(config: Config, shutdown: CancellationToken) -> Result<(), RunErr
     while let Some(outcome) = serving.join_next().await {
         outcome.map_err(|e| RunError::Serve(e.into()))?.map_err(RunError::Serve)?;
     }
+    server.end_collection().await;
     server.close();
     Ok(())
 }
@@ -91,17 +94,38 @@ fn unauthorized() -> Response<Body> {
     refusal(&Error::Unauthorized)
 }
 
-/// The `Authorization` headers that carry the token.
-fn accepted(token: &str) -> [String; 2] {
-    // The JSON form of a ByteString is its base64 in quotes.
-    let password = serde_json::to_string(&ByteString(format!("{USER}:{token}").into_bytes())).unwrap_or_default();
-    [format!("Bearer {token}"), format!("Basic {}", password.trim_matches('"'))]
+/// What carries the token.
+struct Accepted {
+    headers: [String; 2],
+    /// What a path starts with.
+    path: String,
 }
 
-fn carries(request: &Request, accepted: &[String; 2]) -> bool {
+impl Accepted {
+    fn new(token: &str) -> Self {
+        // The JSON form of a ByteString is its base64 in quotes.
+        let password = serde_json::to_string(&ByteString(format!("{USER}:{token}").into_bytes())).unwrap_or_default();
+        let headers = [format!("Bearer {token}"), format!("Basic {}", password.trim_matches('"'))];
+        Self { headers, path: format!("/token/{token}") }
+    }
+}
+
+fn carries(request: &Request, accepted: &Accepted) -> bool {
     let given = request.headers().get(header::AUTHORIZATION).map(header::HeaderValue::as_bytes).unwrap_or_default();
     // Both are compared, whatever the first says.
-    same(given, accepted[0].as_bytes()) | same(given, accepted[1].as_bytes())
+    same(given, accepted.headers[0].as_bytes()) | same(given, accepted.headers[1].as_bytes())
+}
+
+/// Takes the token out of the path.
+fn carries_in_path(request: &mut Request, accepted: &Accepted) -> bool {
+    let whole = request.uri().path_and_query().map(http::uri::PathAndQuery::as_str).unwrap_or_default();
+    let Some((given, rest)) = whole.split_at_checked(accepted.path.len()) else { return false };
+    if !same(given.as_bytes(), accepted.path.as_bytes()) || !rest.starts_with('/') {
+        return false;
+    }
+    let Ok(uri) = rest.parse() else { return false };
+    *request.uri_mut() = uri;
+    true
 }
 
 /// Compares in a time that says nothing about where they differ.

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::admission::Admission;
 use crate::store::Store;
-use crate::typed::{Check, check};
+use crate::typed::{Typed, of};
 
 /// A served kind, in one version.
 #[derive(Debug)]
@@ -26,9 +26,13 @@ pub struct Kind {
     /// Schema and rules of a custom kind.
     pub admission: Option<Admission>,
     /// The type of a built-in kind.
-    pub check: Option<Check>,
+    pub typed: Option<Typed>,
     /// `additionalPrinterColumns` of a custom kind.
     pub columns: Vec<Value>,
+    /// JSONPaths of the fields of a custom kind that may be selected.
+    pub selectable: Vec<String>,
+    /// Groups of kinds that it belongs to, such as `all`.
+    pub categories: Vec<String>,
     /// Key and version of the definition of a custom kind.
     pub definition: Option<(String, u64)>,
     /// A custom kind whose definition is being deleted accepts nothing new.
@@ -80,7 +84,8 @@ impl Kind {
 
     /// Whether `metadata.generation` counts changes of what is wanted.
     pub fn counts_generations(&self) -> bool {
-        self.status || self.admission.is_some()
+        let uncounted = self.is_namespace() || self.is("", "Node") || self.is("", "Service");
+        self.admission.is_some() || (self.status && !uncounted)
     }
 }
 
@@ -95,18 +100,18 @@ const STATUS: bool = true;
 const PLAIN: bool = false;
 
 /// group, version, kind, plural, scope, status subresource, short names, type.
-type Row = (&'static str, &'static str, &'static str, &'static str, bool, bool, &'static [&'static str], Check);
+type Row = (&'static str, &'static str, &'static str, &'static str, bool, bool, &'static [&'static str], Typed);
 
 const BUILT_IN: &[Row] = &[
-    ("", "v1", "ConfigMap", "configmaps", NAMESPACED, PLAIN, &["cm"], check::<core::v1::ConfigMap>),
-    ("", "v1", "Endpoints", "endpoints", NAMESPACED, PLAIN, &["ep"], check::<core::v1::Endpoints>),
-    ("", "v1", "Event", "events", NAMESPACED, PLAIN, &["ev"], check::<core::v1::Event>),
-    ("", "v1", "Namespace", "namespaces", CLUSTER, STATUS, &["ns"], check::<core::v1::Namespace>),
-    ("", "v1", "Node", "nodes", CLUSTER, STATUS, &["no"], check::<core::v1::Node>),
-    ("", "v1", "Pod", "pods", NAMESPACED, STATUS, &["po"], check::<core::v1::Pod>),
-    ("", "v1", "Secret", "secrets", NAMESPACED, PLAIN, &[], check::<core::v1::Secret>),
-    ("", "v1", "Service", "services", NAMESPACED, STATUS, &["svc"], check::<core::v1::Service>),
-    ("", "v1", "ServiceAccount", "serviceaccounts", NAMESPACED, PLAIN, &["sa"], check::<core::v1::ServiceAccount>),
+    ("", "v1", "ConfigMap", "configmaps", NAMESPACED, PLAIN, &["cm"], of::<core::v1::ConfigMap>()),
+    ("", "v1", "Endpoints", "endpoints", NAMESPACED, PLAIN, &["ep"], of::<core::v1::Endpoints>()),
+    ("", "v1", "Event", "events", NAMESPACED, PLAIN, &["ev"], of::<core::v1::Event>()),
+    ("", "v1", "Namespace", "namespaces", CLUSTER, STATUS, &["ns"], of::<core::v1::Namespace>()),
+    ("", "v1", "Node", "nodes", CLUSTER, STATUS, &["no"], of::<core::v1::Node>()),
+    ("", "v1", "Pod", "pods", NAMESPACED, STATUS, &["po"], of::<core::v1::Pod>()),
+    ("", "v1", "Secret", "secrets", NAMESPACED, PLAIN, &[], of::<core::v1::Secret>()),
+    ("", "v1", "Service", "services", NAMESPACED, STATUS, &["svc"], of::<core::v1::Service>()),
+    ("", "v1", "ServiceAccount", "serviceaccounts", NAMESPACED, PLAIN, &["sa"], of::<core::v1::ServiceAccount>()),
     (
         "apiextensions.k8s.io",
         "v1",
@@ -115,18 +120,21 @@ const BUILT_IN: &[Row] = &[
         CLUSTER,
         STATUS,
         &["crd", "crds"],
-        check::<CustomResourceDefinition>,
+        of::<CustomResourceDefinition>(),
     ),
-    ("apps", "v1", "Deployment", "deployments", NAMESPACED, STATUS, &["deploy"], check::<apps::v1::Deployment>),
-    ("apps", "v1", "StatefulSet", "statefulsets", NAMESPACED, STATUS, &["sts"], check::<apps::v1::StatefulSet>),
-    ("coordination.k8s.io", "v1", "Lease", "leases", NAMESPACED, PLAIN, &[], check::<coordination::v1::Lease>),
-    ("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", NAMESPACED, PLAIN, &[], check::<discovery::v1::EndpointSlice>),
-    ("events.k8s.io", "v1", "Event", "events", NAMESPACED, PLAIN, &["ev"], check::<events::v1::Event>),
-    ("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies", NAMESPACED, PLAIN, &["netpol"], check::<networking::v1::NetworkPolicy>),
+    ("apps", "v1", "Deployment", "deployments", NAMESPACED, STATUS, &["deploy"], of::<apps::v1::Deployment>()),
+    ("apps", "v1", "StatefulSet", "statefulsets", NAMESPACED, STATUS, &["sts"], of::<apps::v1::StatefulSet>()),
+    ("coordination.k8s.io", "v1", "Lease", "leases", NAMESPACED, PLAIN, &[], of::<coordination::v1::Lease>()),
+    ("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", NAMESPACED, PLAIN, &[], of::<discovery::v1::EndpointSlice>()),
+    ("events.k8s.io", "v1", "Event", "events", NAMESPACED, PLAIN, &["ev"], of::<events::v1::Event>()),
+    ("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies", NAMESPACED, PLAIN, &["netpol"], of::<networking::v1::NetworkPolicy>()),
 ];
 
-fn built_in() -> Vec<Arc<Kind>> {
-    let kind = |&(group, version, kind, plural, namespaced, status, short, check): &Row| {
+/// What `kubectl get all` means.
+const ALL: [&str; 4] = ["pods", "services", "deployments", "statefulsets"];
+
+pub fn built_in() -> Vec<Arc<Kind>> {
+    let kind = |&(group, version, kind, plural, namespaced, status, short, typed): &Row| {
         Arc::new(Kind {
             group: group.to_owned(),
             version: version.to_owned(),
@@ -137,8 +145,10 @@ fn built_in() -> Vec<Arc<Kind>> {
             namespaced,
             status,
             admission: None,
-            check: Some(check),
+            typed: Some(typed),
             columns: Vec::new(),
+            selectable: Vec::new(),
+            categories: if ALL.contains(&plural) { vec!["all".to_owned()] } else { Vec::new() },
             definition: None,
             terminating: false,
         })
@@ -171,6 +181,25 @@ impl Kinds {
         self.built_in.iter().find(matches).cloned().or_else(|| {
             let name = format!("{plural}.{group}");
             self.of_definition(store, &name).iter().find(matches).cloned()
+        })
+    }
+
+    /// The kind whose keys start like this one, in some version.
+    pub fn at(&self, store: &Store, key: &str) -> Option<Arc<Kind>> {
+        let resource = key.split('/').next().unwrap_or_default();
+        let (plural, group) = resource.split_once('.').unwrap_or((resource, ""));
+        let matches = |kind: &&Arc<Kind>| kind.group == group && kind.plural == plural;
+        self.built_in.iter().find(matches).or(self.of_definition(store, resource).first()).cloned()
+    }
+
+    /// The kind of this name, as references to objects have it.
+    pub fn named(&self, store: &Store, group: &str, version: &str, name: &str) -> Option<Arc<Kind>> {
+        let matches = |kind: &&Arc<Kind>| kind.kind == name && kind.group == group && kind.version == version;
+        self.built_in.iter().find(matches).cloned().or_else(|| {
+            let prefix = definitions_prefix();
+            let keys = if group.is_empty() { Vec::new() } else { store.keys(&prefix) };
+            let mut names = keys.iter().filter_map(|key| key.strip_prefix(&prefix));
+            names.find_map(|name| self.of_definition(store, name).iter().find(matches).cloned())
         })
     }
 

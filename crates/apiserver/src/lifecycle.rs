@@ -3,9 +3,11 @@
 use futures::StreamExt;
 use serde_json::{Value, json};
 
-use crate::error::Error;
+use crate::collector;
+use crate::error::{Cause, Error};
 use crate::kinds::{DEFINITIONS, Kind, resource_prefix};
 use crate::object::{self, Object};
+use crate::owners::Policy;
 use crate::request::Target;
 use crate::server::Server;
 use crate::store::{Expect, Write, WriteError};
@@ -24,6 +26,8 @@ pub struct Deletion {
     pub uid: Option<String>,
     pub rv: Option<String>,
     pub dry_run: bool,
+    /// What becomes of dependents; as the object's finalizers say if `None`.
+    pub policy: Option<Policy>,
 }
 
 impl Deletion {
@@ -43,7 +47,30 @@ impl Deletion {
             uid: text(&preconditions["uid"]),
             rv: text(&preconditions["resourceVersion"]),
             dry_run: body["dryRun"].as_array().is_some_and(|list| !list.is_empty()),
+            policy: policy(&body["propagationPolicy"], &body["orphanDependents"])?,
         })
+    }
+}
+
+/// The policy that `DeleteOptions` ask for, in the present or in the older way.
+pub fn policy(wanted: &Value, orphan: &Value) -> Result<Option<Policy>, Error> {
+    const FIELD: &str = "propagationPolicy";
+    let refused = |cause: Cause| Error::Invalid { kind: "DeleteOptions.meta.k8s.io".to_owned(), name: String::new(), causes: vec![cause] };
+    match (wanted, orphan) {
+        (Value::Null, Value::Null) => Ok(None),
+        (Value::Null, Value::Bool(orphan)) => Ok(Some(if *orphan { Policy::Orphan } else { Policy::Background })),
+        (Value::Null, other) => Err(Error::BadRequest(format!("invalid orphanDependents {other}: want true or false"))),
+        (_, Value::Bool(_)) => Err(refused(Cause::invalid(FIELD, wanted, "orphanDependents and deletionPropagation cannot be both set"))),
+        (wanted, _) => match wanted.as_str() {
+            Some("Background") => Ok(Some(Policy::Background)),
+            Some("Foreground") => Ok(Some(Policy::Foreground)),
+            Some("Orphan") => Ok(Some(Policy::Orphan)),
+            _ => Err(refused(Cause {
+                field: FIELD.to_owned(),
+                reason: "FieldValueNotSupported",
+                message: format!(r#"Unsupported value: {wanted}: supported values: "Background", "Foreground", "Orphan""#),
+            })),
+        },
     }
 }
 
@@ -114,6 +141,7 @@ async fn delete_one(
         check_preconditions(kind, name, &entry, &old, options.rv.as_deref(), options.uid.as_deref())?;
         let grace = grace(kind, &old, options.grace);
         let mut marked = old.clone();
+        options.policy.unwrap_or_else(|| Policy::of(&old)).set(&mut marked);
         if !object::is_terminating(&old) {
             object::set_meta(&mut marked, "deletionTimestamp", Some(json!(object::now())));
             if kind.counts_generations() {
@@ -136,7 +164,10 @@ async fn delete_one(
         }
         let write = Write { key: &key, expect: Expect::At(entry.rv), guards: &[], empty: &[], remove, object };
         match server.store().write(write).await {
-            Ok(bytes) => return Ok((remove, Written::plain(bytes))),
+            Ok(bytes) => {
+                collector::notice(server, kind, Some(&old), (!remove).then_some(&marked));
+                return Ok((remove, Written::plain(bytes)));
+            }
             Err(WriteError::Changed) => {}
             Err(error) => return Err(failed(error)),
         }
@@ -189,10 +220,14 @@ pub async fn close(server: &Server, kind: &Kind, name: &str) -> Result<(), Error
             return Ok(());
         }
         let insides = insides(server, kind, name);
-        let object = object::encode(&object)?;
-        let write = Write { key: &key, expect: Expect::At(entry.rv), guards: &[], empty: &insides, remove: true, object };
+        let encoded = object::encode(&object)?;
+        let write = Write { key: &key, expect: Expect::At(entry.rv), guards: &[], empty: &insides, remove: true, object: encoded };
         match server.store().write(write).await {
-            Ok(_) | Err(WriteError::NotEmpty) => return Ok(()),
+            Ok(_) => {
+                collector::notice(server, kind, Some(&object), None);
+                return Ok(());
+            }
+            Err(WriteError::NotEmpty) => return Ok(()),
             Err(WriteError::Changed) => {}
             Err(error) => return Err(failed(error)),
         }

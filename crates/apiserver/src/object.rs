@@ -4,6 +4,7 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use crate::error::Error;
+use crate::owners;
 use crate::store::{Encoded, Entry};
 
 pub type Object = Map<String, Value>;
@@ -47,7 +48,7 @@ pub fn encode(object: &Object) -> Result<Encoded, Error> {
     let rest = object.iter().filter(|(name, _)| !["apiVersion", "kind", "metadata"].contains(&name.as_str()));
     rest.into_iter().try_for_each(|field| fields(&mut tail, field))?;
     tail.push(b'}');
-    Ok(Encoded { head, tail })
+    Ok(Encoded { head, tail, references: owners::references(object.get("metadata").unwrap_or(&Value::Null)) })
 }
 
 /// A field of metadata, if it is a string.

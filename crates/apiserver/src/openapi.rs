@@ -1,5 +1,8 @@
 //! The OpenAPI v3 documents, as far as `kubectl` reads them: schemas by kind, and that PATCH takes `fieldValidation`.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::schemars::SchemaGenerator;
+use k8s_openapi::schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
 use crate::kinds::Kind;
@@ -28,7 +31,7 @@ pub fn answer(server: &Server, path: &str) -> Option<Value> {
         return None;
     }
     let mut paths = Map::new();
-    let mut schemas = Map::new();
+    let mut schemas = Schemas::new();
     for kind in kinds {
         let middle = if kind.namespaced { "/namespaces/{namespace}" } else { "" };
         let parameter = |name: &str, place: &str| json!({ "name": name, "in": place, "schema": { "type": "string", "uniqueItems": true } });
@@ -41,14 +44,14 @@ pub fn answer(server: &Server, path: &str) -> Option<Value> {
                 "x-kubernetes-group-version-kind": gvk(kind),
             })
         };
-        paths.insert(format!("/{rest}{middle}/{}", kind.plural), json!({ "post": operation("post") }));
+        paths.insert(format!("/{rest}{middle}/{}", kind.plural), json!({ "get": operation("list"), "post": operation("post") }));
         let one = json!({ "patch": operation("patch"), "put": operation("put"), "parameters": [parameter("name", "path")] });
         paths.insert(format!("/{rest}{middle}/{}/{{name}}", kind.plural), one);
-        schemas.insert(schema_name(kind), schema(kind));
+        schemas.add(kind);
     }
     Some(json!({
-        "openapi": "3.0.0", "info": { "title": "Kubernetes", "version": "v1.34.0" },
-        "paths": paths, "components": { "schemas": schemas },
+        "openapi": "3.0.0", "info": { "title": "Kubernetes", "version": "v1.33.0" },
+        "paths": paths, "components": { "schemas": schemas.finish() },
     }))
 }
 
@@ -56,24 +59,80 @@ fn gvk(kind: &Kind) -> Value {
     json!({ "group": kind.group, "version": kind.version, "kind": kind.kind })
 }
 
-fn schema_name(kind: &Kind) -> String {
-    let mut parts: Vec<&str> = kind.group.split('.').filter(|part| !part.is_empty()).collect();
-    parts.reverse();
-    let group = if parts.is_empty() { "io.k8s.api.core".to_owned() } else { parts.join(".") };
-    format!("{group}.{}.{}", kind.version, kind.kind)
+/// The schemas of one document, with all that they refer to.
+struct Schemas {
+    generator: SchemaGenerator,
+    custom: Map<String, Value>,
+    /// Names of the schemas that are kinds.
+    kinds: Vec<(String, Value)>,
 }
 
-fn schema(kind: &Kind) -> Value {
-    let open = || json!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true });
-    let mut schema = kind.admission.as_ref().map_or_else(open, |admission| admission.schema.clone());
-    if let Some(schema) = schema.as_object_mut() {
-        schema.insert("x-kubernetes-group-version-kind".to_owned(), json!([gvk(kind)]));
-        if let Some(properties) = schema.entry("properties").or_insert_with(|| json!({})).as_object_mut() {
-            for field in ["apiVersion", "kind"] {
-                properties.entry(field).or_insert_with(|| json!({ "type": "string" }));
+impl Schemas {
+    fn new() -> Self {
+        Self { generator: SchemaGenerator::new(SchemaSettings::openapi3()), custom: Map::new(), kinds: Vec::new() }
+    }
+
+    fn add(&mut self, kind: &Kind) {
+        match (&kind.admission, kind.typed) {
+            (Some(admission), _) => {
+                let name = custom_name(kind);
+                let schema = self.custom(admission.schema.clone());
+                self.custom.insert(name.clone(), schema);
+                self.kinds.push((name, gvk(kind)));
             }
-            properties.insert("metadata".to_owned(), open());
+            (None, Some(typed)) => {
+                (typed.schema)(&mut self.generator);
+                self.kinds.push(((typed.name)().into_owned(), gvk(kind)));
+            }
+            (None, None) => {}
         }
     }
-    schema
+
+    /// A custom kind's schema with the fields that all objects have.
+    fn custom(&mut self, mut schema: Value) -> Value {
+        let text = |about: &str| json!({ "type": "string", "description": about });
+        let metadata = json!({
+            "description": "Standard object's metadata. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata",
+            "allOf": [self.generator.subschema_for::<ObjectMeta>()],
+        });
+        let common = [
+            (
+                "apiVersion",
+                text(
+                    "APIVersion defines the versioned schema of this representation of an object. Servers should convert recognized schemas to the latest internal value, and may reject unrecognized values. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#resources",
+                ),
+            ),
+            (
+                "kind",
+                text(
+                    "Kind is a string value representing the REST resource this object represents. Servers may infer this from the endpoint the client submits requests to. Cannot be updated. In CamelCase. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds",
+                ),
+            ),
+            ("metadata", metadata),
+        ];
+        if let Some(schema) = schema.as_object_mut()
+            && let Some(properties) = schema.entry("properties").or_insert_with(|| json!({})).as_object_mut()
+        {
+            properties.extend(common.map(|(name, schema)| (name.to_owned(), schema)));
+        }
+        schema
+    }
+
+    fn finish(mut self) -> Map<String, Value> {
+        let mut schemas = self.generator.take_definitions(true);
+        schemas.extend(self.custom);
+        for (name, gvk) in self.kinds {
+            if let Some(schema) = schemas.get_mut(&name).and_then(Value::as_object_mut) {
+                schema.insert("x-kubernetes-group-version-kind".to_owned(), json!([gvk]));
+            }
+        }
+        schemas
+    }
+}
+
+/// The group backwards, version and kind.
+fn custom_name(kind: &Kind) -> String {
+    let mut parts: Vec<&str> = kind.group.split('.').collect();
+    parts.reverse();
+    format!("{}.{}.{}", parts.join("."), kind.version, kind.kind)
 }

@@ -5,7 +5,7 @@ use bytes::{Bytes, BytesMut};
 use http::{Response, StatusCode, header};
 use serde_json::{Value, json};
 
-use crate::error::Error;
+use crate::error::{Cause, Error};
 use crate::events;
 use crate::kinds::Kind;
 use crate::object;
@@ -46,18 +46,45 @@ pub fn collection(kind: &Kind, target: &Target) -> String {
 
 /// The selectors of a request.
 pub fn selector(kind: &Kind, target: &Target, query: &Query) -> Result<Selector, Error> {
-    let mut selector = Selector::parse(query.get("labelSelector"), query.get("fieldSelector"), &kind.group, &kind.kind)?;
+    let mut selector = Selector::parse(query.get("labelSelector"), query.get("fieldSelector"), kind)?;
     if let Some(name) = &target.name {
         selector.require_name(name);
     }
     Ok(selector)
 }
 
-/// Where a page ended: the snapshot's version and the last key.
-fn parse_continue(token: &str, prefix: &str) -> Result<(u64, String), Error> {
+/// Where a page ended: the snapshot's version (the present one in a token for what is left of an expired list) and the key.
+fn parse_continue(token: &str, prefix: &str) -> Result<(Option<u64>, String), Error> {
     let bad = || Error::BadRequest("continue key is not valid".to_owned());
     let (rv, rest) = token.split_once(':').ok_or_else(bad)?;
-    Ok((rv.parse().map_err(|_| bad())?, format!("{prefix}{rest}")))
+    let rv = if rv == NOW { None } else { Some(rv.parse().map_err(|_| bad())?) };
+    Ok((rv, format!("{prefix}{rest}")))
+}
+
+/// Stands for a version in a token that continues in the present.
+const NOW: &str = "-1";
+
+/// The version of which a list is wanted: `None` for the present.
+fn version(query: &Query, token: &str) -> Result<Option<u64>, Error> {
+    let refused = |cause: Cause| Error::Invalid { kind: "ListOptions.meta.k8s.io".to_owned(), name: String::new(), causes: vec![cause] };
+    let forbidden = |why: &str| Err(refused(Cause::forbidden("resourceVersionMatch", format!("resourceVersionMatch {why}"))));
+    let (asked, how) = (query.get("resourceVersion"), query.get("resourceVersionMatch"));
+    match how {
+        "" if !token.is_empty() && !matches!(asked, "" | "0") => {
+            Err(Error::BadRequest("specifying resource version is not allowed when using continue".to_owned()))
+        }
+        "" => Ok(None),
+        _ if !token.is_empty() => forbidden("is forbidden when continue is provided"),
+        _ if asked.is_empty() => forbidden("is forbidden unless resourceVersion is provided"),
+        "NotOlderThan" => Ok(None),
+        "Exact" if asked == "0" => forbidden("\"exact\" is forbidden for resourceVersion \"0\""),
+        "Exact" => query.number("resourceVersion"),
+        other => Err(refused(Cause {
+            field: "resourceVersionMatch".to_owned(),
+            reason: "FieldValueNotSupported",
+            message: format!("Unsupported value: {other:?}: supported values: \"Exact\", \"NotOlderThan\", \"\""),
+        })),
+    }
 }
 
 /// A page of a collection.
@@ -71,20 +98,21 @@ pub fn page(server: &Server, kind: &Kind, target: &Target, query: &Query) -> Res
     let selector = selector(kind, target, query)?;
     let limit = query.number("limit")?.filter(|limit| *limit > 0).unwrap_or(usize::MAX);
     let asked: u64 = query.number("resourceVersion")?.unwrap_or(0);
-    let (mut at, mut after) = match query.get("continue") {
-        "" => (None, None),
-        token => parse_continue(token, &prefix).map(|(rv, key)| (Some(rv), Some(key)))?,
-    };
-    match query.get("resourceVersionMatch") {
-        "" | "NotOlderThan" => {}
-        "Exact" => at = at.or(Some(asked)),
-        other => return Err(Error::BadRequest(format!("invalid resourceVersionMatch={other:?}: want Exact or NotOlderThan"))),
+    let token = query.get("continue");
+    let mut at = version(query, token)?;
+    let mut after = None;
+    if !token.is_empty() {
+        let (rv, key) = parse_continue(token, &prefix)?;
+        (at, after) = (rv, Some(key));
     }
     let mut items = Vec::new();
     // All windows show the version of the first, and so do the pages that follow.
     let window = limit.saturating_add(1).max(WINDOW);
     loop {
-        let expired = |oldest| Error::Expired { asked: at.unwrap_or(asked), oldest };
+        let expired = |oldest| match token.split_once(':') {
+            Some((_, rest)) => Error::ContinueExpired { token: format!("{NOW}:{rest}") },
+            None => Error::Expired { asked: at.unwrap_or(asked), oldest },
+        };
         let (found, rv) = server.store().list(&prefix, after.as_deref(), window, at).map_err(expired)?;
         if asked > rv {
             return Err(Error::Expired { asked, oldest: rv });
@@ -115,9 +143,9 @@ pub fn list(server: &Server, kind: &Kind, target: &Target, query: &Query, shape:
         Shape::Full => (kind.api_version(), format!("{}List", kind.kind)),
         Shape::NewEvents => (format!("{}/v1", events::GROUP), "EventList".to_owned()),
         Shape::MetadataOnly => ("meta.k8s.io/v1".to_owned(), "PartialObjectMetadataList".to_owned()),
-        Shape::Table => {
+        Shape::Table(include) => {
             let objects = items.iter().map(|bytes| object::parse(bytes)).collect::<Result<Vec<_>, _>>()?;
-            return Ok(json_response(StatusCode::OK, table::render(kind, &objects, metadata).to_string()));
+            return Ok(json_response(StatusCode::OK, table::render(kind, &objects, metadata, include).to_string()));
         }
     };
     let head = format!("{{\"kind\":{},\"apiVersion\":{},\"metadata\":{metadata},\"items\":[", json!(list_kind), json!(api_version));

@@ -4,6 +4,7 @@ use http::{HeaderMap, Uri, header};
 use serde_json::Value;
 
 use crate::error::Error;
+use crate::protobuf;
 
 /// Largest body accepted, as the real server has it.
 pub const BODY_LIMIT: usize = 3 << 20;
@@ -74,6 +75,11 @@ impl Query {
         self.0.iter().find(|(n, _)| n == name).map_or("", |(_, value)| value.as_str())
     }
 
+    /// All values of a parameter that may come several times.
+    pub fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.0.iter().filter(move |(n, _)| n == name).map(|(_, value)| value.as_str())
+    }
+
     pub fn flag(&self, name: &str) -> Result<bool, Error> {
         match self.get(name) {
             "" if self.0.iter().any(|(n, _)| n == name) => Ok(true),
@@ -98,6 +104,15 @@ impl Query {
         }
     }
 
+    pub fn include(&self) -> Result<Include, Error> {
+        match self.get("includeObject") {
+            "" | "Metadata" => Ok(Include::Metadata),
+            "None" => Ok(Include::Nothing),
+            "Object" => Ok(Include::Object),
+            other => Err(Error::BadRequest(format!("invalid includeObject={other:?}: want None, Metadata or Object"))),
+        }
+    }
+
     pub fn field_validation(&self) -> Result<FieldValidation, Error> {
         match self.get("fieldValidation") {
             "" | "Warn" => Ok(FieldValidation::Warn),
@@ -108,18 +123,26 @@ impl Query {
     }
 }
 
+/// What a row of a Table carries of its object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Include {
+    Nothing,
+    Metadata,
+    Object,
+}
+
 /// The form in which the client wants objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
     Full,
-    Table,
+    Table(Include),
     MetadataOnly,
     /// Events as `events.k8s.io/v1`.
     NewEvents,
 }
 
 /// Picks the first accepted form that is served. Protobuf never is.
-pub fn shape(headers: &HeaderMap) -> Result<Shape, Error> {
+pub fn shape(headers: &HeaderMap, query: &Query) -> Result<Shape, Error> {
     let Some(accept) = headers.get(header::ACCEPT) else {
         return Ok(Shape::Full);
     };
@@ -132,7 +155,7 @@ pub fn shape(headers: &HeaderMap) -> Result<Shape, Error> {
         }
         match parts.find_map(|part| part.strip_prefix("as=")) {
             None => return Ok(Shape::Full),
-            Some("Table") => return Ok(Shape::Table),
+            Some("Table") => return query.include().map(Shape::Table),
             Some("PartialObjectMetadata" | "PartialObjectMetadataList") => return Ok(Shape::MetadataOnly),
             Some(_) => {}
         }
@@ -151,9 +174,7 @@ pub fn decode_body(media: &str, body: &[u8]) -> Result<Value, Error> {
     match media {
         "" | "application/json" => serde_json::from_slice(body).map_err(|e| Error::BadRequest(format!("the body is not JSON: {e}"))),
         "application/yaml" | "application/x-yaml" | "text/yaml" => decode_yaml(body),
-        "application/vnd.kubernetes.protobuf" => Err(Error::UnsupportedMediaType(
-            "protobuf bodies are not served; with kubectl, use --dry-run=client -o yaml | kubectl apply -f -".to_owned(),
-        )),
+        "application/vnd.kubernetes.protobuf" => protobuf::decode(body),
         other => Err(Error::UnsupportedMediaType(format!(
             "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml; got {other}"
         ))),
@@ -187,12 +208,12 @@ mod tests {
 
     #[test]
     fn json_is_served_to_clients_that_would_rather_have_protobuf() {
-        let mut headers = HeaderMap::new();
+        let (mut headers, none) = (HeaderMap::new(), Query::default());
         headers.insert(header::ACCEPT, "application/vnd.kubernetes.protobuf,application/json".parse().unwrap());
-        assert_eq!(shape(&headers).unwrap(), Shape::Full);
+        assert_eq!(shape(&headers, &none).unwrap(), Shape::Full);
         headers.insert(header::ACCEPT, "application/json;as=Table;v=v1;g=meta.k8s.io,application/json".parse().unwrap());
-        assert_eq!(shape(&headers).unwrap(), Shape::Table);
+        assert_eq!(shape(&headers, &none).unwrap(), Shape::Table(Include::Metadata));
         headers.insert(header::ACCEPT, "application/vnd.kubernetes.protobuf".parse().unwrap());
-        assert!(shape(&headers).is_err());
+        assert!(shape(&headers, &none).is_err());
     }
 }

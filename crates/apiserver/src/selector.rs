@@ -1,10 +1,11 @@
 //! Label and field selectors: parsed once per request, matched against a narrow reading of the stored bytes.
 
-use std::collections::BTreeMap;
-
-use serde::Deserialize;
+use serde_json::Value;
 
 use crate::error::Error;
+use crate::fields::{self, Probe};
+use crate::jsonpath::follow;
+use crate::kinds::Kind;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Term {
@@ -21,67 +22,33 @@ pub struct Selector {
     labels: Vec<Term>,
     /// Field, value, whether they must be equal.
     fields: Vec<(String, String, bool)>,
-}
-
-/// The parts of an object that selectors may ask for; the rest of the bytes is skipped.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Probe {
-    metadata: ProbeMetadata,
-    spec: ProbeSpec,
-    status: ProbeStatus,
-    involved_object: BTreeMap<String, serde_json::Value>,
-    regarding: BTreeMap<String, serde_json::Value>,
-    reason: Option<String>,
-    r#type: Option<String>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct ProbeMetadata {
-    name: String,
-    namespace: String,
-    labels: Option<BTreeMap<String, String>>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct ProbeSpec {
-    node_name: Option<serde_json::Value>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct ProbeStatus {
-    phase: Option<serde_json::Value>,
+    /// The same, of fields that a definition declares to be selectable.
+    declared: Vec<(String, String, bool)>,
 }
 
 impl Selector {
     /// Parses `labelSelector` and `fieldSelector` for a kind.
-    pub fn parse(labels: &str, fields: &str, group: &str, kind: &str) -> Result<Self, Error> {
-        let mut selector = Self { labels: parse_labels(labels)?, fields: Vec::new() };
+    pub fn parse(labels: &str, fields: &str, kind: &Kind) -> Result<Self, Error> {
+        let mut selector = Self { labels: parse_labels(labels)?, ..Self::default() };
         for part in fields.split(',').map(str::trim).filter(|part| !part.is_empty()) {
             let (field, value, equal) = if let Some((field, value)) = part.split_once("!=") {
                 (field, value, false)
             } else if let Some((field, value)) = part.split_once("==").or_else(|| part.split_once('=')) {
                 (field, value, true)
             } else {
-                return Err(Error::BadRequest(format!("invalid field selector {part:?}: want field=value or field!=value")));
+                let why = format!("invalid selector: '{fields}'; can't understand '{part}'");
+                return Err(Error::BadRequest(why));
             };
-            let known = matches!(field, "metadata.name" | "metadata.namespace")
-                || (kind == "Pod" && matches!(field, "spec.nodeName" | "status.phase"))
-                || (kind == "Namespace" && group.is_empty() && field == "status.phase")
-                || (kind == "Event" && (matches!(field, "reason" | "type") || event_field(field).is_some()));
-            if !known {
-                return Err(Error::BadRequest(format!("field label not supported: {field}")));
-            }
-            selector.fields.push((field.to_owned(), value.to_owned(), equal));
+            let field = fields::known(kind, field)?;
+            let declared = kind.admission.is_some() && !field.starts_with("metadata.");
+            let terms = if declared { &mut selector.declared } else { &mut selector.fields };
+            terms.push((field, value.to_owned(), equal));
         }
         Ok(selector)
     }
 
     pub fn is_everything(&self) -> bool {
-        self.labels.is_empty() && self.fields.is_empty()
+        self.labels.is_empty() && self.fields.is_empty() && self.declared.is_empty()
     }
 
     /// Narrows the selector to one name, as a watch of a single object does.
@@ -90,43 +57,28 @@ impl Selector {
     }
 
     pub fn matches(&self, object: &[u8]) -> bool {
-        self.is_everything() || self.admits(&Probe::read(object))
+        self.is_everything() || self.admits(&Probe::read(object), object)
     }
 
     /// As [`Selector::matches`], for an object that many selectors look at.
-    pub fn admits(&self, probe: &Probe) -> bool {
+    pub fn admits(&self, probe: &Probe, object: &[u8]) -> bool {
         let labels = probe.metadata.labels.as_ref();
         let label = |name: &str| labels.and_then(|labels| labels.get(name)).map(String::as_str);
         self.labels.iter().all(|term| term.holds(label))
             && self.fields.iter().all(|(field, value, equal)| (probe.field(field) == *value) == *equal)
-    }
-}
-
-/// The part of an event's subject that a field names.
-fn event_field(field: &str) -> Option<&str> {
-    field.strip_prefix("involvedObject.").or_else(|| field.strip_prefix("regarding."))
-}
-
-impl Probe {
-    pub fn read(object: &[u8]) -> Self {
-        // What cannot be read has none of the parts that a selector asks for.
-        serde_json::from_slice(object).unwrap_or_default()
+            && (self.declared.is_empty() || self.admits_declared(object))
     }
 
-    fn field(&self, field: &str) -> &str {
-        match field {
-            "metadata.name" => &self.metadata.name,
-            "metadata.namespace" => &self.metadata.namespace,
-            "spec.nodeName" => self.spec.node_name.as_ref().and_then(|v| v.as_str()).unwrap_or_default(),
-            "status.phase" => self.status.phase.as_ref().and_then(|v| v.as_str()).unwrap_or_default(),
-            "reason" => self.reason.as_deref().unwrap_or_default(),
-            "type" => self.r#type.as_deref().unwrap_or_default(),
-            other => {
-                let part = event_field(other).unwrap_or_default();
-                let value = self.involved_object.get(part).or_else(|| self.regarding.get(part));
-                value.and_then(|v| v.as_str()).unwrap_or_default()
-            }
-        }
+    fn admits_declared(&self, object: &[u8]) -> bool {
+        let object: Value = serde_json::from_slice(object).unwrap_or_default();
+        self.declared.iter().all(|(field, value, equal)| {
+            let found = match follow(&object, field) {
+                Value::String(text) => text,
+                Value::Null => String::new(),
+                scalar => scalar.to_string(),
+            };
+            (found == *value) == *equal
+        })
     }
 }
 
@@ -204,9 +156,14 @@ fn parse_label(part: &str) -> Result<Term, Error> {
 mod tests {
     use super::*;
 
+    fn parse(labels: &str, fields: &str, name: &str) -> Result<Selector, Error> {
+        let kinds = crate::kinds::built_in();
+        Selector::parse(labels, fields, kinds.iter().find(|kind| kind.kind == name).unwrap())
+    }
+
     fn matches(labels: &str, fields: &str) -> bool {
         let pod = br#"{"metadata":{"name":"a","namespace":"n","labels":{"app":"web","size":"3"}},"spec":{"nodeName":"n1"},"status":{}}"#;
-        Selector::parse(labels, fields, "", "Pod").unwrap().matches(pod)
+        parse(labels, fields, "Pod").unwrap().matches(pod)
     }
 
     #[test]
@@ -224,7 +181,10 @@ mod tests {
     fn fields_match_where_supported() {
         assert!(matches("", "metadata.name=a,spec.nodeName=n1,status.phase!=Running"));
         assert!(!matches("", "spec.nodeName!=n1"));
-        assert!(Selector::parse("", "spec.dnsPolicy=x", "", "Pod").is_err());
-        assert!(Selector::parse("a in (b", "", "", "Pod").is_err());
+        let refused = |fields: &str, kind: &str| parse("", fields, kind).unwrap_err().to_string();
+        assert_eq!(refused("spec.dnsPolicy=x", "Pod"), "field label not supported: spec.dnsPolicy");
+        let others = r#""data.a" is not a known field selector: only "metadata.name", "metadata.namespace""#;
+        assert_eq!(refused("data.a=x", "ConfigMap"), others);
+        assert!(parse("a in (b", "", "Pod").is_err());
     }
 }

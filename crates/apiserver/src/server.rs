@@ -6,10 +6,12 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
+use bytes::Bytes;
 use http::{Method, Response, StatusCode, header};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use crate::collector::{self, Collector};
 use crate::disk::DiskError;
 use crate::error::Error;
 use crate::kinds::{Kind, Kinds};
@@ -19,7 +21,7 @@ use crate::read::{self, json_response};
 use crate::request::{self, BODY_LIMIT, Query, Shape, Target};
 use crate::store::{Expect, Store, Write};
 use crate::write::{self, Options, Written};
-use crate::{discovery, events, object, openapi, shape, watch};
+use crate::{discovery, events, object, openapi, openapi_v2, owners, redirect, reviews, shape, watch};
 
 /// Events kept per resource for watches.
 const HISTORY: usize = 16_384;
@@ -35,6 +37,7 @@ pub struct Server(Arc<Inner>);
 struct Inner {
     store: Store,
     kinds: Kinds,
+    collector: Collector,
     shutdown: CancellationToken,
 }
 
@@ -52,8 +55,9 @@ impl Server {
     /// # Errors
     /// When the database cannot be opened or read.
     pub fn open_with_history(data: Option<&Path>, events: usize) -> Result<Self, DiskError> {
-        let server =
-            Self(Arc::new(Inner { store: Store::open(data, events.max(1))?, kinds: Kinds::new(), shutdown: CancellationToken::new() }));
+        let store = Store::open(data, events.max(1), owners::references_in)?;
+        let (collector, shutdown) = (Collector::default(), CancellationToken::new());
+        let server = Self(Arc::new(Inner { store, kinds: Kinds::new(), collector, shutdown }));
         server.create_first_namespaces();
         Ok(server)
     }
@@ -76,15 +80,28 @@ impl Server {
     /// Ends all watches and closes the database, whoever still holds a clone or a client. Blocks for the last commit.
     pub fn close(&self) {
         self.end_watches();
+        self.0.collector.stop();
         self.0.store.close();
     }
 
-    /// Takes up deletions of namespaces and definitions that an earlier life did not finish.
+    /// Takes up what an earlier life did not finish: deletions of namespaces and definitions, which are complete when this
+    /// resolves, and garbage collection, which goes on meanwhile.
     ///
     /// # Errors
     /// When the database refuses a write.
     pub async fn resume(&self) -> Result<(), Error> {
+        collector::resume(self);
         lifecycle::resume(self).await
+    }
+
+    /// Lets garbage collection end where it is.
+    pub(crate) async fn end_collection(&self) {
+        self.0.collector.stop();
+        self.0.collector.stopped().await;
+    }
+
+    pub(crate) fn collector(&self) -> &Collector {
+        &self.0.collector
     }
 
     pub(crate) fn store(&self) -> &Store {
@@ -97,6 +114,16 @@ impl Server {
 
     pub(crate) fn kinds(&self) -> Vec<Arc<Kind>> {
         self.0.kinds.all(&self.0.store)
+    }
+
+    /// The kind that a key belongs to.
+    pub(crate) fn kind_at(&self, key: &str) -> Option<Arc<Kind>> {
+        self.0.kinds.at(&self.0.store, key)
+    }
+
+    /// The kind that a reference names.
+    pub(crate) fn kind_named(&self, group: &str, version: &str, name: &str) -> Option<Arc<Kind>> {
+        self.0.kinds.named(&self.0.store, group, version, name)
     }
 
     /// The kind that a target names.
@@ -115,7 +142,7 @@ impl Server {
             let namespace = json!({
                 "apiVersion": "v1", "kind": "Namespace",
                 "metadata": {
-                    "name": name, "uid": uuid::Uuid::new_v4(), "creationTimestamp": object::now(), "generation": 1,
+                    "name": name, "uid": uuid::Uuid::new_v4(), "creationTimestamp": object::now(),
                     "labels": { "kubernetes.io/metadata.name": name },
                 },
                 "spec": { "finalizers": ["kubernetes"] }, "status": { "phase": "Active" },
@@ -132,7 +159,14 @@ impl Server {
 }
 
 async fn answer(State(server): State<Server>, request: Request) -> Response<Body> {
-    respond(&server, request).await.unwrap_or_else(|error| refusal(&error))
+    let outcome = if request.method() == Method::GET {
+        respond(&server, request).await
+    } else {
+        // A write has consequences, and a client that hangs up must not leave them undone.
+        let working = server.clone();
+        server.collector().run(async move { respond(&working, request).await }).await
+    };
+    outcome.unwrap_or_else(|error| refusal(&error))
 }
 
 pub(crate) fn refusal(error: &Error) -> Response<Body> {
@@ -147,13 +181,26 @@ async fn respond(server: &Server, request: Request) -> Result<Response<Body>, Er
         if let Some(body) = known {
             return Ok(json_response(StatusCode::OK, body.to_string()));
         }
+        if path == "/openapi/v2" {
+            let mut response = Response::new(Body::from(openapi_v2::document()));
+            response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(openapi_v2::MEDIA));
+            return Ok(response);
+        }
         if matches!(path, "/healthz" | "/livez" | "/readyz") {
             return Ok(Response::new(Body::from("ok")));
         }
     }
     let path = percent_decoded(path)?;
+    if request.method() == Method::POST
+        && let Some(kind) = reviews::at(&path)
+    {
+        let media = request::media_type(request.headers());
+        let review = request::decode_body(&media, &whole_body(request).await?)?;
+        return Ok(json_response(StatusCode::CREATED, reviews::answer(kind, review)?.to_string()));
+    }
     let mut target = Target::parse(&path).ok_or(Error::NoSuchEndpoint)?;
-    let mut shape = request::shape(request.headers())?;
+    let query = Query::parse(request.uri())?;
+    let mut shape = request::shape(request.headers(), &query)?;
     // The newer face of events is put on at the edge; inside there is one kind.
     let new_events = target.group == events::GROUP && server.kind(&target).is_ok();
     if new_events {
@@ -171,9 +218,11 @@ async fn respond(server: &Server, request: Request) -> Result<Response<Body>, Er
     if !kind.namespaced && target.namespace.is_some() {
         return Err(Error::NoSuchEndpoint);
     }
-    let query = Query::parse(request.uri())?;
     let media = request::media_type(request.headers());
     let method = request.method().clone();
+    if let Some(refusal) = redirect::refusal(server, &kind, &target, &query) {
+        return Err(refusal);
+    }
     let status = match target.subresource.as_deref() {
         None => false,
         Some("status") if kind.status => true,
@@ -188,10 +237,7 @@ async fn respond(server: &Server, request: Request) -> Result<Response<Body>, Er
             (None, _) => read::list(server, &kind, &target, &query, shape),
         };
     }
-    let body = axum::body::to_bytes(request.into_body(), BODY_LIMIT).await.map_err(|error| {
-        let too_large = std::error::Error::source(&error).is_some_and(|e| e.is::<http_body_util::LengthLimitError>());
-        if too_large { Error::TooLarge(BODY_LIMIT) } else { Error::BadRequest(format!("cannot read the body: {error}")) }
-    })?;
+    let body = whole_body(request).await?;
     let options = Options { validation: query.field_validation()?, dry_run: query.dry_run()?, status, replace: method == Method::PUT };
     match (&method, &target.name, target.subresource.as_deref()) {
         (&Method::POST, None, None) => {
@@ -232,6 +278,13 @@ async fn respond(server: &Server, request: Request) -> Result<Response<Body>, Er
     }
 }
 
+async fn whole_body(request: Request) -> Result<Bytes, Error> {
+    axum::body::to_bytes(request.into_body(), BODY_LIMIT).await.map_err(|error| {
+        let too_large = std::error::Error::source(&error).is_some_and(|e| e.is::<http_body_util::LengthLimitError>());
+        if too_large { Error::TooLarge(BODY_LIMIT) } else { Error::BadRequest(format!("cannot read the body: {error}")) }
+    })
+}
+
 fn percent_decoded(path: &str) -> Result<String, Error> {
     let mut bytes = Vec::with_capacity(path.len());
     let mut rest = path.as_bytes();
@@ -268,6 +321,14 @@ fn deletion(media: &str, body: &[u8], query: &Query) -> Result<Deletion, Error> 
     let options = if body.is_empty() { Value::Null } else { request::decode_body(media, body)? };
     let mut deletion = Deletion::parse(&options)?;
     deletion.grace = deletion.grace.or(query.number::<u32>("gracePeriodSeconds")?.map(i64::from));
+    if deletion.policy.is_none() {
+        let asked = |name: &str| match query.get(name) {
+            "" => Value::Null,
+            text => json!(text),
+        };
+        let orphan = if query.get("orphanDependents").is_empty() { Value::Null } else { json!(query.flag("orphanDependents")?) };
+        deletion.policy = lifecycle::policy(&asked("propagationPolicy"), &orphan)?;
+    }
     deletion.dry_run |= query.dry_run()?;
     Ok(deletion)
 }

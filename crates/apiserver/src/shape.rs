@@ -16,7 +16,11 @@ pub fn one(kind: &Kind, shape: Shape, bytes: &Bytes) -> Result<Bytes, Error> {
         Shape::Full => Ok(bytes.clone()),
         Shape::MetadataOnly => Ok(metadata_only(&object::parse(bytes)?).to_string().into()),
         Shape::NewEvents => Ok(events::to_shown(object::parse(bytes)?).to_string().into()),
-        Shape::Table => Ok(table::render(kind, &[object::parse(bytes)?], json!({})).to_string().into()),
+        Shape::Table(include) => {
+            let object = object::parse(bytes)?;
+            let metadata = json!({ "resourceVersion": object["metadata"]["resourceVersion"] });
+            Ok(table::render(kind, &[object], metadata, include).to_string().into())
+        }
     }
 }
 

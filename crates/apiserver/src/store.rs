@@ -13,6 +13,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::disk::{Disk, DiskError, Record};
 use crate::history::{Event, History};
+use crate::index::Index;
 
 /// An object as it is stored: its JSON, resource version included.
 #[derive(Clone, Debug)]
@@ -26,6 +27,8 @@ pub struct Entry {
 pub struct Encoded {
     pub head: Vec<u8>,
     pub tail: Vec<u8>,
+    /// What the object refers to: see [`Store::referring_to`].
+    pub references: Vec<String>,
 }
 
 impl Encoded {
@@ -81,6 +84,8 @@ struct State {
     /// Version at opening: no history reaches further back.
     opened_rv: u64,
     history: BTreeMap<Arc<str>, History>,
+    /// Of `latest`.
+    index: Index,
     failed: Option<String>,
 }
 
@@ -138,6 +143,7 @@ impl State {
         let rv = self.rv;
         let bytes = write.object.with_rv(rv);
         let key: Arc<str> = write.key.into();
+        self.index.set(&key, if write.remove { &[] } else { &write.object.references });
         if write.remove {
             self.latest.remove(&key);
         } else {
@@ -202,14 +208,16 @@ impl Shared {
 }
 
 impl Store {
-    /// Opens the database in `folder`, or keeps everything in memory.
-    pub fn open(folder: Option<&Path>, depth: usize) -> Result<Self, DiskError> {
+    /// Opens the database in `folder`, or keeps everything in memory. `references` reads what an object refers to.
+    pub fn open(folder: Option<&Path>, depth: usize, references: fn(&[u8]) -> Vec<String>) -> Result<Self, DiskError> {
         let mut state = State::default();
         let disk = match folder {
             None => None,
             Some(folder) => {
                 let (disk, rv) = Disk::open(folder, |key, entry| {
-                    state.latest.insert(key.into(), entry);
+                    let key: Arc<str> = key.into();
+                    state.index.set(&key, &references(&entry.bytes));
+                    state.latest.insert(key, entry);
                 })?;
                 state.committed = state.latest.clone();
                 (state.rv, state.committed_rv, state.opened_rv) = (rv, rv, rv);
@@ -287,6 +295,16 @@ impl Store {
             keys.extend(range.map(|(key, _)| key.clone()).take_while(|key| key.starts_with(prefix.as_str())));
         }
         keys
+    }
+
+    /// Keys of the objects that refer to it, for a writer.
+    pub fn referring_to(&self, reference: &str) -> Vec<Arc<str>> {
+        self.shared.lock().index.referring_to(reference)
+    }
+
+    /// Keys of all objects that refer to anything, for a writer.
+    pub fn referring(&self) -> Vec<Arc<str>> {
+        self.shared.lock().index.all()
     }
 
     /// Writes if the world is as expected; resolves when the write is durable and visible, with the stored bytes.

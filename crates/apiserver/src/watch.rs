@@ -122,7 +122,7 @@ impl Watch {
         match self.shape {
             Shape::MetadataOnly => object = shape::metadata_only(&object),
             Shape::NewEvents => object = events::to_shown(object),
-            Shape::Full | Shape::Table => {}
+            Shape::Full | Shape::Table(_) => {}
         }
         line_of("BOOKMARK", object.to_string().as_bytes())
     }

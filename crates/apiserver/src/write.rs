@@ -10,7 +10,7 @@ use crate::object::{self, Object};
 use crate::request::{FieldValidation, Target};
 use crate::server::Server;
 use crate::store::{Entry, Expect, Write, WriteError};
-use crate::{builtin, definition};
+use crate::{builtin, collector, definition};
 
 /// How a write is to be taken.
 #[derive(Clone, Copy, Debug)]
@@ -100,14 +100,13 @@ fn check_identity(kind: &Kind, namespace: Option<&str>, name: Option<&str>, valu
 
 /// Removes fields that a custom kind does not know, and refuses what a built-in type cannot hold, as `fieldValidation` asks.
 fn conform(kind: &Kind, object: &mut Object, validation: FieldValidation) -> Result<Vec<String>, Error> {
-    let strict = validation == FieldValidation::Strict;
     let refused = |why: String| {
         let (kind, version) = (&kind.kind, &kind.version);
         Error::BadRequest(format!("{kind} in version \"{version}\" cannot be handled as a {kind}: {why}"))
     };
-    let unknown = match (&kind.admission, kind.check) {
+    let unknown = match (&kind.admission, kind.typed) {
         (Some(admission), _) => admission.prune_and_default(object),
-        (None, Some(check)) => check(object, strict).map_err(refused)?,
+        (None, Some(typed)) => (typed.check)(object).map_err(refused)?,
         (None, None) => Vec::new(),
     };
     let unknown: Vec<_> = unknown.into_iter().map(|path| format!("unknown field \"{path}\"")).collect();
@@ -210,7 +209,10 @@ pub async fn create(server: &Server, target: &Target, body: Value, options: Opti
         }
         let write = Write { key: &key, expect: Expect::Absent, guards: &guards, empty: &[], remove: false, object: encoded };
         match server.store().write(write).await {
-            Ok(bytes) => return Ok(Written { bytes, warnings }),
+            Ok(bytes) => {
+                collector::notice(server, &kind, None, Some(&object));
+                return Ok(Written { bytes, warnings });
+            }
             // Somebody took the name, or the namespace changed: look again.
             Err(WriteError::Changed) => {}
             Err(error) => return Err(failed(error)),
@@ -273,6 +275,7 @@ pub async fn modify(
         let write = Write { key: &key, expect: Expect::At(entry.rv), guards: &[], empty: &[], remove, object: encoded };
         match server.store().write(write).await {
             Ok(bytes) => {
+                collector::notice(server, &kind, Some(&old), (!remove).then_some(&new));
                 if remove {
                     lifecycle::after_removal(server, &kind, namespace).await?;
                 } else if object::is_terminating(&new) && lifecycle::holds_others(&kind) {

@@ -12,6 +12,8 @@ const PATHS: &[&str] = &[
     "/api/v1/namespaces/default/pods/a",
     "/api/v1/namespaces/default/pods/a/status",
     "/api/v1/namespaces/default/pods/a/binding",
+    "/api/v1/namespaces/default/pods/a/log",
+    "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews",
     "/api/v1/namespaces",
     "/api/v1/namespaces/n",
     "/api/v1/nodes",
@@ -50,6 +52,8 @@ const QUERIES: &[&str] = &[
     "?fieldSelector==",
     "?fieldValidation=Strict",
     "?dryRun=x",
+    "?propagationPolicy=Orphan",
+    "?includeObject=x",
     "?%",
 ];
 
@@ -86,6 +90,9 @@ fn value() -> impl Strategy<Value = Value> {
             Just("generateName"),
             Just("$setElementOrder/containers"),
             Just("preconditions"),
+            Just("propagationPolicy"),
+            Just("ownerReferences"),
+            Just("uid"),
             Just("resourceVersion"),
             Just("gracePeriodSeconds"),
             Just("x"),

@@ -11,6 +11,10 @@ use ovsdb_types::{
 
 use crate::fact::{Fact, FactValue};
 
+/// Key in `NB_Global:external_ids` that the controller sets, to `true`, with the transaction that completes the database.
+/// Where it is missing, the database was made anew, and `ovn-northd` must not act on what it does not hold yet.
+pub const COMPLETE: &str = "ferrovia-complete";
+
 /// What the controller watches of the northbound database.
 #[must_use]
 pub fn monitored() -> Monitored {
