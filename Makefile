@@ -1,6 +1,6 @@
 # Debian 12, a Rust toolchain, root. `make demo` and `make test` are all that a fresh clone needs.
 
-.PHONY: setup build demo demo-down test check bench generate
+.PHONY: setup build demo demo-down test ovn-matrix kernel-datapath check bench generate
 
 # Installs what is missing; does nothing when nothing is.
 setup:
@@ -20,6 +20,14 @@ demo-down:
 test:
 	@scripts/test
 
+# The lab with each version of OVN that Debian has: 12's 23.03, 13's 25.03, sid's 26.03.
+ovn-matrix: build
+	@scripts/ovn-matrix
+
+# The lab on the kernel's datapath, in a guest with Debian's kernel.
+kernel-datapath: build
+	@scripts/kernel-datapath
+
 # Format, lints, dependencies, documentation, generated files.
 check: setup
 	@scripts/check
@@ -27,6 +35,6 @@ check: setup
 bench: build
 	@scripts/bench
 
-# Writes crates/ovsdb-types/src/{nb,sb,vswitch}.rs from the installed schemas.
+# Writes crates/ovsdb-types/src/{nb,sb,vswitch}.rs from the installed schemas, and deploy/crds from the kinds.
 generate: setup
 	@scripts/generate

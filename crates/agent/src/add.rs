@@ -70,6 +70,12 @@ impl Node {
         }
         let near = self.links.link(&host).await.map_err(failed)?.ok_or_else(|| failed(format!("link {host} vanished")))?;
         self.links.change(near.index, LinkChange { no_link_local: true, ..LinkChange::default() }).await.map_err(failed)?;
+        // With IPv6 a link that comes up brings a multicast route, and any change of a route makes `ovs-vswitchd` read all of
+        // them anew: packets that userspace tunnels carry in that moment are lost.
+        match linux::sysctl::write(&self.netns, &format!("net/ipv6/conf/{host}/disable_ipv6"), "1") {
+            Err(error) if !error.is_missing() => return Err(failed(error)),
+            _ => {}
+        }
         if self.ovs.is_userspace() {
             linux::ethtool::disable_tx_checksums(&self.netns, &host).map_err(failed)?;
             linux::ethtool::disable_tx_checksums(pod_ns, &request.ifname).map_err(failed)?;

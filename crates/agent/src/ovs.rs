@@ -76,6 +76,7 @@ async fn follow(mut events: mpsc::Receiver<Event>, state: watch::Sender<State>) 
             let applied = match event {
                 Event::Snapshot(monitored, snapshot) => state.replica.replace(monitored, snapshot),
                 Event::Updates(updates) => state.replica.apply(updates),
+                Event::Status(_) => return,
                 Event::Disconnected(why) => {
                     tracing::warn!(%why, "Open vSwitch database");
                     state.connected = false;

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use ovsdb::Remote;
+use ovsdb::{Remotes, Tls};
 
 /// Settings of the controller.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where the northbound database listens.
-    pub northbound: Remote,
+    /// Where the servers of the northbound database listen; the one that leads is followed.
+    pub northbound: Remotes,
+    /// Keys and certificates for `ssl` remotes.
+    pub tls: Option<Tls>,
     /// Ranges of the default subnet, which is created if it is missing.
     pub default_cidr: String,
     /// Number of this leadership: a controller that sees a higher one in the database stops writing.
@@ -35,9 +37,10 @@ impl Config {
 
     /// The defaults, with the northbound database at `northbound`.
     #[must_use]
-    pub fn new(northbound: Remote) -> Self {
+    pub fn new(northbound: impl Into<Remotes>) -> Self {
         Self {
-            northbound,
+            northbound: northbound.into(),
+            tls: None,
             default_cidr: "10.16.0.0/16".to_owned(),
             epoch: 1,
             batch: 1000,

@@ -11,7 +11,7 @@ use ovsdb::{Event, TransactError};
 use ovsdb_types::nb::{logical_router, logical_router_port, logical_switch, logical_switch_port, nb_global};
 use ovsdb_types::{
     Bindings, Change, Condition, Datum, Desired, Diff, Difference, Dirty, Element, Function, Mutation, Mutator, Operation, Ownership,
-    Replica, RowChange, RowKey, Until,
+    Replica, Row, RowChange, RowKey, Until,
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 use topology::{
@@ -25,7 +25,7 @@ use crate::outputs::{Notice, Output, Outputs, Subject};
 type Name = Arc<str>;
 
 /// Key in `NB_Global:external_ids` under which the current leadership's number stands.
-pub(crate) const EPOCH: &str = "ferrovia-epoch";
+const EPOCH: &str = "ferrovia-epoch";
 
 /// One transaction to commit.
 #[derive(Debug)]
@@ -134,6 +134,7 @@ impl Core {
     /// Takes in what the database says.
     pub(crate) fn northbound(&mut self, event: Event) {
         let changes = match event {
+            Event::Status(_) => return,
             Event::Disconnected(why) => {
                 tracing::warn!(%why, "northbound database");
                 self.connected = false;
@@ -174,9 +175,18 @@ impl Core {
 
     /// Whether every input has been listed and the database is known: before that nothing is written.
     pub(crate) fn is_ready(&self) -> bool {
-        self.connected
-            && self.replica.as_ref().is_some_and(|r| r.len(nb_global::TABLE) > 0)
-            && KINDS.iter().all(|k| self.listed.contains(k))
+        self.connected && self.global().is_some() && KINDS.iter().all(|k| self.listed.contains(k))
+    }
+
+    /// The row that belongs to everybody.
+    fn global(&self) -> Option<Row<'_>> {
+        self.replica.as_ref()?.rows(nb_global::TABLE).min_by_key(|row| row.uuid)
+    }
+
+    /// Whether the database does not yet say of itself that it is complete.
+    fn is_unmarked(&self) -> bool {
+        let shown = self.global().map(|row| row.get(nb_global::EXTERNAL_IDS).and_then(|ids| ids.get(northbound::COMPLETE)));
+        shown.is_some_and(|shown| shown != Some("true"))
     }
 
     /// Whether no object with `key` is known, nor waits to be taken in.
@@ -191,7 +201,7 @@ impl Core {
 
     /// Whether [`Core::plan`] has something to do.
     pub(crate) fn has_work(&self) -> bool {
-        let open = self.held.is_none() && (!self.dirty.is_empty() || !self.after_commit.is_empty());
+        let open = self.held.is_none() && (!self.dirty.is_empty() || !self.after_commit.is_empty() || self.is_unmarked());
         !self.urgent.is_empty() || !self.waiting.is_empty() || self.compare_all || open
     }
 
@@ -455,31 +465,41 @@ impl Core {
         self.compare_all = false;
         self.in_flight = std::mem::take(&mut self.dirty);
         self.with_commit.append(&mut self.after_commit);
-        if !operations.is_empty() {
+        // What this transaction closes is all that was open, so with it the database is complete.
+        if !operations.is_empty() || self.is_unmarked() {
             batch = Batch { operations: self.guard(operations), inserted, modified, deleted };
         }
         batch
     }
 
-    /// Puts the epoch guard in front: a deposed leader's transaction fails as a whole.
+    /// Puts the epoch guard in front: a deposed leader's transaction fails as a whole. Marks the database as complete.
     fn guard(&self, mut operations: Vec<Operation>) -> Vec<Operation> {
+        let Some(row) = self.global() else { return operations };
         let mine = self.config.epoch.to_string();
-        let Some(row) = self.replica.as_ref().and_then(|r| r.rows(nb_global::TABLE).min_by_key(|row| row.uuid)) else { return operations };
-        let shown = row.get(nb_global::EXTERNAL_IDS).and_then(|d| d.get(EPOCH)).map(str::to_owned);
+        let shown = |key: &str| row.get(nb_global::EXTERNAL_IDS).and_then(|ids| ids.get(key)).map(str::to_owned);
+        let pair = |key: &str, value: &str| Datum::map(vec![(key.into(), value.into())]);
+        let mutation = |mutator, value| Mutation { column: "external_ids", mutator, value };
         let mut guarded = Vec::with_capacity(operations.len() + 2);
-        let pair = |value: &str| Datum::map(vec![(EPOCH.into(), value.into())]);
-        match shown {
-            Some(shown) if shown == mine => guarded.push(wait_for(pair(&mine))),
-            Some(shown) if shown.parse::<u64>().is_ok_and(|theirs| theirs > self.config.epoch) => guarded.push(wait_for(pair(&mine))),
-            older => {
-                let mut mutations = Vec::new();
-                if let Some(older) = older {
-                    guarded.push(wait_for(pair(&older)));
-                    mutations.push(Mutation { column: "external_ids", mutator: Mutator::Delete, value: pair(&older) });
-                }
-                mutations.push(Mutation { column: "external_ids", mutator: Mutator::Insert, value: pair(&mine) });
-                guarded.push(Operation::Mutate { table: "NB_Global", condition: Condition::row(row.uuid), mutations });
+        let mut mutations = Vec::new();
+        let mut replace = |key: &str, older: Option<String>, value: &str| {
+            mutations.extend(older.map(|older| mutation(Mutator::Delete, pair(key, &older))));
+            mutations.push(mutation(Mutator::Insert, pair(key, value)));
+        };
+        match shown(EPOCH) {
+            Some(shown) if shown == mine => guarded.push(wait_for(pair(EPOCH, &mine))),
+            Some(shown) if shown.parse::<u64>().is_ok_and(|theirs| theirs > self.config.epoch) => {
+                guarded.push(wait_for(pair(EPOCH, &mine)))
             }
+            older => {
+                guarded.extend(older.as_deref().map(|older| wait_for(pair(EPOCH, older))));
+                replace(EPOCH, older, &mine);
+            }
+        }
+        if self.is_unmarked() {
+            replace(northbound::COMPLETE, shown(northbound::COMPLETE), "true");
+        }
+        if !mutations.is_empty() {
+            guarded.push(Operation::Mutate { table: "NB_Global", condition: Condition::row(row.uuid), mutations });
         }
         guarded.append(&mut operations);
         guarded

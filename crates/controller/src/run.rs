@@ -25,6 +25,7 @@ use crate::writer;
 pub async fn run(client: kube::Client, config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
     let (input_tx, mut inputs) = mpsc::channel(4096);
     let options = ovsdb::Options::new(config.northbound.clone(), topology::northbound::monitored());
+    let options = ovsdb::Options { leader: true, tls: config.tls.clone(), ..options };
     let (database, mut events, driver) = ovsdb::connect(options);
     let mut tasks = JoinSet::new();
     tasks.spawn(driver.run());

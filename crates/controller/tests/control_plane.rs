@@ -14,7 +14,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
 use kube::{Api, Client};
 use ovsdb::{Remote, connect};
-use ovsdb_types::nb::{logical_router, logical_router_port, logical_switch, logical_switch_port};
+use ovsdb_types::nb::{logical_router, logical_router_port, logical_switch, logical_switch_port, nb_global};
 use ovsdb_types::{Monitored, Replica, nb};
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -87,8 +87,9 @@ struct Mirror {
 
 impl Mirror {
     fn open(database: &Database) -> Self {
-        let tables = [logical_router::TABLE, logical_router_port::TABLE, logical_switch::TABLE, logical_switch_port::TABLE];
-        let monitored = Monitored::tables(&nb::SCHEMA, &tables);
+        let ours = [logical_router::TABLE, logical_router_port::TABLE, logical_switch::TABLE, logical_switch_port::TABLE];
+        let mut monitored = Monitored::tables(&nb::SCHEMA, &ours);
+        monitored.tables.push((nb_global::TABLE, vec![nb_global::EXTERNAL_IDS.index]));
         let (client, events, driver) = connect(ovsdb::Options::new(database.remote(), monitored.clone()));
         Self { replica: Replica::new(monitored, vec![]), events, task: tokio::spawn(driver.run()), _client: client, changes: 0 }
     }
@@ -97,7 +98,7 @@ impl Mirror {
         self.changes += match event {
             ovsdb::Event::Snapshot(monitored, snapshot) => self.replica.replace(monitored, snapshot).unwrap().len(),
             ovsdb::Event::Updates(updates) => self.replica.apply(updates).unwrap().len(),
-            ovsdb::Event::Disconnected(_) => 0,
+            ovsdb::Event::Status(_) | ovsdb::Event::Disconnected(_) => 0,
         };
     }
 
@@ -105,6 +106,11 @@ impl Mirror {
         let row =
             |r: ovsdb_types::Row<'_>| (r.text(logical_switch_port::NAME).to_owned(), r.text(logical_switch_port::ADDRESSES).to_owned());
         self.replica.rows(logical_switch_port::TABLE).map(row).collect()
+    }
+
+    fn is_complete(&self) -> bool {
+        let notes = self.replica.rows(nb_global::TABLE).find_map(|row| row.get(nb_global::EXTERNAL_IDS).cloned());
+        notes.is_some_and(|notes| notes.get(topology::northbound::COMPLETE) == Some("true"))
     }
 
     fn rows(&self) -> usize {
@@ -451,6 +457,20 @@ fn drift_is_put_right_and_foreign_rows_survive() {
         assert!(database.nbctl(&["--all", "destroy", "logical_switch", "--", "--all", "destroy", "logical_router"]).1);
         mirror.catch_up(&database).await;
         mirror.until("all is back", |m| m.ports().get("a.default") == Some(&good) && m.rows() == 5).await;
+        controller.stop().await;
+    });
+}
+
+#[test]
+fn a_database_is_marked_complete_with_the_commit_that_completes_it_and_marked_again() {
+    within(async {
+        let (client, database, mut mirror) = cluster().await;
+        let controller = Controller::start(&client, &database);
+        mirror.until("the mark", Mirror::is_complete).await;
+        assert!(mirror.rows() > 0, "the mark comes with the rows, not before them");
+        assert!(database.nbctl(&["remove", "nb_global", ".", "external_ids", "ferrovia-complete"]).1);
+        mirror.catch_up(&database).await;
+        mirror.until("the mark again", Mirror::is_complete).await;
         controller.stop().await;
     });
 }

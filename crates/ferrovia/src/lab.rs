@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
-use lab::{Component, DatapathChoice, LabName, Layout, Place, Progress, Tunnel};
+use lab::{Component, Cut, DatapathChoice, LabName, Layout, Place, Progress, Tunnel};
 
 use crate::config::Settings;
 use crate::{Announce, until_stopped};
@@ -42,6 +42,12 @@ enum DatapathArgument {
     Netdev,
     System,
     Dpdk,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum FromArgument {
+    /// Only from the hosts of OVN's central services and the API server.
+    Central,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -114,11 +120,11 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true, value_name = "[HOST] CMD")]
         command: Vec<String>,
     },
-    /// Kill a component.
+    /// Kill a component; what `central` keeps comes back by itself.
     Kill {
         #[command(flatten)]
         name: Name,
-        /// controller agent northd nb sb ovn-controller ovs-vswitchd ovsdb apiserver kubelet
+        /// controller agent central northd nb sb ovn-controller ovs-vswitchd ovsdb apiserver kubelet; nb and sb also @leader, @follower
         #[arg(value_name = "COMPONENT[@NODE]")]
         component: String,
     },
@@ -129,6 +135,39 @@ enum Command {
         /// As for kill.
         #[arg(value_name = "COMPONENT[@NODE]")]
         component: String,
+    },
+    /// Make a component stand still (SIGSTOP).
+    Pause {
+        #[command(flatten)]
+        name: Name,
+        /// As for kill.
+        #[arg(value_name = "COMPONENT[@NODE]")]
+        component: String,
+    },
+    /// Let a paused component go on (SIGCONT).
+    Resume {
+        #[command(flatten)]
+        name: Name,
+        /// As for kill.
+        #[arg(value_name = "COMPONENT[@NODE]")]
+        component: String,
+    },
+    /// Cut a place off from the physical network.
+    Partition {
+        #[command(flatten)]
+        name: Name,
+        /// `node1`…, `central` or `outside1`…
+        node: Place,
+        /// From whom; from everybody by default.
+        #[arg(long, value_enum, value_name = "WHOM")]
+        from: Option<FromArgument>,
+    },
+    /// Undo a partition.
+    Heal {
+        #[command(flatten)]
+        name: Name,
+        /// What was cut off; everything by default.
+        node: Option<Place>,
     },
     /// Compare what pods should reach with what they reach.
     Check {
@@ -145,6 +184,8 @@ enum Command {
         #[arg(long)]
         all: bool,
     },
+    /// Try versions of OVN: a lab with each of them and each tunnel comes up, is checked, loses components and goes down.
+    Trial(Trial),
     /// The scheduler and the kubelets of a lab.
     #[command(hide = true)]
     Run {
@@ -174,6 +215,9 @@ struct Up {
     /// How many servers of OVN's central databases: 1 or 3.
     #[arg(long, default_value_t = 1)]
     central: u32,
+    /// Run OVN's central services by themselves, without `ferrovia central`, to compare.
+    #[arg(long)]
+    unsupervised: bool,
     /// Another root directory to take OVS and OVN from.
     #[arg(long, value_name = "ROOT")]
     ovn: Option<PathBuf>,
@@ -188,7 +232,32 @@ struct Up {
     wait: Duration,
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+#[derive(Debug, Args)]
+struct Trial {
+    /// Name of the labs, which come one after another.
+    #[arg(long, default_value = "trial")]
+    name: LabName,
+    /// How many nodes: the components that are killed need two.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(2..))]
+    nodes: u32,
+    /// Encapsulation between nodes; each by default.
+    #[arg(long, value_enum, default_values = ["geneve", "vxlan"])]
+    tunnel: Vec<TunnelArgument>,
+    /// Datapath of the nodes.
+    #[arg(long, value_enum, default_value = "auto")]
+    datapath: DatapathArgument,
+    /// Another root directory to take OVS and OVN from, beside the system's own.
+    #[arg(long, value_name = "ROOT")]
+    ovn: Vec<PathBuf>,
+    /// A manifest to apply, or a folder of them.
+    #[arg(short, value_name = "FILE|DIR", required = true)]
+    file: Vec<PathBuf>,
+    /// How long pods may take to become ready.
+    #[arg(long, default_value = "120s", value_parser = duration)]
+    wait: Duration,
+}
+
+pub fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let number: u64 = digits.parse().map_err(|_| format!("{text:?} is not a duration such as 120s"))?;
     match &text[digits.len()..] {
@@ -206,6 +275,7 @@ impl Lab {
         let open = |name: Name| lab::Lab::open(layout(name));
         match self.command {
             Command::Up(arguments) => up(arguments, settings),
+            Command::Trial(arguments) => trial(arguments, settings),
             Command::Apply { name, file } => {
                 let lab = open(name)?;
                 let documents = lab::apply::read(&file)?;
@@ -230,6 +300,16 @@ impl Lab {
                 let pid = component.kill(&lab.layout)?;
                 println!("killed {}@{}, process {pid}", component.name, component.place);
                 Ok(ExitCode::SUCCESS)
+            }
+            Command::Pause { name, component } => pause(&open(name)?, &component, true),
+            Command::Resume { name, component } => pause(&open(name)?, &component, false),
+            Command::Partition { name, node, from } => {
+                let (lab, cut) = (open(name)?, from.map_or(Cut::Everybody, |FromArgument::Central| Cut::Central));
+                block_on(lab.partition(node, cut))
+            }
+            Command::Heal { name, node } => {
+                let lab = open(name)?;
+                block_on(lab.heal(node))
             }
             Command::Restart { name, component } => {
                 let lab = open(name)?;
@@ -270,8 +350,8 @@ impl Lab {
     }
 }
 
-fn up(arguments: Up, settings: &Settings) -> anyhow::Result<ExitCode> {
-    let request = lab::Request {
+fn request(arguments: &Up, settings: &Settings) -> anyhow::Result<lab::Request> {
+    Ok(lab::Request {
         nodes: arguments.nodes,
         tunnel: match arguments.tunnel {
             TunnelArgument::Geneve => Tunnel::Geneve,
@@ -285,13 +365,36 @@ fn up(arguments: Up, settings: &Settings) -> anyhow::Result<ExitCode> {
         },
         join_gateway: arguments.gateway == GatewayArgument::Join,
         central: arguments.central,
-        ovn: arguments.ovn,
-        kubeconfig: arguments.kubeconfig,
-        manifests: arguments.file,
+        supervised: !arguments.unsupervised,
+        ovn: arguments.ovn.clone(),
+        kubeconfig: arguments.kubeconfig.clone(),
+        manifests: arguments.file.clone(),
         wait: arguments.wait,
         program: std::env::current_exe()?,
         cni: settings.cni.clone(),
-    };
+    })
+}
+
+fn trial(arguments: Trial, settings: &Settings) -> anyhow::Result<ExitCode> {
+    let Trial { name, nodes, tunnel, datapath, ovn, file, wait } = arguments;
+    let layout = Layout::new(&settings.labs, name.clone());
+    let roots = || std::iter::once(None).chain(ovn.iter().cloned().map(Some));
+    let mut trials = Vec::new();
+    for (tunnel, ovn) in tunnel.iter().flat_map(|tunnel| roots().map(move |ovn| (*tunnel, ovn))) {
+        let (name, gateway, file) = (Name { name: name.clone() }, GatewayArgument::Localnet, file.clone());
+        let up = Up { name, nodes, tunnel, gateway, datapath, central: 1, unsupervised: false, ovn, kubeconfig: None, file, wait };
+        let trial = runtime()?.block_on(lab::Trial::run(&layout, &request(&up, settings)?))?;
+        if let Some(failure) = &trial.failure {
+            eprintln!("OVN {}, {} tunnels: {failure}", trial.ovn, trial.tunnel.as_str());
+        }
+        trials.push(trial);
+    }
+    print!("{}", lab::trial::table(&trials));
+    Ok(if trials.iter().all(|trial| trial.failure.is_none()) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn up(arguments: Up, settings: &Settings) -> anyhow::Result<ExitCode> {
+    let request = request(&arguments, settings)?;
     let layout = Layout::new(&settings.labs, arguments.name.name);
     let progress = Progress::new();
     let lab = runtime()?.block_on(lab::up(layout, &request, &progress));
@@ -307,6 +410,13 @@ fn up(arguments: Up, settings: &Settings) -> anyhow::Result<ExitCode> {
         parameters.datapath.as_str()
     );
     println!("export KUBECONFIG={}", lab.layout.kubeconfig().display());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn pause(lab: &lab::Lab, component: &str, paused: bool) -> anyhow::Result<ExitCode> {
+    let component = Component::find(&lab.layout, component)?;
+    let pid = component.pause(&lab.layout, paused)?;
+    println!("{} {}@{}, process {pid}", if paused { "paused" } else { "resumed" }, component.name, component.place);
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,8 +1,10 @@
 //! `ferrovia`: every part of the network in one program.
 
 mod api_listener;
+mod central;
 mod config;
 mod lab;
+mod tls;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -34,6 +36,8 @@ enum Command {
     Controller(Controller),
     /// Connect the pods of a node.
     Agent(Agent),
+    /// Keep OVN's central services running on this host: both databases, and `ovn-northd`.
+    Central(central::Central),
     /// A cluster in a box: nodes as network namespaces, with real OVS and OVN.
     Lab(lab::Lab),
     /// Show what the network of a cluster is made of, and how it is.
@@ -67,9 +71,11 @@ struct Controller {
     /// Kubeconfig; without one, that of the environment or the pod.
     #[arg(long)]
     kubeconfig: Option<PathBuf>,
-    /// OVSDB remote of the northbound database.
-    #[arg(long)]
-    northbound: String,
+    /// OVSDB remotes of the northbound database's servers: `tcp:HOST:PORT`, `ssl:HOST:PORT` or `unix:PATH`, with commas.
+    #[arg(long, value_name = "REMOTE,…")]
+    northbound: ovsdb::Remotes,
+    #[command(flatten)]
+    tls: tls::TlsFiles,
     /// Encapsulation between nodes.
     #[arg(long, default_value = "geneve", value_parser = ["geneve", "vxlan"])]
     tunnel: String,
@@ -152,6 +158,7 @@ fn run(command: Command, settings: &Settings) -> anyhow::Result<ExitCode> {
         Command::Apiserver(arguments) => until_stopped(|shutdown| apiserver(arguments, shutdown)),
         Command::Controller(arguments) => until_stopped(|shutdown| controller(arguments, shutdown)),
         Command::Agent(arguments) => until_stopped(|shutdown| agent(arguments, shutdown)),
+        Command::Central(arguments) => until_stopped(|shutdown| arguments.run(shutdown)),
         Command::Lab(arguments) => arguments.run(settings),
         Command::Status(_) => Err(::lab::NotYet("status".to_owned()).into()),
         Command::Trace(_) => Err(::lab::NotYet("trace".to_owned()).into()),
@@ -199,12 +206,13 @@ async fn apiserver(arguments: Apiserver, shutdown: CancellationToken) -> anyhow:
 
 async fn controller(arguments: Controller, shutdown: CancellationToken) -> anyhow::Result<()> {
     let client = client(arguments.kubeconfig.as_deref()).await?;
+    let northbound = arguments.northbound;
+    let tls = arguments.tls.of(&northbound)?;
     arguments.announce.ready()?;
-    tracing::info!(tunnel = arguments.tunnel, "controller");
-    let northbound = arguments.northbound.parse().context("--northbound")?;
+    tracing::info!(tunnel = arguments.tunnel, %northbound, "controller");
     let ports_per_subnet = (arguments.tunnel == "vxlan").then_some(::controller::Config::VXLAN_PORTS);
-    let config =
-        ::controller::Config { confirm_removal: arguments.confirm_removal, ports_per_subnet, ..::controller::Config::new(northbound) };
+    let confirm_removal = arguments.confirm_removal;
+    let config = ::controller::Config { confirm_removal, ports_per_subnet, tls, ..::controller::Config::new(northbound) };
     ::controller::run(client, config, shutdown).await
 }
 
@@ -219,12 +227,16 @@ async fn agent(arguments: Agent, shutdown: CancellationToken) -> anyhow::Result<
 }
 
 async fn client(kubeconfig: Option<&Path>) -> anyhow::Result<kube::Client> {
-    let config = match kubeconfig {
+    let mut config = match kubeconfig {
         Some(path) => {
             let file = Kubeconfig::read_from(path).with_context(|| format!("cannot read {}", path.display()))?;
             kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?
         }
         None => kube::Config::infer().await?,
     };
+    if config.cluster_url.scheme_str() == Some("http") {
+        // TLS is not used, and must not fail on a machine without certificates of authorities.
+        config.root_cert = Some(Vec::new());
+    }
     Ok(kube::Client::try_from(config)?)
 }

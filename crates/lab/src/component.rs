@@ -27,6 +27,8 @@ pub enum Ready {
     Detaches,
     /// It prints a line to standard output.
     Announces,
+    /// The `central` component of its place keeps it running.
+    Kept,
 }
 
 /// One long-running process of a lab.
@@ -62,6 +64,11 @@ pub enum State {
         /// Its process id.
         pid: u32,
     },
+    /// It is there, and stands still.
+    Paused {
+        /// Its process id.
+        pid: u32,
+    },
     /// It does not.
     Stopped,
 }
@@ -71,7 +78,7 @@ impl Component {
         layout.folder().join("components")
     }
 
-    fn record(&self, layout: &Layout) -> PathBuf {
+    fn record_file(&self, layout: &Layout) -> PathBuf {
         Self::folder(layout).join(format!("{}@{}.json", self.name, self.place))
     }
 
@@ -88,7 +95,8 @@ impl Component {
         Ok(components)
     }
 
-    /// Finds `NAME` or `NAME@PLACE` among the recorded components.
+    /// Finds `NAME` or `NAME@PLACE` among the recorded components. The place of `nb` and `sb` may also be `leader` or
+    /// `follower`: what a server of that database is at the moment.
     ///
     /// # Errors
     /// When there is none, or several because the place is missing.
@@ -97,12 +105,47 @@ impl Component {
         let all = Self::recorded(layout)?;
         let known =
             || all.iter().map(|c| c.name.as_str()).collect::<std::collections::BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(", ");
-        let mut found = all.iter().filter(|c| c.name == name && place.is_none_or(|place| c.place.to_string() == place));
+        let is_at = |component: &Self, place: &str| match place {
+            "leader" | "follower" => component.role(layout) == Some(place),
+            place => component.place.to_string() == place,
+        };
+        let mut found = all.iter().filter(|c| c.name == name && place.is_none_or(|place| is_at(c, place)));
         match (found.next(), found.next()) {
+            (Some(one), _) if place == Some("follower") => Ok(one.clone()),
             (Some(one), None) => Ok(one.clone()),
             (None, _) => bail!("lab {} has no component {text}; it has: {}", layout.name(), known()),
             (Some(one), Some(_)) => bail!("component {name} runs in several places: say which, as in {name}@{}", one.place),
         }
+    }
+
+    /// What a server of a database is in its cluster: `leader`, `follower`, or `alone`; for `ovn-northd`, whether it is
+    /// `released` or `held`. `None` for other components, and when nobody answers.
+    #[must_use]
+    pub fn role(&self, layout: &Layout) -> Option<&'static str> {
+        if self.ready != Ready::Kept {
+            return None;
+        }
+        let asked = central::ask(&layout.central_socket(self.place), "GET", "/status").ok()?;
+        let state: central::State = serde_json::from_str(&asked).ok()?;
+        let member = match self.name.as_str() {
+            "nb" => state.nb,
+            "sb" => state.sb,
+            _ => return Some(if state.northd.released { "released" } else { "held" }),
+        };
+        match (member.connected, member.clustered, member.leader) {
+            (false, ..) => None,
+            (_, false, _) => Some("alone"),
+            (_, _, leader) => Some(if leader { "leader" } else { "follower" }),
+        }
+    }
+
+    /// Records it, so that it is found.
+    ///
+    /// # Errors
+    /// When the record cannot be written.
+    pub(crate) fn record(&self, layout: &Layout) -> anyhow::Result<()> {
+        fs::create_dir_all(Self::folder(layout)).context("cannot create the folder of components")?;
+        write_json(&self.record_file(layout), self)
     }
 
     /// Starts it and waits until it is ready; blocks.
@@ -110,8 +153,7 @@ impl Component {
     /// # Errors
     /// With the last line of its log, and the command that looks inside its place.
     pub fn start(&self, layout: &Layout) -> anyhow::Result<()> {
-        fs::create_dir_all(Self::folder(layout)).context("cannot create the folder of components")?;
-        write_json(&self.record(layout), self)?;
+        self.record(layout)?;
         self.launch(layout).with_context(|| {
             let inside = layout.look_inside(self.network);
             format!("{}@{} did not start{}; look inside with `{inside}`", self.name, self.place, self.last_words())
@@ -119,6 +161,9 @@ impl Component {
     }
 
     fn launch(&self, layout: &Layout) -> anyhow::Result<()> {
+        if self.ready == Ready::Kept {
+            return central::ask(&layout.central_socket(self.place), "POST", &format!("/restart/{}", self.name)).map(drop);
+        }
         let netns = (self.network != Place::Host).then(|| layout.netns(self.network)).transpose()?;
         let log =
             || File::options().create(true).append(true).open(&self.log).with_context(|| format!("cannot open {}", self.log.display()));
@@ -133,6 +178,7 @@ impl Component {
                     bail!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
                 }
             }
+            Ready::Kept => {}
             Ready::Announces => {
                 command.stdout(Stdio::piped()).stderr(log()?);
                 let mut child = process::spawn(command, netns.as_ref())?;
@@ -166,7 +212,11 @@ impl Component {
     /// Whether it runs.
     #[must_use]
     pub fn state(&self, layout: &Layout) -> State {
-        self.process(layout).map_or(State::Stopped, |process| State::Running { pid: process.pid() })
+        match self.process(layout) {
+            None => State::Stopped,
+            Some(process) if process.is_stopped() => State::Paused { pid: process.pid() },
+            Some(process) => State::Running { pid: process.pid() },
+        }
     }
 
     /// Kills it (`SIGKILL`) and waits for its end; blocks.
@@ -180,13 +230,26 @@ impl Component {
         Ok(process.pid())
     }
 
+    /// Makes it stand still (`SIGSTOP`), or go on (`SIGCONT`).
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn pause(&self, layout: &Layout, paused: bool) -> anyhow::Result<u32> {
+        let process = self.process(layout).ok_or_else(|| anyhow!("{}@{} does not run", self.name, self.place))?;
+        process.signal(if paused { Signal::STOP } else { Signal::CONT })?;
+        Ok(process.pid())
+    }
+
     /// Stops it if it runs and starts it again the same way; blocks.
     ///
     /// # Errors
     /// As [`Component::start`].
     pub fn restart(&mut self, layout: &Layout) -> anyhow::Result<()> {
         if let Some(process) = self.process(layout) {
-            process.stop(PATIENCE)?;
+            process.signal(Signal::CONT)?;
+            if self.ready != Ready::Kept {
+                process.stop(PATIENCE)?;
+            }
         }
         self.restarts += 1;
         self.start(layout)

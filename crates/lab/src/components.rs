@@ -2,30 +2,82 @@
 
 use std::collections::BTreeMap;
 
+use central::Database;
+
 use crate::component::{Component, Ready};
 use crate::place::API_PORT;
 use crate::{Lab, Place};
 
 impl Lab {
-    /// `ovsdb-server` of the northbound (`nb`) or southbound (`sb`) database.
-    pub(crate) fn database(&self, database: &str, port: u16) -> anyhow::Result<Component> {
-        let folder = self.layout.place(Place::Central);
-        let file = |extension: &str| folder.join(format!("{database}.{extension}")).display().to_string();
-        let address = Place::Central.address().map(|address| address.to_string()).unwrap_or_default();
+    /// What keeps OVN's central services running.
+    pub(crate) fn central(&self, place: Place) -> Component {
+        let folder = self.layout.place(place).display().to_string();
+        let address = |place: Place| place.address().map(|address| address.to_string()).unwrap_or_default();
+        let mut arguments = vec![
+            "central".to_owned(),
+            format!("--data={folder}"),
+            format!("--run={folder}"),
+            format!("--schemas={}", self.parameters.programs().schema("ovn")),
+            format!("--address={}", address(place)),
+        ];
+        let peers: Vec<_> = self.parameters.central_places().filter(|peer| *peer != place).map(address).collect();
+        if !peers.is_empty() {
+            arguments.push(format!("--peers={}", peers.join(",")));
+            arguments.extend((place == Place::CENTRAL).then(|| "--bootstrap".to_owned()));
+        }
+        self.own("central", place, &arguments)
+    }
+
+    /// What it keeps: both databases and `ovn-northd`.
+    pub(crate) fn kept(&self, place: Place) -> [Component; 3] {
+        let [nb, sb] = [("nb", Database::Northbound), ("sb", Database::Southbound)];
+        [(nb.0, nb.1.stem()), (sb.0, sb.1.stem()), ("northd", "ovn-northd")].map(|(name, stem)| {
+            let file = |extension: &str| self.layout.place(place).join(format!("{stem}.{extension}"));
+            let (pid_file, log, env) = (file("pid"), file("log"), self.environment(place));
+            Component {
+                name: name.to_owned(),
+                place,
+                network: place,
+                argv: Vec::new(),
+                env,
+                pid_file,
+                log,
+                ready: Ready::Kept,
+                restarts: 0,
+            }
+        })
+    }
+
+    /// `ovsdb-server` of a database that nobody keeps running.
+    pub(crate) fn database(&self, database: Database) -> anyhow::Result<Component> {
+        let (folder, stem) = (self.layout.place(Place::CENTRAL), database.stem());
+        let file = |extension: &str| folder.join(format!("{stem}.{extension}")).display().to_string();
+        let address = Place::CENTRAL.address().map(|address| address.to_string()).unwrap_or_default();
         let arguments = [
             format!("--unixctl={}", file("ctl")),
             format!("--remote=punix:{}", file("sock")),
-            format!("--remote=ptcp:{port}:{address}"),
+            format!("--remote=ptcp:{}:{address}", database.port()),
             file("db"),
         ];
-        self.detached(database, Place::Central, "ovsdb-server", database, &arguments)
+        let name = if database == Database::Northbound { "nb" } else { "sb" };
+        self.detached(name, Place::CENTRAL, "ovsdb-server", stem, &arguments)
     }
 
-    /// `ovn-northd`.
+    /// `ovn-northd` that nobody keeps running.
     pub(crate) fn northd(&self) -> anyhow::Result<Component> {
-        let remote = |database: &str| self.layout.remote(Place::Central, database);
+        let remote = |database: &str| self.layout.remote(Place::CENTRAL, database);
         let arguments = [format!("--ovnnb-db={}", remote("nb")), format!("--ovnsb-db={}", remote("sb"))];
-        self.detached("northd", Place::Central, "ovn-northd", "ovn-northd", &arguments)
+        self.detached("northd", Place::CENTRAL, "ovn-northd", "ovn-northd", &arguments)
+    }
+
+    /// Where a central database is reached: through the physical network by `tcp`, or, from this machine, by its sockets.
+    pub(crate) fn remotes(&self, database: Database, tcp: bool) -> String {
+        let name = if database == Database::Northbound { "nb" } else { "sb" };
+        let remotes = self.parameters.central_places().map(|place| match place.address() {
+            Some(address) if tcp => format!("tcp:{address}:{}", database.port()),
+            _ => self.layout.remote(place, name),
+        });
+        remotes.collect::<Vec<_>>().join(",")
     }
 
     /// `ovsdb-server` of a node.
@@ -51,8 +103,8 @@ impl Lab {
 
     /// The API server: on the machine's loopback, and on central's physical address.
     pub(crate) fn apiserver(&self) -> Component {
-        let netns = self.layout.name().netns(Place::Central).unwrap_or_default();
-        let address = Place::Central.address().map(|address| address.to_string()).unwrap_or_default();
+        let netns = self.layout.name().netns(Place::CENTRAL).unwrap_or_default();
+        let address = Place::CENTRAL.address().map(|address| address.to_string()).unwrap_or_default();
         let arguments = [
             "apiserver".to_owned(),
             format!("--data={}", self.layout.folder().join("apiserver").display()),
@@ -60,7 +112,7 @@ impl Lab {
             format!("--token-file={}", self.layout.token().display()),
             format!("--listen-netns={netns}={address}:{API_PORT}"),
         ];
-        Component { network: Place::Host, ..self.own("apiserver", Place::Central, &arguments) }
+        Component { network: Place::Host, ..self.own("apiserver", Place::CENTRAL, &arguments) }
     }
 
     /// The controller.
@@ -68,10 +120,11 @@ impl Lab {
         let arguments = [
             "controller".to_owned(),
             format!("--kubeconfig={}", self.layout.internal_kubeconfig().display()),
-            format!("--northbound={}", self.layout.remote(Place::Central, "nb")),
+            // Of several servers the near one is no better than the others.
+            format!("--northbound={}", self.remotes(Database::Northbound, self.parameters.central > 1)),
             format!("--tunnel={}", self.parameters.tunnel.as_str()),
         ];
-        self.own("controller", Place::Central, &arguments)
+        self.own("controller", Place::CENTRAL, &arguments)
     }
 
     /// The agent of a node.
@@ -99,8 +152,8 @@ impl Lab {
         let folder = self.layout.place(place).display().to_string();
         let host_path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
         let path = format!("{}:{host_path}", self.layout.folder().join("bin").display());
-        let nb = self.layout.remote(Place::Central, "nb");
-        let sb = self.layout.remote(Place::Central, "sb");
+        let nb = self.remotes(Database::Northbound, false);
+        let sb = self.remotes(Database::Southbound, false);
         let pairs = [
             ("PATH", path),
             ("OVS_RUNDIR", folder.clone()),

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use anyhow::bail;
 use serde::{Deserialize, Serialize};
 
 use crate::NotYet;
@@ -47,13 +48,18 @@ impl DatapathChoice {
     /// # Errors
     /// When the one asked for does not.
     pub fn settle(self) -> anyhow::Result<Datapath> {
+        self.given(kernel_has_openvswitch)
+    }
+
+    fn given(self, kernel_has_openvswitch: impl Fn() -> bool) -> anyhow::Result<Datapath> {
         match self {
             Self::Netdev => Ok(Datapath::Netdev),
             Self::Dpdk => Err(NotYet("--datapath dpdk".to_owned()).into()),
             Self::System if kernel_has_openvswitch() => Ok(Datapath::System),
-            Self::System => {
-                Err(NotYet("--datapath system: this kernel lacks the openvswitch module; use auto or netdev".to_owned()).into())
-            }
+            Self::System => bail!(
+                "--datapath system: this kernel has no openvswitch module; `make kernel-datapath` runs the lab on Debian's kernel in a \
+                 guest; use auto or netdev"
+            ),
             Self::Auto => Ok(if kernel_has_openvswitch() { Datapath::System } else { Datapath::Netdev }),
         }
     }
@@ -65,5 +71,19 @@ fn kernel_has_openvswitch() -> bool {
     there() || {
         let _ = Command::new("modprobe").arg("openvswitch").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
         there()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_without_openvswitch_is_told_with_the_way_out() {
+        let settled = |choice: DatapathChoice, kernel| choice.given(|| kernel).map_err(|error| error.to_string());
+        assert_eq!([true, false].map(|kernel| settled(DatapathChoice::Auto, kernel)), [Ok(Datapath::System), Ok(Datapath::Netdev)]);
+        assert_eq!(settled(DatapathChoice::System, true), Ok(Datapath::System));
+        let error = settled(DatapathChoice::System, false).unwrap_err();
+        assert!(error.contains("no openvswitch module") && error.contains("`make kernel-datapath`"), "{error}");
     }
 }

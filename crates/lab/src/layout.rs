@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use central::Database;
 use linux::{Netns, netns};
 
 use crate::{LabName, Place};
@@ -88,10 +89,28 @@ impl Layout {
         self.place(place).join("agent.sock")
     }
 
-    /// OVSDB remote of a database in a place: `nb`, `sb` or `db`.
+    /// Socket of a database in a place: `nb`, `sb` or `db`.
+    #[must_use]
+    pub fn socket(&self, place: Place, database: &str) -> PathBuf {
+        // As OVN's own tools expect them.
+        let stem = match database {
+            "nb" => Database::Northbound.stem(),
+            "sb" => Database::Southbound.stem(),
+            other => other,
+        };
+        self.place(place).join(format!("{stem}.sock"))
+    }
+
+    /// OVSDB remote of a database in a place.
     #[must_use]
     pub fn remote(&self, place: Place, database: &str) -> String {
-        format!("unix:{}", self.place(place).join(format!("{database}.sock")).display())
+        format!("unix:{}", self.socket(place, database).display())
+    }
+
+    /// Socket on which the central services of a place answer.
+    #[must_use]
+    pub fn central_socket(&self, place: Place) -> PathBuf {
+        self.place(place).join("central.sock")
     }
 
     /// Opens the network namespace of a place.

@@ -21,6 +21,7 @@ mod layout;
 mod name;
 mod node;
 mod parameters;
+mod partition;
 mod pauses;
 mod place;
 pub mod probe;
@@ -31,6 +32,7 @@ mod status;
 mod table;
 #[cfg(test)]
 mod tests;
+pub mod trial;
 mod up;
 pub mod wait;
 
@@ -41,10 +43,12 @@ pub use kubelet::{ContainerRecord, Record};
 pub use layout::{Layout, RUN_FOLDER, RUN_VARIABLE};
 pub use name::LabName;
 pub use parameters::{Parameters, Tunnel};
+pub use partition::Cut;
 pub use place::Place;
 pub use program::Programs;
 pub use progress::Progress;
 pub use status::Status;
+pub use trial::Trial;
 pub use up::{Request, up};
 
 /// Something that the command line already names and that is still to be built: exit status 2, and nothing done.

@@ -95,13 +95,13 @@ mod tests {
     fn a_namespace_belongs_to_one_lab() {
         let (a, ab): (LabName, LabName) = ("a".parse().unwrap(), "a-b".parse().unwrap());
         for lab in [&a, &ab] {
-            let names = [Place::Fabric, Place::Central, Place::Node(1), Place::Outside(1)].map(|place| lab.netns(place).unwrap());
+            let names = [Place::Fabric, Place::CENTRAL, Place::Node(1), Place::Outside(1)].map(|place| lab.netns(place).unwrap());
             for netns in names.iter().chain([&lab.pod_netns("6e5f0b12-0000-4000-8000-000000000001")]) {
                 assert_eq!([&a, &ab].map(|other| other.owns(netns)), [lab == &a, lab == &ab], "{netns}");
             }
         }
         assert!(!a.owns("fv-a-node") && !a.owns("other-a-node1") && !a.owns("fv-a-host"));
         let odd: LabName = "a-p".parse().unwrap();
-        assert!(!a.owns(&odd.netns(Place::Central).unwrap()) && !a.owns(&odd.pod_netns("x")));
+        assert!(!a.owns(&odd.netns(Place::CENTRAL).unwrap()) && !a.owns(&odd.pod_netns("x")));
     }
 }

@@ -3,6 +3,7 @@
 use std::fs;
 
 use anyhow::Context as _;
+use central::Database;
 use linux::nft::schema::{Chain, NfListObject};
 use linux::nft::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
 use linux::{Handle, IpPrefix, LinkChange, display_mac, nft};
@@ -34,11 +35,10 @@ impl Lab {
         let mut say = |text: &str| words.extend(text.split_whitespace().map(str::to_owned));
         say("--no-wait -- init -- set open .");
         say(&format!("external-ids:system-id={node} external-ids:hostname={node} external-ids:ovn-encap-ip={}", address(node)));
-        say(&format!(
-            "external-ids:ovn-remote=tcp:{}:6642 external-ids:ovn-encap-type={}",
-            address(Place::Central),
-            self.parameters.tunnel.as_str()
-        ));
+        say(&format!("external-ids:ovn-encap-type={}", self.parameters.tunnel.as_str()));
+        // Quoted, since a list has commas.
+        words.push(format!("external-ids:ovn-remote=\"{}\"", self.remotes(Database::Southbound, true)));
+        let mut say = |text: &str| words.extend(text.split_whitespace().map(str::to_owned));
         say(&format!("-- add-br br-int -- set bridge br-int {datapath} fail-mode=secure"));
         if self.owns_uplink(node) {
             // The tunnel's address lives on a bridge that holds the NIC, so that the userspace datapath can encapsulate.

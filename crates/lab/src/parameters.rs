@@ -47,6 +47,10 @@ pub struct Parameters {
     pub nodes: u32,
     /// How many outside hosts.
     pub outside: u32,
+    /// How many hosts of OVN's central services: 1, or a RAFT cluster of 3.
+    pub central: u32,
+    /// Whether `ferrovia central` keeps them; for comparison, they can run by themselves.
+    pub supervised: bool,
     /// Encapsulation between nodes.
     pub tunnel: Tunnel,
     /// Datapath of the nodes.
@@ -77,6 +81,11 @@ impl Parameters {
         write_json(&layout.parameters(), self)
     }
 
+    /// The hosts of OVN's central services.
+    pub fn central_places(&self) -> impl Iterator<Item = Place> + use<> {
+        (1..=self.central).map(Place::Central)
+    }
+
     /// The nodes.
     pub fn node_places(&self) -> impl Iterator<Item = Place> + use<> {
         (1..=self.nodes).map(Place::Node)
@@ -89,7 +98,7 @@ impl Parameters {
 
     /// Everything that is plugged into the physical network.
     pub fn hosts(&self) -> impl Iterator<Item = Place> + use<> {
-        std::iter::once(Place::Central).chain(self.node_places()).chain(self.outside_places())
+        self.central_places().chain(self.node_places()).chain(self.outside_places())
     }
 
     /// The programs of OVS and OVN.

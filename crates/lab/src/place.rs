@@ -13,6 +13,8 @@ pub const PHYSICAL_LENGTH: u8 = 24;
 pub const PHYSICAL_MTU: u32 = 1500;
 /// Most nodes that the physical network has addresses for.
 pub const MAX_NODES: u32 = 80;
+/// Most hosts of OVN's central services.
+pub const MAX_CENTRAL: u32 = 3;
 /// Port of the API server on central's physical address.
 pub const API_PORT: u16 = 6443;
 
@@ -24,8 +26,8 @@ pub enum Place {
     Host,
     /// The physical switch.
     Fabric,
-    /// OVN's databases and `ovn-northd`, and the controller.
-    Central,
+    /// A host of OVN's central services, counted from 1; the first also has the API server and the controller.
+    Central(u32),
     /// A node, counted from 1.
     Node(u32),
     /// A host of the physical network that is no part of the cluster, counted from 1.
@@ -33,12 +35,16 @@ pub enum Place {
 }
 
 impl Place {
+    /// The first host of OVN's central services.
+    pub const CENTRAL: Self = Self::Central(1);
+
     /// Address on the physical network.
     #[must_use]
     pub fn address(self) -> Option<Ipv4Addr> {
         let last = match self {
             Self::Host | Self::Fabric => return None,
-            Self::Central => 10,
+            Self::Central(1) => 10,
+            Self::Central(n) => 6 + n,
             Self::Node(n) => 10 + n,
             Self::Outside(n) => 100 + n,
         };
@@ -60,7 +66,8 @@ impl fmt::Display for Place {
         match self {
             Self::Host => f.write_str("host"),
             Self::Fabric => f.write_str("fabric"),
-            Self::Central => f.write_str("central"),
+            Self::Central(1) => f.write_str("central"),
+            Self::Central(n) => write!(f, "central{n}"),
             Self::Node(n) => write!(f, "node{n}"),
             Self::Outside(n) => write!(f, "outside{n}"),
         }
@@ -80,10 +87,11 @@ impl FromStr for Place {
         let place = match text {
             "host" => Self::Host,
             "fabric" => Self::Fabric,
-            "central" => Self::Central,
+            "central" => Self::CENTRAL,
             _ => counted("node")
                 .map(Self::Node)
                 .or_else(|| counted("outside").map(Self::Outside))
+                .or_else(|| counted("central").filter(|n| *n <= MAX_CENTRAL).map(Self::Central))
                 .ok_or_else(|| PlaceError(text.to_owned()))?,
         };
         // One spelling only: no "node01" or "node+1".
@@ -111,12 +119,12 @@ mod tests {
 
     #[test]
     fn places_read_back_and_have_distinct_addresses() {
-        for place in [Place::Host, Place::Central, Place::Node(3), Place::Outside(1), Place::Fabric] {
+        for place in [Place::Host, Place::CENTRAL, Place::Central(3), Place::Node(3), Place::Outside(1), Place::Fabric] {
             assert_eq!(place.to_string().parse::<Place>().unwrap(), place);
         }
         assert_eq!(Place::Node(2).address().unwrap().to_string(), "10.9.0.12");
         assert_eq!(Place::Outside(1).address().unwrap().to_string(), "10.9.0.101");
-        for bad in ["node", "node0", "node01", "node+1", "outside", "xnode1"] {
+        for bad in ["node", "node0", "node01", "node+1", "outside", "xnode1", "central1", "central4"] {
             assert!(bad.parse::<Place>().is_err(), "{bad}");
         }
     }

@@ -1,5 +1,6 @@
 //! The programs and schemas of OVS and OVN: the system's, or those under another root directory.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -15,11 +16,14 @@ pub struct Programs {
 /// Loader and libraries of a foreign root, as Debian lays them out.
 const LOADER: &str = "lib64/ld-linux-x86-64.so.2";
 const LIBRARIES: [&str; 2] = ["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"];
-/// Where programs are looked for.
-const FOLDERS: [&str; 4] = ["usr/sbin", "usr/bin", "sbin", "bin"];
+/// Where programs are looked for. In the last one `ovs-vswitchd` lives on Debian, whose alternatives exist only once
+/// packages are configured.
+const FOLDERS: [&str; 5] = ["usr/sbin", "usr/bin", "sbin", "bin", "usr/lib/openvswitch-switch"];
+/// How many symbolic links are followed, as in Linux (path_resolution(7)).
+const LINKS: u32 = 40;
 
-/// Programs that people run in a node, for which a foreign root gets wrappers.
-const TOOLS: [&str; 11] = [
+/// Programs that people run in a node, and that `ferrovia central` runs, for which a foreign root gets wrappers.
+const TOOLS: [&str; 13] = [
     "ovn-nbctl",
     "ovn-sbctl",
     "ovn-appctl",
@@ -31,6 +35,8 @@ const TOOLS: [&str; 11] = [
     "ovsdb-client",
     "ovsdb-tool",
     "ovn-detrace",
+    "ovsdb-server",
+    "ovn-northd",
 ];
 
 impl Programs {
@@ -46,7 +52,7 @@ impl Programs {
     /// When it is not there.
     pub fn argv(&self, program: &str) -> anyhow::Result<Vec<String>> {
         let root = self.root.as_deref().unwrap_or(Path::new("/"));
-        let path = FOLDERS.iter().map(|folder| root.join(folder).join(program)).find(|path| path.exists());
+        let path = FOLDERS.iter().find_map(|folder| inside(root, root.join(folder).join(program)));
         let path = path.with_context(|| format!("program {program} is not under {}", root.display()))?.display().to_string();
         Ok(match &self.root {
             None => vec![path],
@@ -97,7 +103,8 @@ impl Programs {
         }
         std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
         for tool in TOOLS {
-            let Ok(argv) = self.argv(tool) else { continue };
+            // A script would need the root's interpreter and modules too.
+            let Some(argv) = self.argv(tool).ok().filter(|argv| argv.last().is_some_and(|program| is_elf(program))) else { continue };
             let words: Vec<_> = argv.iter().map(|word| format!("'{}'", word.replace('\'', "'\\''"))).collect();
             let path = folder.join(tool);
             std::fs::write(&path, format!("#!/bin/sh\nexec {} \"$@\"\n", words.join(" ")))
@@ -105,5 +112,57 @@ impl Programs {
                 .with_context(|| format!("cannot write {}", path.display()))?;
         }
         Ok(())
+    }
+}
+
+/// The file that a path under `root` names. Links that begin with `/`, such as those of Debian's alternatives, mean the
+/// root's own files.
+fn inside(root: &Path, mut path: PathBuf) -> Option<PathBuf> {
+    for _ in 0..LINKS {
+        let Ok(target) = path.read_link() else { return path.exists().then_some(path) };
+        path = match target.strip_prefix("/") {
+            Ok(target) => root.join(target),
+            Err(_) => path.parent()?.join(target),
+        };
+    }
+    None
+}
+
+fn is_elf(program: &str) -> bool {
+    let mut magic = [0; 4];
+    std::fs::File::open(program).and_then(|mut file| file.read_exact(&mut magic)).is_ok() && magic == *b"\x7fELF"
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn links_of_a_foreign_root_stay_inside_it() {
+        let root = std::env::temp_dir().join(format!("fvt-root-{}", std::process::id()));
+        for folder in ["usr/sbin", "usr/bin", "etc/alternatives", "usr/lib/openvswitch-switch"] {
+            std::fs::create_dir_all(root.join(folder)).unwrap();
+        }
+        let real = root.join("usr/lib/openvswitch-switch/ovs-vswitchd");
+        std::fs::write(&real, b"\x7fELF").unwrap();
+        std::fs::write(root.join("usr/bin/ovn-detrace"), "#! /usr/bin/python3\n").unwrap();
+        symlink("/bin/sh", root.join("usr/sbin/sh")).unwrap();
+        symlink("loop", root.join("usr/sbin/loop")).unwrap();
+        symlink("../lib/openvswitch-switch/ovs-vswitchd", root.join("usr/bin/ovs-vsctl")).unwrap();
+        let programs = Programs::new(Some(root.clone()));
+        let found = |program: &str| programs.argv(program).map(|argv| argv[3].parse::<PathBuf>().unwrap().canonicalize().unwrap()).ok();
+        // Unpacked, and then configured with an alternative.
+        assert_eq!(found("ovs-vswitchd").as_ref(), Some(&real));
+        symlink("/usr/lib/openvswitch-switch/ovs-vswitchd", root.join("etc/alternatives/ovs-vswitchd")).unwrap();
+        symlink("/etc/alternatives/ovs-vswitchd", root.join("usr/sbin/ovs-vswitchd")).unwrap();
+        assert_eq!(found("ovs-vswitchd").as_ref(), Some(&real));
+        // Never this machine's.
+        assert_eq!((found("sh"), found("loop")), (None, None));
+
+        programs.write_wrappers(&root.join("bin")).unwrap();
+        assert!(root.join("bin/ovs-vsctl").exists() && !root.join("bin/ovn-detrace").exists());
+        std::fs::remove_dir_all(root).unwrap();
     }
 }

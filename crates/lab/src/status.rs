@@ -50,9 +50,11 @@ pub struct ComponentStatus {
     pub name: String,
     /// Where it belongs: `central`, `node1`… or `host`.
     pub place: Place,
-    /// `running` with `pid`, or `stopped`.
+    /// `running` or `paused` with `pid`, or `stopped`.
     #[serde(flatten)]
     pub state: State,
+    /// Of a database: `leader`, `follower` or `alone`; of `northd`: `released` or `held`; else null.
+    pub role: Option<&'static str>,
     /// How often `lab restart` started it again.
     pub restarts: u32,
     /// Its log.
@@ -117,6 +119,7 @@ impl Lab {
     pub async fn status(&self) -> anyhow::Result<Status> {
         let components = Component::recorded(&self.layout)?.into_iter().map(|component| ComponentStatus {
             state: component.state(&self.layout),
+            role: component.role(&self.layout),
             log: component.log.display().to_string(),
             name: component.name,
             place: component.place,
@@ -136,7 +139,10 @@ impl Lab {
             name: place.to_string(),
             address: place.address().map(|address| address.to_string()).unwrap_or_default(),
             pods: pods.iter().filter(|pod| pod.node == place.to_string()).count(),
-            running: components.iter().filter(|component| component.place == place).all(|component| component.state != State::Stopped),
+            running: components
+                .iter()
+                .filter(|component| component.place == place)
+                .all(|component| matches!(component.state, State::Running { .. })),
         });
         Ok(Status {
             lab: self.layout.name().to_string(),
@@ -191,11 +197,13 @@ impl Status {
         let components = self.components.iter().map(|component| {
             let (state, pid) = match component.state {
                 State::Running { pid } => ("running", pid.to_string()),
+                State::Paused { pid } => ("paused", pid.to_string()),
                 State::Stopped => ("stopped", String::new()),
             };
-            vec![component.place.to_string(), component.name.clone(), state.to_owned(), pid, component.restarts.to_string()]
+            let role = component.role.unwrap_or_default().to_owned();
+            vec![component.place.to_string(), component.name.clone(), state.to_owned(), role, pid, component.restarts.to_string()]
         });
-        rows(&mut text, &["place", "component", "state", "pid", "restarts"], components);
+        rows(&mut text, &["place", "component", "state", "role", "pid", "restarts"], components);
         let nodes = self.nodes.iter().map(|node| {
             let state = if node.running { "running" } else { "degraded" };
             vec![node.name.clone(), node.address.clone(), node.pods.to_string(), state.to_owned()]

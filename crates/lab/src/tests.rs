@@ -25,14 +25,24 @@ impl Scratch {
         let name: LabName = format!("t{letter}{:x}", std::process::id()).parse().unwrap();
         let layout = Layout::new(std::env::temp_dir().join(format!("fvt-labs-{}", std::process::id())), name);
         let program = std::env::current_exe().unwrap();
-        let parameters = Parameters { nodes: 2, outside: 1, tunnel, datapath: Datapath::Netdev, ovn: None, api_port: 0, program };
+        let parameters = Parameters {
+            nodes: 2,
+            outside: 1,
+            central: 1,
+            supervised: false,
+            tunnel,
+            datapath: Datapath::Netdev,
+            ovn: None,
+            api_port: 0,
+            program,
+        };
         let scratch = Self { lab: Lab::prepare(layout, parameters).unwrap() };
         scratch.lab.start_infrastructure(false, &Progress::new()).await.unwrap();
         scratch
     }
 
     fn nbctl(&self, words: &str) {
-        let mut arguments = vec![format!("--db={}", self.lab.layout.remote(Place::Central, "nb"))];
+        let mut arguments = vec![format!("--db={}", self.lab.layout.remote(Place::CENTRAL, "nb"))];
         arguments.extend(words.split_whitespace().map(str::to_owned));
         self.lab.parameters.programs().run(None, "ovn-nbctl", &arguments).unwrap();
     }
@@ -139,7 +149,7 @@ async fn a_damaged_lab_goes_down_entirely_and_its_neighbour_stays() {
 async fn commands_run_in_their_place_with_their_status() {
     let scratch = Scratch::up('c', Tunnel::Geneve).await;
     let sh = |place, script: &str| scratch.lab.run_in(place, &["sh".to_owned(), "-c".to_owned(), script.to_owned()]).unwrap();
-    assert_eq!(sh(Place::Central, "ovn-nbctl show && ovn-sbctl show"), 0);
+    assert_eq!(sh(Place::CENTRAL, "ovn-nbctl show && ovn-sbctl show"), 0);
     assert_eq!(sh(Place::Node(1), "ovs-vsctl show | grep -q br-phy && ovs-appctl -t ovs-vswitchd version"), 0);
     assert_eq!(sh(Place::Outside(1), "ip -br addr show eth0 | grep -q 10.9.0.101/24"), 0);
     assert_eq!((sh(Place::Node(2), "exit 7"), sh(Place::Node(2), "kill -KILL $$")), (7, 128 + 9));
@@ -151,8 +161,9 @@ async fn commands_run_in_their_place_with_their_status() {
 fn a_component_that_fails_says_where_to_look() {
     let name: LabName = format!("tf{:x}", std::process::id()).parse().unwrap();
     let layout = Layout::new(std::env::temp_dir().join(format!("fvt-fail-{}", std::process::id())), name.clone());
-    let (nodes, outside, program) = (1, 0, "/bin/false".into());
-    let parameters = Parameters { nodes, outside, tunnel: Tunnel::Geneve, datapath: Datapath::Netdev, ovn: None, api_port: 0, program };
+    let (central, supervised, tunnel, datapath) = (1, false, Tunnel::Geneve, Datapath::Netdev);
+    let program = "/bin/false".into();
+    let parameters = Parameters { nodes: 1, outside: 0, central, supervised, tunnel, datapath, ovn: None, api_port: 0, program };
     let scratch = Scratch { lab: Lab::prepare(layout, parameters).unwrap() };
     Netns::create(&name.netns(Place::Node(1)).unwrap()).unwrap();
     let component = scratch.lab.agent(Place::Node(1));

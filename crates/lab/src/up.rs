@@ -29,6 +29,8 @@ pub struct Request {
     pub join_gateway: bool,
     /// How many servers of OVN's central databases.
     pub central: u32,
+    /// Whether `ferrovia central` keeps OVN's central services.
+    pub supervised: bool,
     /// Another root directory with the programs of OVS and OVN.
     pub ovn: Option<PathBuf>,
     /// A real API server to use.
@@ -47,8 +49,8 @@ impl Request {
     fn settle(&self) -> anyhow::Result<Parameters> {
         let not_yet = |what: &str| Err(NotYet(what.to_owned()).into());
         match self {
-            _ if self.central == 3 => return not_yet("--central 3"),
-            _ if self.central != 1 => bail!("--central {}: 1 or 3 servers", self.central),
+            _ if ![1, 3].contains(&self.central) => bail!("--central {}: 1 or 3 servers", self.central),
+            _ if self.central == 3 && !self.supervised => bail!("--unsupervised: only with --central 1"),
             _ if self.join_gateway => return not_yet("--gateway join"),
             _ if self.kubeconfig.is_some() => return not_yet("--kubeconfig: agents cannot reach an API server outside the lab"),
             _ if !(1..=MAX_NODES).contains(&self.nodes) => bail!("--nodes {}: 1 to {MAX_NODES}", self.nodes),
@@ -64,7 +66,8 @@ impl Request {
         let api_port =
             TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr()).context("no free loopback port")?.port();
         let (nodes, tunnel, ovn, program) = (self.nodes, self.tunnel, self.ovn.clone(), self.program.clone());
-        Ok(Parameters { nodes, outside: 1, tunnel, datapath, ovn, api_port, program })
+        let (central, supervised) = (self.central, self.supervised);
+        Ok(Parameters { nodes, outside: 1, central, supervised, tunnel, datapath, ovn, api_port, program })
     }
 }
 
@@ -113,9 +116,9 @@ impl Lab {
         }
         let token = uuid::Uuid::new_v4().simple().to_string();
         write(&lab.layout.token(), token.as_bytes())?;
-        let central = Place::Central.address().map(|address| address.to_string()).unwrap_or_default();
-        // kubectl sends no token without TLS, but it does send a password that stands in the address.
-        let local = format!("http://{}:{token}@127.0.0.1:{}", apiserver::USER, lab.parameters.api_port);
+        let central = Place::CENTRAL.address().map(|address| address.to_string()).unwrap_or_default();
+        // kubectl sends no token without TLS, but it does send the address's path.
+        let local = format!("http://127.0.0.1:{}/token/{token}", lab.parameters.api_port);
         write(&lab.layout.kubeconfig(), &cluster::kubeconfig(name_of(&lab), &local, &token)?)?;
         write(&lab.layout.internal_kubeconfig(), &cluster::kubeconfig(name_of(&lab), &format!("http://{central}:{API_PORT}"), &token)?)?;
         lab.parameters.programs().write_wrappers(&lab.layout.folder().join("bin"))?;
@@ -128,7 +131,7 @@ impl Lab {
         progress.step("physical network");
         self.build_fabric().await?;
         progress.step("central databases, Open vSwitch");
-        let central = self.blocking(Self::start_central);
+        let central = self.start_central();
         let nodes = try_join_all(self.parameters.node_places().map(|node| async move {
             self.blocking(move |lab| lab.start_switch(node)).await?;
             self.connect_uplink(node).await
@@ -152,11 +155,11 @@ impl Lab {
         Ok(())
     }
 
-    async fn start(&self, component: Component) -> anyhow::Result<()> {
+    pub(crate) async fn start(&self, component: Component) -> anyhow::Result<()> {
         self.blocking(move |lab| component.start(&lab.layout)).await
     }
 
-    async fn blocking(&self, work: impl FnOnce(&Self) -> anyhow::Result<()> + Send + 'static) -> anyhow::Result<()> {
+    pub(crate) async fn blocking(&self, work: impl FnOnce(&Self) -> anyhow::Result<()> + Send + 'static) -> anyhow::Result<()> {
         let lab = Arc::new(self.clone());
         tokio::task::spawn_blocking(move || work(&lab)).await?
     }

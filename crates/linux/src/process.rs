@@ -99,6 +99,14 @@ impl Process {
         Ok(())
     }
 
+    /// Whether it is stopped, as by `SIGSTOP`.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        let text = fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
+        // proc_pid_stat(5): the state follows the name.
+        text.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('T'))
+    }
+
     /// When it started, in clock ticks since boot: with its id, its identity across our own restarts.
     ///
     /// # Errors
@@ -123,6 +131,13 @@ pub fn variable(pid: u32, name: &str) -> Option<String> {
     let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
     let value = environment.split(|byte| *byte == 0).find_map(|entry| entry.strip_prefix(name.as_bytes())?.strip_prefix(b"="))?;
     String::from_utf8(value.to_vec()).ok()
+}
+
+/// The words that a process was started with; none when it is gone.
+#[must_use]
+pub fn command_line(pid: u32) -> Vec<String> {
+    let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    words.split(|byte| *byte == 0).filter(|word| !word.is_empty()).map(|word| String::from_utf8_lossy(word).into_owned()).collect()
 }
 
 /// Starts a command in a session of its own, inside `netns` if given.
@@ -189,8 +204,15 @@ mod tests {
         assert_eq!(with_environment(&entry[..entry.len() - 1]), Vec::<u32>::new(), "a prefix is not a match");
         assert_eq!((variable(pid, "FERROVIA_TEST"), variable(pid, "FERROVIA_TES")), (Some(entry[14..].to_owned()), None));
         assert_eq!(inside(&[scratch.netns.inode()]), [pid]);
+        assert_eq!(command_line(pid), ["sleep", "1000"]);
         assert!(process.start_time().unwrap() > 0);
         assert!(!process.ended(Duration::ZERO).unwrap());
+        process.signal(Signal::STOP).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while !process.is_stopped() {
+            assert!(Instant::now() < deadline, "it stops");
+        }
+        process.signal(Signal::CONT).unwrap();
         process.stop(Duration::from_secs(5)).unwrap();
         process.exited().await.unwrap();
         assert_eq!((process.reap(), process.reap()), (Some(128 + 15), None));

@@ -91,7 +91,7 @@ impl Serialize for Atom {
             Self::Uuid(value) => {
                 let mut pair = s.serialize_tuple(2)?;
                 pair.serialize_element("uuid")?;
-                pair.serialize_element(&value.as_hyphenated().to_string())?;
+                pair.serialize_element(&*value.as_hyphenated().encode_lower(&mut Uuid::encode_buffer()))?;
                 pair.end()
             }
         }

@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use serde::de::{self, DeserializeSeed, Deserializer, SeqAccess, Visitor};
 use serde::ser::{Serialize, SerializeTuple, Serializer};
 use uuid::Uuid;
 
+use crate::text::TextSeed;
 use crate::{Atom, AtomType, ColumnSchema};
 
 /// A column's value. Canonical: a set of one is [`Datum::One`]; sets and maps are sorted and free of duplicates,
@@ -47,8 +49,14 @@ impl Datum {
 
     /// The canonical map of `pairs`; of equal keys the last wins.
     #[must_use]
-    pub fn map(pairs: Vec<(Atom, Atom)>) -> Self {
-        Self::Map(pairs.into_iter().collect::<BTreeMap<_, _>>().into_iter().collect())
+    pub fn map(mut pairs: Vec<(Atom, Atom)>) -> Self {
+        if !pairs.is_sorted_by(|a, b| a.0 < b.0) {
+            // The sort keeps the order of equal keys, and the first of them stays.
+            pairs.reverse();
+            pairs.sort_by(|a, b| a.0.cmp(&b.0));
+            pairs.dedup_by(|later, first| later.0 == first.0);
+        }
+        Self::Map(pairs)
     }
 
     /// The empty set.
@@ -70,7 +78,8 @@ impl Datum {
             AtomType::Integer => Atom::Integer(0),
             AtomType::Real => Atom::from(0.0),
             AtomType::Boolean => Atom::Boolean(false),
-            AtomType::String => Atom::from(""),
+            // Does not allocate.
+            AtomType::String => Atom::String(Arc::default()),
             AtomType::Uuid => Atom::Uuid(Uuid::nil()),
         })
     }
@@ -232,26 +241,43 @@ impl<'de> Visitor<'de> for DatumSeed<'_> {
         AtomSeed(self.0.key).visit_str(v).map(Datum::One)
     }
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Datum, A::Error> {
-        let tag: String = seq.next_element()?.ok_or_else(|| de::Error::custom("an empty array is no value"))?;
+        let tag = seq.next_element_seed(TextSeed(tag))?.ok_or_else(|| de::Error::custom("an empty array is no value"))?;
         let missing = || de::Error::custom("the array ends after its tag");
-        let datum = match (tag.as_str(), self.0.value) {
-            ("set", None) => Datum::set(seq.next_element_seed(ListSeed(self.0.key))?.ok_or_else(missing)?),
-            ("map", Some(value)) => Datum::map(seq.next_element_seed(PairsSeed(self.0.key, value))?.ok_or_else(missing)?),
+        let datum = match (tag, self.0.value) {
+            (Tag::Set, None) => Datum::set(seq.next_element_seed(ListSeed(self.0.key))?.ok_or_else(missing)?),
+            (Tag::Map, Some(value)) => Datum::map(seq.next_element_seed(PairsSeed(self.0.key, value))?.ok_or_else(missing)?),
             // monitor_cond deltas of an emptied map arrive as a map; `["set",[]]` for a map column is accepted as empty.
-            ("set", Some(_)) => {
+            (Tag::Set, Some(_)) => {
                 let none: Vec<de::IgnoredAny> = seq.next_element()?.ok_or_else(missing)?;
                 if !none.is_empty() {
                     return Err(de::Error::custom("a set stands where a map is expected"));
                 }
                 Datum::Map(Vec::new())
             }
-            ("uuid", None) if self.0.key == AtomType::Uuid => Datum::One(Atom::Uuid(seq.next_element()?.ok_or_else(missing)?)),
-            (other, _) => return Err(de::Error::custom(format!("{other:?} does not start a value of column {}", self.0.name))),
+            (Tag::Uuid, None) if self.0.key == AtomType::Uuid => Datum::One(Atom::Uuid(seq.next_element()?.ok_or_else(missing)?)),
+            (other, _) => return Err(de::Error::custom(format!("a {other:?} does not start a value of column {}", self.0.name))),
         };
         if seq.next_element::<de::IgnoredAny>()?.is_some() {
             return Err(de::Error::custom("the array goes on after its value"));
         }
         Ok(datum)
+    }
+}
+
+/// What an array starts with, to say what it is (RFC 7047 §5.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tag {
+    Set,
+    Map,
+    Uuid,
+}
+
+fn tag(text: &str) -> Result<Tag, String> {
+    match text {
+        "set" => Ok(Tag::Set),
+        "map" => Ok(Tag::Map),
+        "uuid" => Ok(Tag::Uuid),
+        other => Err(format!("{other:?} does not start a value")),
     }
 }
 
@@ -301,8 +327,8 @@ impl<'de> Visitor<'de> for AtomSeed {
         if self.0 == AtomType::String { Ok(Atom::from(v)) } else { Err(self.mismatch("a string")) }
     }
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Atom, A::Error> {
-        let tag: Option<String> = seq.next_element()?;
-        if tag.as_deref() != Some("uuid") || self.0 != AtomType::Uuid {
+        let tag = seq.next_element_seed(TextSeed(tag))?;
+        if tag != Some(Tag::Uuid) || self.0 != AtomType::Uuid {
             return Err(self.mismatch("an array"));
         }
         let uuid = seq.next_element()?.ok_or_else(|| de::Error::custom("the array ends after its tag"))?;

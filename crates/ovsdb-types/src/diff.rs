@@ -223,6 +223,12 @@ impl Diff<'_> {
         for (key, scope) in &dirty.rows {
             let Some(own) = self.own(key.table) else { continue };
             let observed = self.observed(key, own, bindings);
+            if observed.is_some()
+                && let Some(lacking) = self.lacking(key, own)
+            {
+                out.blocked.push((key.clone(), lacking));
+                continue;
+            }
             match (self.desired.get(key), observed) {
                 (Some(wanted), Some(row)) if wanted.columns.is_some() || own.singleton => {
                     self.modify(own, wanted, &row, scope, bindings, &mut out)
@@ -255,6 +261,20 @@ impl Diff<'_> {
         out
     }
 
+    /// What the server lacks of what is wanted of a row: its schema is that of another version.
+    fn lacking(&self, key: &RowKey, own: &Ownership) -> Option<String> {
+        let wanted = self.desired.get(key)?;
+        let (database, table) = (self.replica.monitored().schema.name, self.schema_of(own.table));
+        let Some(known) = self.replica.monitored().columns(own.table) else {
+            return Some(format!("the server's {database} has no table {}", table.name));
+        };
+        let columns = wanted.columns.iter().flat_map(|columns| columns.iter()).map(|(column, _)| column);
+        let members = wanted.members.iter().map(|(column, _)| column);
+        let entries = wanted.entries.keys().map(|(column, _)| column);
+        let column = columns.chain(members).chain(entries).find(|column| !known.contains(column))?;
+        Some(format!("the server's {database} has no column {} in table {}", table.column(*column).name, table.name))
+    }
+
     fn wants(&self, key: &RowKey) -> bool {
         self.desired.wants(key) && !self.skip.contains(key)
     }
@@ -275,6 +295,10 @@ impl Diff<'_> {
         }
         let Some(own) = self.own(key.table) else { return };
         if own.singleton {
+            return;
+        }
+        if let Some(lacking) = self.lacking(key, own) {
+            out.blocked.push((key.clone(), lacking));
             return;
         }
         let uuid = key.uuid(self.replica.monitored().schema);

@@ -15,6 +15,7 @@ mod operation;
 mod replica;
 mod row_key;
 mod schema;
+mod text;
 mod update;
 
 #[allow(missing_docs)] // the columns are documented in ovn-nb(5)

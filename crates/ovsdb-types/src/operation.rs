@@ -175,7 +175,7 @@ impl Serialize for Operation {
                 m.serialize_entry("op", "insert")?;
                 m.serialize_entry("table", table)?;
                 if let Some(uuid) = uuid {
-                    m.serialize_entry("uuid", &uuid.as_hyphenated().to_string())?;
+                    m.serialize_entry("uuid", &*uuid.as_hyphenated().encode_lower(&mut Uuid::encode_buffer()))?;
                 }
                 if let Some(name) = name {
                     m.serialize_entry("uuid-name", name)?;

@@ -6,6 +6,7 @@ use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visi
 use uuid::Uuid;
 
 use crate::datum::DatumSeed;
+use crate::text::TextSeed;
 use crate::{DatabaseSchema, Datum, TableId, TableSchema};
 
 /// The tables and columns of a database that a replica holds.
@@ -65,9 +66,11 @@ impl<'de> Visitor<'de> for TableUpdatesSeed<'_> {
     }
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<TableUpdates, A::Error> {
         let mut tables = Vec::new();
-        while let Some(name) = map.next_key::<String>()? {
-            let id = self.0.schema.table_id(&name).filter(|id| self.0.columns(*id).is_some());
-            let id = id.ok_or_else(|| de::Error::custom(format!("an update of table {name:?}, which is not monitored")))?;
+        let known = |name: &str| {
+            let id = self.0.schema.table_id(name).filter(|id| self.0.columns(*id).is_some());
+            id.ok_or_else(|| format!("an update of table {name:?}, which is not monitored"))
+        };
+        while let Some(id) = map.next_key_seed(TextSeed(known))? {
             tables.push((id, map.next_value_seed(RowsSeed(self.0.schema.table(id)))?));
         }
         Ok(TableUpdates(tables))
@@ -97,6 +100,12 @@ impl<'de> Visitor<'de> for RowsSeed {
     }
 }
 
+enum Kind {
+    Present,
+    Modify,
+    Delete,
+}
+
 struct RowUpdateSeed(&'static TableSchema);
 
 impl<'de> DeserializeSeed<'de> for RowUpdateSeed {
@@ -112,15 +121,19 @@ impl<'de> Visitor<'de> for RowUpdateSeed {
         write!(f, "a row update of table {}", self.0.name)
     }
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RowUpdate, A::Error> {
-        let kind: String = map.next_key()?.ok_or_else(|| de::Error::custom("an empty row update"))?;
-        let update = match kind.as_str() {
-            "initial" | "insert" => RowUpdate::Present(map.next_value_seed(RowSeed(self.0))?),
-            "modify" => RowUpdate::Modify(map.next_value_seed(RowSeed(self.0))?),
-            "delete" => {
+        let kind = TextSeed(|name: &str| match name {
+            "initial" | "insert" => Ok(Kind::Present),
+            "modify" => Ok(Kind::Modify),
+            "delete" => Ok(Kind::Delete),
+            other => Err(format!("{other:?} is no kind of row update")),
+        });
+        let update = match map.next_key_seed(kind)?.ok_or_else(|| de::Error::custom("an empty row update"))? {
+            Kind::Present => RowUpdate::Present(map.next_value_seed(RowSeed(self.0))?),
+            Kind::Modify => RowUpdate::Modify(map.next_value_seed(RowSeed(self.0))?),
+            Kind::Delete => {
                 map.next_value::<IgnoredAny>()?;
                 RowUpdate::Delete
             }
-            other => return Err(de::Error::custom(format!("{other:?} is no kind of row update"))),
         };
         if map.next_key::<IgnoredAny>()?.is_some() {
             return Err(de::Error::custom("a row update of two kinds"));
@@ -145,10 +158,8 @@ impl<'de> Visitor<'de> for RowSeed {
     }
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut columns = Vec::new();
-        while let Some(name) = map.next_key::<String>()? {
-            let Some(index) = self.0.column_index(&name) else {
-                return Err(de::Error::custom(format!("unknown column {}.{name}", self.0.name)));
-            };
+        let known = |name: &str| self.0.column_index(name).ok_or_else(|| format!("unknown column {}.{name}", self.0.name));
+        while let Some(index) = map.next_key_seed(TextSeed(known))? {
             columns.push((index, map.next_value_seed(DatumSeed(self.0.column(index)))?));
         }
         Ok(columns)

@@ -1,10 +1,12 @@
 //! JSON-RPC messages (RFC 7047 §4.1), read without building a document.
 
 use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
 
 use ovsdb_types::{Monitored, OpResult, TableUpdates, TableUpdatesSeed};
 use serde::Deserialize;
-use serde::de::{DeserializeSeed, IgnoredAny};
+use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 /// Why a message cannot be understood.
@@ -51,20 +53,46 @@ pub(crate) fn results(raw: &RawValue) -> Result<Vec<Option<OpResult>>, WireError
 }
 
 /// The reply to `monitor_cond_since`: whether the server knew our last transaction, its last one, and the updates.
-pub(crate) fn monitor_reply(raw: &RawValue, monitored: &Monitored) -> Result<(bool, String, TableUpdates), WireError> {
-    let (found, last, updates): (bool, String, &RawValue) = serde_json::from_str(raw.get())?;
-    Ok((found, last, self::updates(updates, monitored)?))
+pub(crate) fn monitor_reply(raw: &str, monitored: &Monitored) -> Result<(bool, String, TableUpdates), WireError> {
+    let mut json = serde_json::Deserializer::from_str(raw);
+    Ok(Since(monitored, PhantomData).deserialize(&mut json)?)
 }
 
 /// The parameters of an `update3`.
 pub(crate) fn update3(raw: &RawValue, monitored: &Monitored) -> Result<(String, TableUpdates), WireError> {
-    let (_, last, updates): (IgnoredAny, String, &RawValue) = serde_json::from_str(raw.get())?;
-    Ok((last, self::updates(updates, monitored)?))
+    let mut json = serde_json::Deserializer::from_str(raw.get());
+    let (_, last, updates) = Since::<IgnoredAny>(monitored, PhantomData).deserialize(&mut json)?;
+    Ok((last, updates))
 }
 
-fn updates(raw: &RawValue, monitored: &Monitored) -> Result<TableUpdates, WireError> {
-    let mut json = serde_json::Deserializer::from_str(raw.get());
-    Ok(TableUpdatesSeed(monitored).deserialize(&mut json)?)
+/// The parameters of an `update` (RFC 7047 §4.1.6): which monitor's, and the tables.
+pub(crate) fn update(raw: &RawValue) -> Result<(IgnoredAny, &str), WireError> {
+    let (monitor, tables): (IgnoredAny, &RawValue) = serde_json::from_str(raw.get())?;
+    Ok((monitor, tables.get()))
+}
+
+/// An array of something, the server's last transaction, and updates.
+struct Since<'a, H>(&'a Monitored, PhantomData<H>);
+
+impl<'de, H: Deserialize<'de>> DeserializeSeed<'de> for Since<'_, H> {
+    type Value = (H, String, TableUpdates);
+    fn deserialize<D: Deserializer<'de>>(self, d: D) -> Result<Self::Value, D::Error> {
+        d.deserialize_tuple(3, self)
+    }
+}
+
+impl<'de, H: Deserialize<'de>> Visitor<'de> for Since<'_, H> {
+    type Value = (H, String, TableUpdates);
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of three, of which the last are updates")
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let short = || de::Error::custom("an array of updates needs three elements");
+        let head = seq.next_element()?.ok_or_else(short)?;
+        let last = seq.next_element()?.ok_or_else(short)?;
+        let updates = seq.next_element_seed(TableUpdatesSeed(self.0))?.ok_or_else(short)?;
+        Ok((head, last, updates))
+    }
 }
 
 /// The part of a schema that tells which tables and columns a server has.

@@ -73,8 +73,17 @@ async fn next(events: &mut mpsc::Receiver<Event>) -> Event {
 async fn connected(events: &mut mpsc::Receiver<Event>) -> Event {
     loop {
         match next(events).await {
-            Event::Disconnected(_) => {}
+            Event::Disconnected(_) | Event::Status(_) => {}
             event => return event,
+        }
+    }
+}
+
+/// Waits until the connection, or a round of attempts, is over; says why.
+async fn ended(events: &mut mpsc::Receiver<Event>) -> String {
+    loop {
+        if let Event::Disconnected(why) = next(events).await {
+            return why;
         }
     }
 }
@@ -167,7 +176,7 @@ async fn a_restarted_server_is_found_again_and_a_clustered_one_resumes() {
     replica.apply(updates).unwrap();
 
     server.kill();
-    assert!(matches!(next(&mut events).await, Event::Disconnected(_)));
+    ended(&mut events).await;
     let error = client.transact(&[switch("b")]).await.unwrap_err();
     assert!(matches!(error, TransactError::NotConnected | TransactError::Lost), "{error}");
     server.restart();
@@ -175,7 +184,7 @@ async fn a_restarted_server_is_found_again_and_a_clustered_one_resumes() {
         Event::Updates(updates) => assert_eq!(replica.apply(updates).unwrap(), []),
         // A server that kept no history sends everything; nothing has changed either way.
         Event::Snapshot(monitored, snapshot) => assert_eq!(replica.replace(monitored, snapshot).unwrap(), []),
-        Event::Disconnected(why) => panic!("{why}"),
+        event => panic!("{event:?}"),
     }
     client.transact(&[switch("b")]).await.unwrap();
     let Event::Updates(updates) = next(&mut events).await else { panic!("expected an update") };
@@ -187,18 +196,24 @@ async fn garbage_from_the_peer_ends_the_connection_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("bad.sock");
     let listener = tokio::net::UnixListener::bind(&path).unwrap();
-    let replies: [&[u8]; 6] = [
-        b"garbage",
-        b"{\"id\":0,\"result\":17,\"error\":null}",
-        b"{\"id\":0,\"result\":null,\"error\":\"unknown database\"}",
-        b"{\"method\":\"update3\",\"params\":[],\"id\":null}",
-        b"{\"id\":99,\"result\":[],\"error\":null}",
-        b"{\"id\":0,\"error\":null,\"result\":{\"tables\":{}}}{\"id\":1,\"error\":null,\"result\":[true,1]}",
+    let server = r#"{"id":1,"error":null,"result":{"Database":{"u":{"new":{"name":"OVN_Northbound","model":"standalone","connected":true,
+        "leader":true,"cid":["set",[]],"index":["set",[]]}}}}}"#;
+    let after = |rest: &str| format!("{server}{rest}").into_bytes();
+    let replies: [Vec<u8>; 8] = [
+        b"garbage".to_vec(),
+        b"{\"id\":1,\"result\":17,\"error\":null}".to_vec(),
+        b"{\"id\":1,\"result\":null,\"error\":\"unknown database\"}".to_vec(),
+        after(r#"{"id":2,"result":17,"error":null}"#),
+        after(r#"{"id":2,"result":null,"error":"unknown database"}"#),
+        b"{\"method\":\"update3\",\"params\":[],\"id\":null}".to_vec(),
+        b"{\"id\":99,\"result\":[],\"error\":null}".to_vec(),
+        after(r#"{"id":2,"error":null,"result":{"tables":{}}}{"id":3,"error":null,"result":[true,1]}"#),
     ];
+    let sent = replies.clone();
     let peer = tokio::spawn(async move {
-        for reply in replies {
+        for reply in sent {
             let (mut stream, _) = listener.accept().await.unwrap();
-            stream.write_all(reply).await.unwrap();
+            stream.write_all(&reply).await.unwrap();
             let mut sink = Vec::new();
             let _ = tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut sink).await;
         }
@@ -208,8 +223,7 @@ async fn garbage_from_the_peer_ends_the_connection_and_nothing_else() {
     let (_client, mut events, driver) = connect(options);
     let task = tokio::spawn(driver.run());
     for reply in replies {
-        let Event::Disconnected(why) = next(&mut events).await else { panic!("{}", String::from_utf8_lossy(reply)) };
-        assert!(!why.is_empty());
+        assert!(!ended(&mut events).await.is_empty(), "{}", String::from_utf8_lossy(&reply));
     }
     drop(events);
     timeout(Duration::from_secs(5), task).await.unwrap().unwrap();
@@ -225,6 +239,6 @@ async fn a_silent_peer_is_probed_and_left() {
     options.probe = Duration::from_millis(30);
     let (_client, mut events, driver) = connect(options);
     let _task = tokio::spawn(driver.run());
-    let Event::Disconnected(why) = next(&mut events).await else { panic!("expected silence to be noticed") };
+    let why = ended(&mut events).await;
     assert!(why.contains("no answer"), "{why}");
 }

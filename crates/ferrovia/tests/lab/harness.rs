@@ -31,6 +31,11 @@ pub fn example() -> String {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples").display().to_string()
 }
 
+/// One of the examples.
+pub fn example_file(name: &str) -> String {
+    format!("{}/{name}", example())
+}
+
 /// Runs `ferrovia`: its output, its errors and its exit status.
 pub fn ferrovia(arguments: &[&str]) -> (String, String, Option<i32>) {
     let Output { status, stdout, stderr } = Command::new(FERROVIA).args(arguments).output().unwrap();
@@ -59,6 +64,10 @@ impl Lab {
 
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    pub fn layout(&self) -> lab::Layout {
+        lab::Layout::new("/run/ferrovia", self.name.parse().unwrap())
     }
 
     pub fn folder(&self) -> PathBuf {
@@ -132,7 +141,8 @@ impl Lab {
                 ],
             },
         };
-        let remote = Remote::Unix(self.folder().join(place).join(format!("{socket}.sock")));
+        let file = if socket == "nb" { "ovnnb_db.sock".to_owned() } else { format!("{socket}.sock") };
+        let remote = Remote::Unix(self.folder().join(place).join(file));
         let (ready, is_ready) = std::sync::mpsc::channel();
         let (stop, mut stopped) = oneshot::channel::<()>();
         let thread = std::thread::spawn(move || {
@@ -152,6 +162,7 @@ impl Lab {
                             ready.send(()).unwrap();
                         }
                         Some(Event::Updates(updates)) => changes += replica.apply(updates).unwrap().len(),
+                        Some(Event::Status(_)) => {}
                         Some(Event::Disconnected(why)) => panic!("{why}"),
                         None => break,
                     }

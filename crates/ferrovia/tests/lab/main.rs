@@ -1,14 +1,16 @@
 //! The whole path on real OVN and Open vSwitch: labs of network namespaces.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod chaos;
 mod harness;
+mod load;
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use harness::{Lab, counted, example};
+use harness::{Lab, counted, example, example_file};
 use serde_json::Value;
 
 /// What the example proves: reachability inside each VPC, none between two with the same addresses.
@@ -172,10 +174,6 @@ fn two_labs_run_side_by_side_and_deleting_everything_leaves_nothing() {
     assert!(!harness::left_over(&name), "namespaces, processes or files of lab {name} are left");
 }
 
-fn example_file(name: &str) -> String {
-    format!("{}/{name}", example())
-}
-
 #[test]
 fn killed_and_started_again_nothing_is_written_and_no_ping_is_lost() {
     let lab = Lab::up(&["--nodes", "2", "-f", &example_file("02-vpc-blue.yaml")]);
@@ -254,8 +252,16 @@ fn garbage_on_the_agents_socket_is_answered_and_harms_nothing() {
 }
 
 #[test]
+fn a_trial_leaves_a_lab_that_is_up_alone() {
+    let lab = Lab::up(&["--nodes", "1"]);
+    let (_, stderr, code) = harness::ferrovia(&["lab", "trial", "--name", lab.name(), "-f", &example()]);
+    assert!(stderr.contains("is up") && code == Some(1), "{code:?}: {stderr}");
+    assert!(lab.ok(&["status"]).contains("node1"));
+}
+
+#[test]
 fn what_is_not_there_yet_says_so() {
-    for arguments in [&["lab", "up", "--central", "3"][..], &["lab", "up", "--gateway", "join"], &["status"], &["trace", "a", "b"]] {
+    for arguments in [&["lab", "up", "--gateway", "join"][..], &["status"], &["trace", "a", "b"]] {
         let (_, stderr, code) = harness::ferrovia(arguments);
         assert!(stderr.contains("not yet"), "{arguments:?}: {stderr}");
         assert_eq!(code, Some(2), "{arguments:?}");

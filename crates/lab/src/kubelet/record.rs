@@ -90,7 +90,15 @@ impl PodRecord {
             entries => entries.with_context(|| format!("cannot list {}", folder.display()))?,
         };
         let files = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.extension().is_some_and(|e| e == "json"));
-        let mut records = files.map(|path| read_json::<Self>(&path)).collect::<anyhow::Result<Vec<_>>>()?;
+        let mut records = Vec::new();
+        for path in files {
+            match read_json::<Self>(&path) {
+                Ok(record) => records.push(record),
+                // The pod went between the listing and now.
+                Err(_) if !path.exists() => {}
+                Err(error) => return Err(error),
+            }
+        }
         records.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
         Ok(records)
     }
