@@ -1,6 +1,6 @@
 //! A lab for one test. Labs run one at a time, so that two cores suffice, and are gone when the test ends.
 
-use std::io::Write;
+use std::io::{BufRead as _, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -197,6 +197,16 @@ impl Drop for Lab {
 pub struct Running(Child);
 
 impl Running {
+    /// Its output, line by line, as it comes.
+    pub fn lines(&mut self) -> impl Iterator<Item = String> {
+        BufReader::new(self.0.stdout.take().expect("piped, and taken once")).lines().map(Result::unwrap)
+    }
+
+    /// Waits for its end, whatever that is.
+    pub fn ended(mut self) {
+        self.0.wait().unwrap();
+    }
+
     /// Its output, once it has ended well.
     pub fn wait(self) -> String {
         let out = self.0.wait_with_output().unwrap();

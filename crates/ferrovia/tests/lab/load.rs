@@ -11,47 +11,100 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DeleteParams, ListParams, PostParams, WatchEvent, WatchParams};
 use kube::{Client, ResourceExt as _};
 
-use crate::harness::{Lab, ferrovia};
+use crate::harness::Lab;
 
 /// How long one pod may take to be ready, whatever happens meanwhile.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Pings from one pod to an address, until told to stop.
+/// Pings from one pod to an address, a hundred a second, until told to stop.
 pub struct Pings {
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<(u32, u32, u32)>,
+    thread: JoinHandle<Answered>,
 }
 
+/// What became of pings.
+#[derive(Debug)]
+pub struct Answered {
+    pub sent: usize,
+    pub answered: usize,
+    /// The longest run of pings that nobody answered, in ms.
+    pub gap: usize,
+}
+
+/// Time between two pings, in ms.
+const PACE: usize = 10;
+/// Fewest pings that are counted: however soon they are told to stop, what comes after a fault is seen too.
+const LEAST: usize = 500;
+/// How long after the last ping that counts its answer may come, in pings.
+const GRACE: usize = 100;
+
 impl Pings {
-    /// A hundred a second.
-    pub fn start(lab: &Lab, pod: &str, address: &str) -> Self {
+    /// Starts to ping, from a pod that `named` names as `ferrovia lab exec` does.
+    pub fn start(lab: &Lab, named: &[&str], address: &str) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let (stopped, lab, pod, address) = (Arc::clone(&stop), lab.name().to_owned(), pod.to_owned(), address.to_owned());
+        let stopped = Arc::clone(&stop);
+        // One ping that never ends by itself: told to end, or after a count, ping(8) gives the last answers no more than
+        // twice the longest round trip, and on a busy machine takes for lost what is only late.
+        let seconds = format!("0.{PACE:03}");
+        let mut running = lab.start(&[&["exec"], named, &["--", "ping", "-n", "-O", "-i", &seconds, address]].concat());
         let thread = std::thread::spawn(move || {
-            let (mut sent, mut received, mut longest) = (0, 0, 0);
-            // However soon it is told to stop, what comes after a fault is seen too.
-            while !stopped.load(Ordering::Relaxed) || sent < 500 {
-                let (report, errors, _) =
-                    ferrovia(&["lab", "exec", "--name", &lab, &pod, "--", "ping", "-O", "-i", "0.01", "-c", "100", "-W", "1", &address]);
-                let line = report.lines().find(|line| line.contains("packets transmitted")).unwrap_or_else(|| panic!("{report}{errors}"));
-                let numbers: Vec<u32> = line.split(' ').filter_map(|word| word.parse().ok()).collect();
-                (sent, received) = (sent + numbers[0], received + numbers[1]);
-                let mut run = 0;
-                for line in report.lines() {
-                    run = if line.starts_with("no answer yet") { run + 1 } else { 0 };
-                    longest = longest.max(run);
-                }
-            }
-            (sent, received, longest)
+            let answered = Answered::count(running.lines(), &stopped);
+            // Nobody reads what it prints any more, which ends it.
+            running.ended();
+            answered
         });
         Self { stop, thread }
     }
 
-    /// How many were sent, how many were answered, and the longest gap in ms.
-    pub fn stop(self) -> (u32, u32, u32) {
+    /// Ends it.
+    pub fn stop(self) -> Answered {
         self.stop.store(true, Ordering::Relaxed);
-        let (sent, received, longest) = self.thread.join().unwrap();
-        (sent, received, longest * 10)
+        self.thread.join().unwrap()
+    }
+}
+
+impl Answered {
+    /// Reads what ping(8) prints until it was told to stop and a grace has passed.
+    fn count(lines: impl Iterator<Item = String>, stopped: &AtomicBool) -> Self {
+        let mut answered = BTreeSet::new();
+        let (mut seen, mut sent) = (0, None);
+        for line in lines {
+            let Some((what, number)) = line.split_once("icmp_seq=") else { continue };
+            let number: usize = number.split(' ').next().unwrap().parse().unwrap();
+            seen = seen.max(number);
+            if !what.starts_with("no answer yet") {
+                answered.insert(number);
+            }
+            if sent.is_none() && seen >= LEAST && stopped.load(Ordering::Relaxed) {
+                sent = Some(seen);
+            }
+            if let Some(sent) = sent
+                && seen >= sent + GRACE
+            {
+                return Self::of(sent, &answered);
+            }
+        }
+        panic!("ping ended by itself after {seen} pings");
+    }
+
+    fn of(sent: usize, answered: &BTreeSet<usize>) -> Self {
+        let (mut run, mut longest) = (0, 0);
+        for number in 1..=sent {
+            run = if answered.contains(&number) { 0 } else { run + 1 };
+            longest = longest.max(run);
+        }
+        Self { sent, answered: answered.range(..=sent).count(), gap: longest * PACE }
+    }
+
+    pub fn lost(&self) -> usize {
+        self.sent - self.answered
+    }
+}
+
+impl std::fmt::Display for Answered {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { sent, answered, gap } = self;
+        write!(f, "{answered} of {sent} pings answered, longest gap {gap} ms")
     }
 }
 
