@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::cni::{self, CniError, Code, Request};
 use crate::config::Config;
 use crate::ovs::{Ovs, PodPort};
-use crate::pods::Pods;
+use crate::pods::{Nic, Pods};
 
 /// What requests are served with.
 pub(crate) struct Node {
@@ -36,13 +36,10 @@ impl Node {
         let path = request.netns.as_deref().ok_or_else(|| CniError::new(Code::InvalidEnvironment, "CNI_NETNS is not set"))?;
         let pod_ns = Netns::open(path).map_err(failed)?;
         let later = |why: String| CniError::new(Code::TryAgainLater, why);
-        let record = self
-            .pods
-            .record(&request.namespace, &request.pod, request.uid.as_deref(), self.config.address_patience)
-            .await
-            .map_err(later)?;
+        let nic =
+            self.pods.nic(&request.namespace, &request.pod, request.uid.as_deref(), self.config.address_patience).await.map_err(later)?;
         self.ovs.ready(self.config.port_patience).await.map_err(|e| later(e.to_string()))?;
-        match self.wire(request, &pod_ns, &record).await {
+        match self.wire(request, &pod_ns, &nic).await {
             Ok(result) => Ok(result),
             Err(error) => {
                 // Nothing half made stays behind; what cannot be undone is said beside the cause.
@@ -54,7 +51,8 @@ impl Node {
         }
     }
 
-    async fn wire(&self, request: &Request, pod_ns: &Netns, record: &NicRecord) -> Result<Value, CniError> {
+    async fn wire(&self, request: &Request, pod_ns: &Netns, nic: &Nic) -> Result<Value, CniError> {
+        let record = &nic.record;
         let host = host_link(&request.container);
         let inside = Handle::open(pod_ns).map_err(failed)?;
         let mac = record.mac.octets();
@@ -84,7 +82,7 @@ impl Node {
 
         let port = PodPort {
             link: host.clone(),
-            iface_id: format!("{}.{}", request.pod, request.namespace),
+            iface_id: nic.port.clone(),
             external_ids: vec![
                 ("pod_name", request.pod.clone()),
                 ("pod_namespace", request.namespace.clone()),

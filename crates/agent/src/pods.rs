@@ -19,7 +19,18 @@ type Key = (String, String);
 #[derive(Clone, Debug)]
 struct Seen {
     uid: String,
+    /// Name of its logical switch port.
+    port: String,
     record: Result<Option<NicRecord>, String>,
+}
+
+/// A pod's primary NIC.
+#[derive(Clone, Debug)]
+pub(crate) struct Nic {
+    /// Name of its logical switch port.
+    pub(crate) port: String,
+    /// What was allocated.
+    pub(crate) record: NicRecord,
 }
 
 /// The pods of the node. Waiters are woken by the watch.
@@ -33,16 +44,16 @@ impl Pods {
     ///
     /// # Errors
     /// What is missing, or what is wrong with the record.
-    pub(crate) async fn record(&self, namespace: &str, name: &str, uid: Option<&str>, patience: Duration) -> Result<NicRecord, String> {
+    pub(crate) async fn nic(&self, namespace: &str, name: &str, uid: Option<&str>, patience: Duration) -> Result<Nic, String> {
         let key = (namespace.to_owned(), name.to_owned());
         let mut seen = self.seen.clone();
         let is_it = |pod: &Seen| uid.is_none_or(|uid| uid == pod.uid);
         let found =
             timeout(patience, seen.wait_for(|pods| pods.get(&key).is_some_and(|p| is_it(p) && !matches!(p.record, Ok(None))))).await;
         match found {
-            Ok(Ok(pods)) => match pods.get(&key).map(|pod| pod.record.clone()) {
-                Some(Ok(Some(record))) => Ok(record),
-                Some(Err(why)) => Err(format!("pod {namespace}/{name}: {why}")),
+            Ok(Ok(pods)) => match pods.get(&key).map(|pod| (pod.port.clone(), pod.record.clone())) {
+                Some((port, Ok(Some(record)))) => Ok(Nic { port, record }),
+                Some((_, Err(why))) => Err(format!("pod {namespace}/{name}: {why}")),
                 _ => Err(format!("pod {namespace}/{name} is gone")),
             },
             Ok(Err(_)) => Err("the agent is stopping".to_owned()),
@@ -85,6 +96,11 @@ fn key(pod: &PodView) -> Key {
 }
 
 fn view(pod: &PodView) -> Seen {
-    let record = pod.metadata.annotations.as_ref().map_or(Ok(None), annotations::recorded);
-    Seen { uid: pod.metadata.uid.clone().unwrap_or_default(), record }
+    let notes = pod.metadata.annotations.as_ref();
+    let record = notes.map_or(Ok(None), annotations::recorded);
+    let (namespace, name) = key(pod);
+    // The NIC of a virtual machine is on the machine's name.
+    let machine = notes.and_then(|notes| notes.get(annotations::VIRTUAL_MACHINE)).filter(|machine| !machine.is_empty());
+    let port = format!("{}.{namespace}", machine.unwrap_or(&name));
+    Seen { uid: pod.metadata.uid.clone().unwrap_or_default(), port, record }
 }

@@ -30,6 +30,17 @@ pub const LOGICAL_ROUTER: &str = "ovn.kubernetes.io/logical_router";
 /// Kind of NIC: `veth-pair`.
 pub const POD_NIC_TYPE: &str = "ovn.kubernetes.io/pod_nic_type";
 
+/// Name of the virtual machine that the pod runs, on whose name its NIC is.
+pub const VIRTUAL_MACHINE: &str = "ovn.kubernetes.io/virtualmachine";
+
+/// Label of an `IP` object: its subnet.
+pub const SUBNET_LABEL: &str = "ovn.kubernetes.io/subnet";
+/// Label of an `IP` object: the node of its holder, or empty.
+pub const NODE_LABEL: &str = "ovn.kubernetes.io/node-name";
+/// Label of an `IP` object: `"false"` on those that the controller keeps, anything else on those that users made to reserve
+/// addresses.
+pub const RESERVED_LABEL: &str = "ovn.kubernetes.io/ip_reserved";
+
 /// What a pod's annotations ask of its primary NIC.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct NicAnnotations {

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 
+use k8s_openapi::api::apps::v1 as apps;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
@@ -12,6 +13,16 @@ use serde::{Deserialize, Serialize};
 
 macro_rules! view {
     ($(#[$doc:meta])* $name:ident of $kind:ty { $($(#[$field_doc:meta])* $field:ident: $ty:ty,)* }) => {
+        view! {
+            $(#[$doc])* $name in <$kind as k8s_openapi::Resource>::Scope,
+            <$kind as k8s_openapi::Resource>::GROUP, <$kind as k8s_openapi::Resource>::VERSION,
+            <$kind as k8s_openapi::Resource>::API_VERSION, <$kind as k8s_openapi::Resource>::KIND,
+            <$kind as k8s_openapi::Resource>::URL_PATH_SEGMENT;
+            { $($(#[$field_doc])* $field: $ty,)* }
+        }
+    };
+    ($(#[$doc:meta])* $name:ident in $scope:ty, $group:expr, $version:expr, $api_version:expr, $kind:expr, $plural:expr;
+        { $($(#[$field_doc:meta])* $field:ident: $ty:ty,)* }) => {
         $(#[$doc])*
         #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
         #[serde(rename_all = "camelCase")]
@@ -23,12 +34,12 @@ macro_rules! view {
 
         impl Resource for $name {
             type DynamicType = ();
-            type Scope = <$kind as k8s_openapi::Resource>::Scope;
-            fn kind(_: &()) -> Cow<'_, str> { <$kind as k8s_openapi::Resource>::KIND.into() }
-            fn group(_: &()) -> Cow<'_, str> { <$kind as k8s_openapi::Resource>::GROUP.into() }
-            fn version(_: &()) -> Cow<'_, str> { <$kind as k8s_openapi::Resource>::VERSION.into() }
-            fn api_version(_: &()) -> Cow<'_, str> { <$kind as k8s_openapi::Resource>::API_VERSION.into() }
-            fn plural(_: &()) -> Cow<'_, str> { <$kind as k8s_openapi::Resource>::URL_PATH_SEGMENT.into() }
+            type Scope = $scope;
+            fn kind(_: &()) -> Cow<'_, str> { $kind.into() }
+            fn group(_: &()) -> Cow<'_, str> { $group.into() }
+            fn version(_: &()) -> Cow<'_, str> { $version.into() }
+            fn api_version(_: &()) -> Cow<'_, str> { $api_version.into() }
+            fn plural(_: &()) -> Cow<'_, str> { $plural.into() }
             fn meta(&self) -> &ObjectMeta { &self.metadata }
             fn meta_mut(&mut self) -> &mut ObjectMeta { &mut self.metadata }
         }
@@ -58,6 +69,29 @@ view! {
     NamespaceView of core::Namespace {}
 }
 
+view! {
+    /// A StatefulSet: which ordinals its pods have.
+    StatefulSetView of apps::StatefulSet {
+        /// Number of pods, and the first.
+        spec: StatefulSetSpecView,
+    }
+}
+
+view! {
+    /// A virtual machine of KubeVirt, running or not: that it is there.
+    VirtualMachineView in k8s_openapi::NamespaceResourceScope,
+    KUBEVIRT, "v1", "kubevirt.io/v1", "VirtualMachine", "virtualmachines"; {}
+}
+
+view! {
+    /// A running instance of a virtual machine of KubeVirt: that it is there.
+    VirtualMachineInstanceView in k8s_openapi::NamespaceResourceScope,
+    KUBEVIRT, "v1", "kubevirt.io/v1", "VirtualMachineInstance", "virtualmachineinstances"; {}
+}
+
+/// API group of KubeVirt's kinds.
+pub const KUBEVIRT: &str = "kubevirt.io";
+
 /// What is read of `Pod.spec`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -77,6 +111,26 @@ pub struct PodStatusView {
     /// `Pending`, `Running`, `Succeeded`, `Failed` or `Unknown`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<Box<str>>,
+}
+
+/// What is read of `StatefulSet.spec`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StatefulSetSpecView {
+    /// Number of pods; 1 by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<u32>,
+    /// Where the ordinals begin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ordinals: Option<OrdinalsView>,
+}
+
+/// What is read of `StatefulSet.spec.ordinals`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrdinalsView {
+    /// First ordinal; 0 by default.
+    #[serde(default)]
+    pub start: u32,
 }
 
 /// What is read of `Node.status`.

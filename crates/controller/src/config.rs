@@ -25,6 +25,8 @@ pub struct Config {
     pub confirm_removal: bool,
     /// Pods that one subnet may hold; OVN's VXLAN leaves 11 bits for a switch's ports, and the router takes one.
     pub ports_per_subnet: Option<usize>,
+    /// Whether virtual machines of KubeVirt keep their addresses while they are stopped, and from pod to pod.
+    pub keep_vm_ip: bool,
     /// API writes under way at once.
     pub writes: usize,
     /// First and longest pause before a failed commit or write is tried again; it doubles in between.
@@ -48,6 +50,7 @@ impl Config {
             removal_percent: 20,
             confirm_removal: false,
             ports_per_subnet: None,
+            keep_vm_ip: true,
             writes: 64,
             backoff: (Duration::from_millis(100), Duration::from_secs(10)),
         }

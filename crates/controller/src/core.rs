@@ -15,11 +15,12 @@ use ovsdb_types::{
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 use topology::{
-    Allocation, Fact, FactValue, Namespace, NicRequest, Pod, PodKey, Problem, Subnet, SubnetState, Usage, Vpc, VpcState, World, northbound,
+    Allocation, Fact, FactValue, Ip, IpHolder, Namespace, NicRequest, Pod, PodKey, Problem, Replicas, Subnet, SubnetState, Usage, Vpc,
+    VpcState, World, northbound, pods_on,
 };
 
 use crate::config::Config;
-use crate::inputs::{Input, KINDS, Key, Kind, Object, Shown};
+use crate::inputs::{Input, KINDS, Key, Kind, Object, Shown, ShownIp};
 use crate::outputs::{Notice, Output, Outputs, Subject};
 
 type Name = Arc<str>;
@@ -41,6 +42,8 @@ pub(crate) struct Batch {
 pub(crate) struct PodRecord {
     pub(crate) uid: Name,
     pub(crate) vpc: Name,
+    /// The virtual machine on whose name the NIC is.
+    pub(crate) machine: Option<Name>,
     pub(crate) record: NicRecord,
 }
 
@@ -69,8 +72,11 @@ pub(crate) struct Core {
     known: FxHashMap<Kind, FxHashSet<Key>>,
     vpcs: FxHashMap<Name, Shown<v1::VpcStatus>>,
     subnets: FxHashMap<Name, Shown<v1::SubnetStatus>>,
+    ips: FxHashMap<Name, ShownIp>,
+    /// `IP` objects that cannot be read, with the reason.
+    unreadable: FxHashMap<Name, Problem>,
     requests: FxHashMap<PodKey, NicRequest>,
-    /// Why an allocation failed, by pod.
+    /// Why an allocation failed, by the name that the NIC is on.
     unallocated: FxHashMap<PodKey, String>,
     /// Pods that wait because their subnet has as many ports as the tunnels can tell apart.
     limited: BTreeMap<Name, BTreeSet<PodKey>>,
@@ -107,6 +113,8 @@ impl Core {
             known: FxHashMap::default(),
             vpcs: FxHashMap::default(),
             subnets: FxHashMap::default(),
+            ips: FxHashMap::default(),
+            unreadable: FxHashMap::default(),
             requests: FxHashMap::default(),
             unallocated: FxHashMap::default(),
             limited: BTreeMap::new(),
@@ -255,6 +263,23 @@ impl Core {
             }
             Object::Namespace(name, namespace, age) => self.engine.set::<Namespace>(&name, Some(namespace), age),
             Object::Pod(key, pod, age) => self.engine.set::<Pod>(&key, pod, age),
+            Object::Replicas(key, replicas, age) => self.engine.set::<Replicas>(&key, replicas, age),
+            Object::Ip(name, ip, age, shown) => {
+                let ip = match ip {
+                    Ok(ip) => {
+                        self.unreadable.remove(&name);
+                        ip
+                    }
+                    Err(problem) => {
+                        self.unreadable.insert(Arc::clone(&name), problem);
+                        self.outputs.add(Output::Event(Subject::Ip(Arc::clone(&name))));
+                        None
+                    }
+                };
+                self.engine.set::<Ip>(&name, ip, age);
+                self.ips.insert(Arc::clone(&name), shown);
+                self.after_commit.insert(Output::Ip(name));
+            }
         }
     }
 
@@ -273,6 +298,14 @@ impl Core {
             }
             Key::Namespace(name) => self.engine.set::<Namespace>(name, None, Age(0)),
             Key::Pod(key) => self.engine.set::<Pod>(key, None, Age(0)),
+            Key::Replicas(key) => self.engine.set::<Replicas>(key, None, Age(0)),
+            Key::Ip(name) => {
+                self.engine.set::<Ip>(name, None, Age(0));
+                self.ips.remove(name);
+                self.unreadable.remove(name);
+                // A live pod's is made again.
+                self.after_commit.insert(Output::Ip(Arc::clone(name)));
+            }
         }
     }
 
@@ -306,7 +339,7 @@ impl Core {
                     touched.insert(name);
                 }
                 (Fact::Request(key), Some(FactValue::Request(request))) => {
-                    if self.requests.get(&key).is_some_and(|old| old.uid != request.uid) {
+                    if self.requests.get(&key).is_some_and(|old| old.identity != request.identity) {
                         self.release(&key, &mut touched);
                     }
                     self.requests.insert(key.clone(), request.clone());
@@ -323,6 +356,10 @@ impl Core {
                 (Fact::Record(key), None) => {
                     self.records.remove(&key);
                 }
+                (Fact::Ip(name), _) => {
+                    self.after_commit.insert(Output::Ip(name));
+                }
+                (Fact::IpProblem(name), Some(_)) => self.outputs.add(Output::Event(Subject::Ip(name))),
                 (Fact::PodProblem(key), Some(_)) => self.outputs.add(Output::Event(Subject::Pod(key))),
                 (Fact::Vpc(name), Some(_)) => {
                     self.after_commit.insert(Output::Event(Subject::Vpc(Arc::clone(&name))));
@@ -347,9 +384,7 @@ impl Core {
         }
         for subnet in touched {
             for (owner, holding) in self.ipam.retry(&subnet) {
-                // A port's name is `<pod>.<namespace>`, and a namespace holds no dot.
-                let Some((name, namespace)) = owner.rsplit_once('.') else { continue };
-                let key = PodKey { namespace: namespace.into(), name: name.into() };
+                let key = PodKey::of_port(&owner);
                 if let Some(request) = self.requests.get(&key).cloned() {
                     self.allocated(key, &request, holding);
                 }
@@ -413,13 +448,32 @@ impl Core {
     fn allocated(&mut self, key: PodKey, request: &NicRequest, holding: Holding) {
         self.unallocated.remove(&key);
         let Holding { subnet, addresses, mac } = holding;
-        self.engine.set::<Allocation>(&key, Some(Allocation { uid: Arc::clone(&request.uid), subnet, addresses, mac }), Age(0));
+        self.engine.set::<Allocation>(&key, Some(Allocation { identity: request.identity.clone(), subnet, addresses, mac }), Age(0));
     }
 
     fn refused(&mut self, key: PodKey, why: String) {
         self.engine.set::<Allocation>(&key, None, Age(0));
-        self.unallocated.insert(key.clone(), why);
-        self.outputs.add(Output::Event(Subject::Pod(key)));
+        for pod in pods_on(self.engine.world(), &key) {
+            self.outputs.add(Output::Event(Subject::Pod(pod)));
+        }
+        if self.ips.contains_key(&key.port()) {
+            self.outputs.add(Output::Event(Subject::Ip(key.port())));
+        }
+        self.unallocated.insert(key, why);
+    }
+
+    /// The pod, if it has a network of its own.
+    fn pod(&self, key: &PodKey) -> Option<&Pod> {
+        <Pod as engine::Collection<World>>::table(self.engine.world()).get(key)
+    }
+
+    /// What the `IP` object of a NIC must show, if anybody holds the NIC, and what the API server shows.
+    pub(crate) fn ip(&self, name: &str) -> (Option<&IpHolder>, Option<&ShownIp>) {
+        let wanted = match self.engine.desired(&Fact::Ip(name.into())) {
+            Some(FactValue::Ip(holder)) => Some(holder),
+            _ => None,
+        };
+        (wanted, self.ips.get(name))
     }
 
     fn compare(&mut self) -> Batch {
@@ -450,8 +504,12 @@ impl Core {
             tracing::warn!(?row, %why, "row cannot be written");
             self.block(row, why);
         }
-        let too_many = deleted > self.config.removal_rows && deleted * 100 > ours * self.config.removal_percent;
-        if self.suspicious && too_many && !self.config.confirm_removal {
+        let too_many = |gone: usize, of: usize| gone > self.config.removal_rows && gone * 100 > of * self.config.removal_percent;
+        // Addresses that are kept for who is not there show in no row.
+        let (forgotten, kept_ips) = if self.suspicious { self.forgotten() } else { (0, 0) };
+        let (deleted_too_many, forgotten_too_many) = (too_many(deleted, ours), too_many(forgotten, kept_ips));
+        if self.suspicious && (deleted_too_many || forgotten_too_many) && !self.config.confirm_removal {
+            let (deleted, ours) = if deleted_too_many { (deleted, ours) } else { (forgotten, kept_ips) };
             if self.held != Some((deleted, ours)) {
                 tracing::error!(deleted, ours, "commit held: it would remove too many rows; confirm with --confirm-removal");
                 self.held = Some((deleted, ours));
@@ -470,6 +528,13 @@ impl Core {
             batch = Batch { operations: self.guard(operations), inserted, modified, deleted };
         }
         batch
+    }
+
+    /// Of the `IP` objects that the controller keeps, how many are to be deleted after this commit.
+    fn forgotten(&self) -> (usize, usize) {
+        let kept = self.ips.iter().filter(|(_, shown)| shown.kept);
+        let gone = |name: &Name| self.engine.desired(&Fact::Ip(Arc::clone(name))).is_none();
+        (kept.clone().filter(|(name, _)| gone(name)).count(), kept.count())
     }
 
     /// Puts the epoch guard in front: a deposed leader's transaction fails as a whole. Marks the database as complete.
@@ -552,8 +617,8 @@ impl Core {
             self.refused_rows.remove(row);
             self.blocked.remove(row);
             match subject_of(row) {
-                Some(Subject::Pod(key)) => {
-                    self.after_commit.insert(Output::Pod(key));
+                Some(Subject::Pod(holder)) => {
+                    self.after_commit.extend(pods_on(self.engine.world(), &holder).into_iter().map(Output::Pod));
                 }
                 Some(Subject::Subnet(name)) => {
                     self.after_commit.insert(Output::Subnet(name));
@@ -578,6 +643,11 @@ impl Core {
                 self.outputs.add(Output::Subnet(Arc::clone(&name)));
                 self.outputs.add(Output::Event(Subject::Subnet(name)));
             }
+            Some(Subject::Pod(holder)) => {
+                for pod in pods_on(self.engine.world(), &holder) {
+                    self.outputs.add(Output::Event(Subject::Pod(pod)));
+                }
+            }
             Some(subject) => self.outputs.add(Output::Event(subject)),
             None => {}
         }
@@ -592,12 +662,14 @@ impl Core {
 
     /// The record to write on a pod, unless it is no more wanted or its port is not in the database.
     pub(crate) fn pod_record(&self, key: &PodKey) -> Option<PodRecord> {
-        if !self.records.contains(key) || self.blocked.contains_key(&RowKey::new(logical_switch_port::TABLE, key.port())) {
+        let holder = self.pod(key)?.holder(key);
+        if !self.records.contains(key) || self.blocked.contains_key(&RowKey::new(logical_switch_port::TABLE, holder.port())) {
             return None;
         }
+        let machine = (holder != *key).then_some(holder.name);
         match self.engine.desired(&Fact::Record(key.clone()))? {
             FactValue::Record { uid, vpc, record } => {
-                Some(PodRecord { uid: Arc::clone(uid), vpc: Arc::clone(vpc), record: record.as_ref().clone() })
+                Some(PodRecord { uid: Arc::clone(uid), vpc: Arc::clone(vpc), machine, record: record.as_ref().clone() })
             }
             _ => None,
         }
@@ -622,14 +694,16 @@ impl Core {
         let notice = |uid: &Name, p: &Problem| Notice { uid: Arc::clone(uid), reason: p.reason, message: p.message.clone() };
         match subject {
             Subject::Pod(key) => {
-                let uid = &<Pod as engine::Collection<World>>::table(self.engine.world()).get(key)?.uid;
+                let pod = self.pod(key)?;
+                let uid = &pod.uid;
                 if let Some(FactValue::Problem(problem)) = self.engine.desired(&Fact::PodProblem(key.clone())) {
                     return Some(notice(uid, problem));
                 }
-                if let Some(problem) = self.blocked(subject) {
+                let holder = pod.holder(key);
+                if let Some(problem) = self.blocked(&Subject::Pod(holder.clone())) {
                     return Some(notice(uid, &problem));
                 }
-                let message = self.unallocated.get(key)?.clone();
+                let message = self.unallocated.get(&holder)?.clone();
                 Some(Notice { uid: Arc::clone(uid), reason: "AddressNotAllocated", message })
             }
             Subject::Subnet(name) => {
@@ -641,13 +715,24 @@ impl Core {
                 let (state, shown) = self.vpc(name)?;
                 state.waiting.as_ref().map(|p| notice(&shown.uid, p))
             }
+            Subject::Ip(name) => {
+                let uid = &self.ips.get(name)?.uid;
+                if let Some(problem) = self.unreadable.get(name) {
+                    return Some(notice(uid, problem));
+                }
+                if let Some(FactValue::Problem(problem)) = self.engine.desired(&Fact::IpProblem(Arc::clone(name))) {
+                    return Some(notice(uid, problem));
+                }
+                let message = self.unallocated.get(&PodKey::of_port(name))?.clone();
+                Some(Notice { uid: Arc::clone(uid), reason: "AddressNotAllocated", message })
+            }
             Subject::Network => {
                 let (deleted, ours) = self.held?;
                 Some(Notice {
                     uid: "".into(),
                     reason: "RemovalHeld",
                     message: format!(
-                        "a commit that would remove {deleted} of {ours} rows is held; restore the objects, or start the controller with --confirm-removal"
+                        "a commit that would remove {deleted} of {ours} rows or kept addresses is held; restore the objects, or start the controller with --confirm-removal"
                     ),
                 })
             }
@@ -664,7 +749,7 @@ fn subject_of(row: &RowKey) -> Option<Subject> {
         logical_router_port::TABLE => key.split_once('/').map(|(_, subnet)| Subject::Subnet(subnet.into())),
         logical_switch_port::TABLE => match key.strip_prefix("router/").and_then(|rest| rest.split_once('/')) {
             Some((subnet, _)) => Some(Subject::Subnet(subnet.into())),
-            None => key.rsplit_once('.').map(|(name, namespace)| Subject::Pod(PodKey { namespace: namespace.into(), name: name.into() })),
+            None => Some(Subject::Pod(PodKey::of_port(key))),
         },
         _ => None,
     }

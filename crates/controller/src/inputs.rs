@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use api::v1;
-use api::view::{NamespaceView, PodView};
+use api::view::{NamespaceView, PodView, StatefulSetView, VirtualMachineInstanceView, VirtualMachineView};
 use engine::Age;
 use futures::StreamExt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -11,7 +11,7 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Resource};
 use tokio::sync::mpsc;
-use topology::{Namespace, Pod, PodKey, Subnet, Vpc, input};
+use topology::{Ip, Namespace, Pod, PodKey, Problem, Replicas, ReplicasKey, ReplicasKind, Subnet, Vpc, Workload, input};
 
 type Name = Arc<str>;
 
@@ -37,6 +37,18 @@ impl<S> Shown<S> {
     }
 }
 
+/// What the API server shows of an `IP` object: enough to know whether a write is due.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ShownIp {
+    pub(crate) uid: Name,
+    /// Whether the controller keeps it, and so may delete it.
+    pub(crate) kept: bool,
+    pub(crate) deleting: bool,
+    /// Whether it carries the finalizer of an earlier controller.
+    pub(crate) finalizers: Option<Vec<String>>,
+    pub(crate) content: crate::ip_object::Content,
+}
+
 /// An object as it is now.
 #[derive(Debug)]
 pub(crate) enum Object {
@@ -45,6 +57,10 @@ pub(crate) enum Object {
     Namespace(Name, Namespace, Age),
     /// `None`: the pod needs no network of its own.
     Pod(PodKey, Option<Pod>, Age),
+    /// An error: it reserves nothing, and the user is told why.
+    Ip(Name, Result<Option<Ip>, Problem>, Age, ShownIp),
+    /// `None`: it keeps nothing any more.
+    Replicas(ReplicasKey, Option<Replicas>, Age),
 }
 
 /// Which object.
@@ -54,6 +70,8 @@ pub(crate) enum Key {
     Subnet(Name),
     Namespace(Name),
     Pod(PodKey),
+    Ip(Name),
+    Replicas(ReplicasKey),
 }
 
 /// The kinds that are watched.
@@ -63,9 +81,20 @@ pub(crate) enum Kind {
     Subnet,
     Namespace,
     Pod,
+    Ip,
+    Replicas(ReplicasKind),
 }
 
-pub(crate) const KINDS: [Kind; 4] = [Kind::Vpc, Kind::Subnet, Kind::Namespace, Kind::Pod];
+pub(crate) const KINDS: [Kind; 8] = [
+    Kind::Vpc,
+    Kind::Subnet,
+    Kind::Namespace,
+    Kind::Pod,
+    Kind::Ip,
+    Kind::Replicas(ReplicasKind::StatefulSet),
+    Kind::Replicas(ReplicasKind::VirtualMachine),
+    Kind::Replicas(ReplicasKind::Instance),
+];
 
 impl Object {
     pub(crate) fn key(&self) -> Key {
@@ -74,6 +103,8 @@ impl Object {
             Self::Subnet(name, ..) => Key::Subnet(Arc::clone(name)),
             Self::Namespace(name, ..) => Key::Namespace(Arc::clone(name)),
             Self::Pod(key, ..) => Key::Pod(key.clone()),
+            Self::Ip(name, ..) => Key::Ip(Arc::clone(name)),
+            Self::Replicas(key, ..) => Key::Replicas(key.clone()),
         }
     }
 }
@@ -85,6 +116,8 @@ impl Key {
             Self::Subnet(_) => Kind::Subnet,
             Self::Namespace(_) => Kind::Namespace,
             Self::Pod(_) => Kind::Pod,
+            Self::Ip(_) => Kind::Ip,
+            Self::Replicas(key) => Kind::Replicas(key.kind),
         }
     }
 }
@@ -118,13 +151,67 @@ fn pod(object: &PodView) -> Object {
     Object::Pod(key, pod, age)
 }
 
+/// A pod whose virtual machine keeps nothing for it.
+fn plain_pod(object: &PodView) -> Object {
+    let (key, mut pod, age) = input::pod(object);
+    if let Some(pod) = &mut pod
+        && matches!(pod.workload, Some(Workload::VirtualMachine(_)))
+    {
+        pod.workload = None;
+    }
+    Object::Pod(key, pod, age)
+}
+
+fn ip(object: &v1::Ip) -> Object {
+    let meta = &object.metadata;
+    let shown = ShownIp {
+        uid: meta.uid.as_deref().unwrap_or_default().into(),
+        kept: input::is_kept(object),
+        deleting: meta.deletion_timestamp.is_some(),
+        finalizers: meta.finalizers.clone().filter(|list| list.iter().any(|f| f == api::FINALIZER)),
+        content: crate::ip_object::Content::of(object),
+    };
+    Object::Ip(meta.name.as_deref().unwrap_or_default().into(), input::ip(object), input::age(meta), shown)
+}
+
+fn stateful_set(object: &StatefulSetView) -> Object {
+    let (key, replicas) = input::stateful_set(object);
+    Object::Replicas(key, replicas, input::age(&object.metadata))
+}
+
+fn virtual_machine(object: &VirtualMachineView) -> Object {
+    let (key, replicas) = input::virtual_machine(ReplicasKind::VirtualMachine, &object.metadata);
+    Object::Replicas(key, replicas, input::age(&object.metadata))
+}
+
+fn instance(object: &VirtualMachineInstanceView) -> Object {
+    let (key, replicas) = input::virtual_machine(ReplicasKind::Instance, &object.metadata);
+    Object::Replicas(key, replicas, input::age(&object.metadata))
+}
+
 /// Runs all watches until the receiver is dropped.
-pub(crate) async fn watch(client: kube::Client, inputs: mpsc::Sender<Input>) {
+pub(crate) async fn watch(client: kube::Client, keep_vm_ip: bool, inputs: mpsc::Sender<Input>) {
+    let (machines, instances) = (Kind::Replicas(ReplicasKind::VirtualMachine), Kind::Replicas(ReplicasKind::Instance));
+    let virtual_machines = async {
+        if keep_vm_ip {
+            tokio::join!(
+                feed(Api::all(client.clone()), machines, virtual_machine, &inputs),
+                feed(Api::all(client.clone()), instances, instance, &inputs),
+            );
+        } else {
+            for kind in [machines, instances] {
+                let _ = inputs.send(Input::Replaced(kind, Vec::new())).await;
+            }
+        }
+    };
     tokio::join!(
         feed(Api::all(client.clone()), Kind::Vpc, vpc, &inputs),
         feed(Api::all(client.clone()), Kind::Subnet, subnet, &inputs),
         feed(Api::all(client.clone()), Kind::Namespace, namespace, &inputs),
-        feed(Api::all(client), Kind::Pod, pod, &inputs),
+        feed(Api::all(client.clone()), Kind::Pod, if keep_vm_ip { pod } else { plain_pod }, &inputs),
+        feed(Api::all(client.clone()), Kind::Ip, ip, &inputs),
+        feed(Api::all(client.clone()), Kind::Replicas(ReplicasKind::StatefulSet), stateful_set, &inputs),
+        virtual_machines,
     );
 }
 
@@ -135,6 +222,7 @@ where
     let events = watcher::watcher(api, watcher::Config::default()).default_backoff();
     let mut events = std::pin::pin!(events);
     let mut listing = Vec::new();
+    let mut unknown = false;
     while let Some(event) = events.next().await {
         let input = match event {
             Ok(Event::Init) => {
@@ -145,9 +233,21 @@ where
                 listing.push(parse(&object));
                 continue;
             }
-            Ok(Event::InitDone) => Input::Replaced(kind, std::mem::take(&mut listing)),
+            Ok(Event::InitDone) => {
+                unknown = false;
+                Input::Replaced(kind, std::mem::take(&mut listing))
+            }
             Ok(Event::Apply(object)) => Input::Set(Box::new(parse(&object))),
             Ok(Event::Delete(object)) => Input::Removed(parse(&object).key()),
+            // A kind that this cluster does not have, such as those of KubeVirt: there is none of it, until it is installed.
+            Err(watcher::Error::InitialListFailed(kube::Error::Api(status))) if status.code == 404 => {
+                if unknown {
+                    continue;
+                }
+                tracing::info!(?kind, "this API server does not serve the kind");
+                unknown = true;
+                Input::Replaced(kind, Vec::new())
+            }
             Err(error) => {
                 tracing::warn!(?kind, %error, "watch interrupted; it goes on by itself");
                 continue;

@@ -7,6 +7,7 @@
 mod config;
 mod core;
 mod inputs;
+mod ip_object;
 mod outputs;
 mod run;
 mod status;

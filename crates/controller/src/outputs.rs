@@ -17,6 +17,8 @@ pub(crate) enum Output {
     Subnet(Arc<str>),
     /// Tell users why an object is not served.
     Event(Subject),
+    /// The `IP` object of a NIC. Last in order: nobody waits for it.
+    Ip(Arc<str>),
 }
 
 /// What an event speaks of.
@@ -25,6 +27,7 @@ pub(crate) enum Subject {
     Pod(PodKey),
     Subnet(Arc<str>),
     Vpc(Arc<str>),
+    Ip(Arc<str>),
     /// The network as a whole; events stand at namespace `kube-system`.
     Network,
 }

@@ -30,7 +30,8 @@ pub async fn run(client: kube::Client, config: Config, shutdown: CancellationTok
     let mut tasks = JoinSet::new();
     tasks.spawn(driver.run());
     let watches = client.clone();
-    tasks.spawn(async move { inputs::watch(watches, input_tx).await });
+    let keep_vm_ip = config.keep_vm_ip;
+    tasks.spawn(async move { inputs::watch(watches, keep_vm_ip, input_tx).await });
 
     let mut core = Core::new(config.clone());
     let mut commits: JoinSet<(Batch, Result<(), TransactError>)> = JoinSet::new();

@@ -8,11 +8,12 @@ use api::view::PodView;
 use api::{Condition, FINALIZER, v1};
 use k8s_openapi::jiff::Timestamp;
 use kube::Api;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use serde_json::{Value, json};
 
 use crate::core::Core;
 use crate::inputs::Shown;
+use crate::ip_object::{self, Content};
 use crate::outputs::{Output, Subject};
 use crate::status;
 
@@ -23,6 +24,9 @@ pub(crate) enum Write {
     Subnet { name: String, patch: Value, subresource: bool },
     Vpc { name: String, patch: Value, subresource: bool },
     Event { namespace: String, event: Box<k8s_openapi::api::core::v1::Event> },
+    CreateIp(Box<v1::Ip>),
+    PatchIp { name: String, patch: Value },
+    DeleteIp { name: String, uid: String },
 }
 
 /// What is to be written for `output` now; `None` when the API server shows it already.
@@ -42,6 +46,7 @@ pub(crate) fn prepare(core: &Core, output: &Output, now: Timestamp) -> Option<Wr
                 (annotations::LOGICAL_ROUTER, record.vpc.to_string()),
                 (annotations::POD_NIC_TYPE, "veth-pair".to_owned()),
             ]);
+            notes.extend(record.machine.map(|machine| (annotations::VIRTUAL_MACHINE, machine.to_string())));
             notes.extend(nic.cidrs.map(|cidrs| (annotations::CIDR, cidrs.to_string())));
             // The uid is a precondition: a pod that was re-created meanwhile is not ours to annotate.
             let patch = json!({ "metadata": { "uid": record.uid.as_ref(), "annotations": notes } });
@@ -69,6 +74,34 @@ pub(crate) fn prepare(core: &Core, output: &Output, now: Timestamp) -> Option<Wr
             Some(Write::Vpc { name, patch, subresource: true })
         }
         Output::Event(subject) => event(core, subject, now),
+        Output::Ip(name) => ip(core, name),
+    }
+}
+
+/// What makes the `IP` object of a NIC true: it is created, corrected, or, when nobody holds the NIC, deleted. Deletion is
+/// only for those that the controller keeps; those of users are theirs.
+fn ip(core: &Core, name: &str) -> Option<Write> {
+    let (wanted, shown) = core.ip(name);
+    let kept = shown.is_none_or(|shown| shown.kept);
+    match (wanted.map(|wanted| ip_object::wanted(name, wanted, kept)), shown) {
+        (Some(object), None) => Some(Write::CreateIp(Box::new(object))),
+        (Some(object), Some(shown)) if !shown.deleting => {
+            let differs = Content::of(&object) != shown.content;
+            differs.then(|| Write::PatchIp { name: name.to_owned(), patch: ip_object::patch(&object, &shown.uid) })
+        }
+        (wanted, Some(shown)) => {
+            if wanted.is_none() && !shown.kept && !shown.deleting {
+                return None;
+            }
+            // An earlier controller's finalizer has done its work: the address is released.
+            if let Some(list) = &shown.finalizers {
+                let list: Vec<_> = list.iter().filter(|f| *f != FINALIZER).collect();
+                let patch = json!({ "metadata": { "uid": shown.uid.as_ref(), "finalizers": list } });
+                return Some(Write::PatchIp { name: name.to_owned(), patch });
+            }
+            (!shown.deleting).then(|| Write::DeleteIp { name: name.to_owned(), uid: shown.uid.to_string() })
+        }
+        (None, None) => None,
     }
 }
 
@@ -116,6 +149,7 @@ fn event(core: &Core, subject: &Subject, now: Timestamp) -> Option<Write> {
         Subject::Pod(key) => ("Pod", "v1", Some(key.namespace.to_string()), key.name.to_string()),
         Subject::Subnet(name) => ("Subnet", "kubeovn.io/v1", None, name.to_string()),
         Subject::Vpc(name) => ("Vpc", "kubeovn.io/v1", None, name.to_string()),
+        Subject::Ip(name) => ("IP", "kubeovn.io/v1", None, name.to_string()),
         Subject::Network => ("Namespace", "v1", None, "kube-system".to_owned()),
     };
     let mut hasher = DefaultHasher::new();
@@ -160,6 +194,14 @@ pub(crate) async fn execute(client: kube::Client, write: Write) -> Result<(), ku
         }
         Write::Subnet { name, patch, subresource } => patch_cluster::<v1::Subnet>(client, &name, patch, subresource).await,
         Write::Vpc { name, patch, subresource } => patch_cluster::<v1::Vpc>(client, &name, patch, subresource).await,
+        Write::CreateIp(object) => Api::<v1::Ip>::all(client).create(&PostParams::default(), &object).await.map(drop),
+        Write::PatchIp { name, patch } => patch_cluster::<v1::Ip>(client, &name, patch, false).await,
+        Write::DeleteIp { name, uid } => {
+            // One that was made anew meanwhile is another one.
+            let precondition = Preconditions { uid: Some(uid), resource_version: None };
+            let params = DeleteParams { preconditions: Some(precondition), ..DeleteParams::default() };
+            Api::<v1::Ip>::all(client).delete(&name, &params).await.map(drop)
+        }
         Write::Event { namespace, event } => {
             let api = Api::<k8s_openapi::api::core::v1::Event>::namespaced(client, &namespace);
             match api.create(&PostParams::default(), &event).await {

@@ -102,7 +102,8 @@ impl<K: Eq + Hash, V> Table<K, V> {
         self.indexes.push((TypeId::of::<I>(), Box::new(IndexMap::<W, I, K> { map: FxHashMap::default(), of: PhantomData })));
     }
 
-    pub(crate) fn find<W, I>(&self, key: &I::Key) -> Option<&BTreeSet<K>>
+    /// The keys of the objects with index key `key`, ascending; nothing when there are none, or no such index is kept.
+    pub fn find<W, I>(&self, key: &I::Key) -> Option<&BTreeSet<K>>
     where
         I: Index<W>,
         K: 'static,

@@ -82,6 +82,9 @@ struct Controller {
     /// Let a commit go ahead that would remove more than 20 % and more than 100 of our rows after a relist.
     #[arg(long)]
     confirm_removal: bool,
+    /// Whether virtual machines of KubeVirt keep their addresses while they are stopped, and from pod to pod.
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
+    keep_vm_ip: bool,
     #[command(flatten)]
     announce: Announce,
 }
@@ -211,8 +214,8 @@ async fn controller(arguments: Controller, shutdown: CancellationToken) -> anyho
     arguments.announce.ready()?;
     tracing::info!(tunnel = arguments.tunnel, %northbound, "controller");
     let ports_per_subnet = (arguments.tunnel == "vxlan").then_some(::controller::Config::VXLAN_PORTS);
-    let confirm_removal = arguments.confirm_removal;
-    let config = ::controller::Config { confirm_removal, ports_per_subnet, tls, ..::controller::Config::new(northbound) };
+    let (confirm_removal, keep_vm_ip) = (arguments.confirm_removal, arguments.keep_vm_ip);
+    let config = ::controller::Config { confirm_removal, keep_vm_ip, ports_per_subnet, tls, ..::controller::Config::new(northbound) };
     ::controller::run(client, config, shutdown).await
 }
 

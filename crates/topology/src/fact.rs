@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use api::MacAddr;
 use api::annotations::NicRecord;
 
-use crate::world::{Name, PodKey};
+use crate::holder::Identity;
+use crate::world::{Allocation, Name, PodKey};
 
 /// Something wanted, in the northbound database or in Kubernetes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -14,12 +15,16 @@ pub enum Fact {
     Northbound(ovsdb_types::Fact),
     /// The allocator must know this subnet.
     Pool(Name),
-    /// A pod's primary NIC needs an allocation.
+    /// The primary NIC on this name needs an allocation.
     Request(PodKey),
+    /// The `IP` object of a NIC, by name.
+    Ip(Name),
     /// A pod's annotations must record its primary NIC, once it is committed.
     Record(PodKey),
     /// A pod cannot be served.
     PodProblem(PodKey),
+    /// An `IP` object cannot hold what it asks for.
+    IpProblem(Name),
     /// State of a VPC.
     Vpc(Name),
     /// State of a subnet.
@@ -42,6 +47,8 @@ pub enum FactValue {
     },
     /// Request.
     Request(NicRequest),
+    /// What the `IP` object shows besides the allocation.
+    Ip(IpHolder),
     /// Record, with identity of the pod and name of the VPC.
     Record {
         /// Identity of the pod.
@@ -63,11 +70,22 @@ impl engine::Fact for Fact {
     type Value = FactValue;
 }
 
-/// What a pod's primary NIC asks of the allocator.
+/// What an `IP` object shows of who holds its addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IpHolder {
+    /// Name that the NIC is on.
+    pub holder: PodKey,
+    /// Node of the pod that has it.
+    pub node: Option<Name>,
+    /// The allocation that it shows.
+    pub nic: Allocation,
+}
+
+/// What a primary NIC asks of the allocator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NicRequest {
-    /// Identity of the pod: a new pod of the same name asks anew.
-    pub uid: Name,
+    /// Who it belongs to: another one asks anew.
+    pub identity: Identity,
     /// Subnet.
     pub subnet: Name,
     /// Chosen addresses.

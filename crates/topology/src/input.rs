@@ -3,15 +3,20 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use api::annotations::{self, LOGICAL_SWITCH};
+use api::annotations::{self, LOGICAL_SWITCH, RESERVED_LABEL};
 use api::cidr::parse_addresses;
-use api::view::{NamespaceView, PodView};
+use api::view::{KUBEVIRT, NamespaceView, PodView, StatefulSetView};
 use api::{Cidrs, DEFAULT_VPC, FINALIZER, OVN_PROVIDER, v1};
 use engine::Age;
 use k8s_meta::ObjectMeta;
 
 use crate::fact::Problem;
-use crate::world::{Name, Namespace, Pod, PodKey, Subnet, SubnetSpec, Vpc};
+use crate::world::{Ip, Keeper, Name, Namespace, Pod, PodKey, Replicas, ReplicasKey, ReplicasKind, Subnet, SubnetSpec, Vpc, Workload};
+
+/// `spec.podType` of an `IP` object whose holder is a pod of a StatefulSet.
+pub const STATEFUL_SET: &str = "StatefulSet";
+/// `spec.podType` of an `IP` object whose holder is a virtual machine.
+pub const VIRTUAL_MACHINE: &str = "VirtualMachine";
 
 mod k8s_meta {
     pub(super) use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -132,10 +137,95 @@ pub fn pod(object: &PodView) -> (PodKey, Option<Pod>, Age) {
         return (key, None, age(meta));
     }
     let none = Default::default();
+    let node = object.spec.node_name.as_deref().map(Arc::from);
     let notes = meta.annotations.as_ref().unwrap_or(&none);
     let (asked, recorded) = match annotations::recorded(notes) {
         Ok(recorded) => (annotations::requested(notes), recorded),
         Err(why) => (Err(why), None),
     };
-    (key, Some(Pod { uid: uid(meta), asked, recorded }), age(meta))
+    (key, Some(Pod { uid: uid(meta), node, workload: workload(meta), asked, recorded }), age(meta))
+}
+
+/// The workload that keeps a pod's addresses: its StatefulSet, or the virtual machine that it runs.
+fn workload(meta: &ObjectMeta) -> Option<Workload> {
+    meta.owner_references.iter().flatten().find_map(|owner| {
+        let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
+        match (group, owner.kind.as_str()) {
+            ("apps", STATEFUL_SET) => Some(Workload::StatefulSet(owner.name.as_str().into())),
+            (KUBEVIRT, VIRTUAL_MACHINE | "VirtualMachineInstance") => Some(Workload::VirtualMachine(owner.name.as_str().into())),
+            _ => None,
+        }
+    })
+}
+
+/// A StatefulSet, as what keeps addresses; one that is being deleted keeps none.
+#[must_use]
+pub fn stateful_set(object: &StatefulSetView) -> (ReplicasKey, Option<Replicas>) {
+    let start = object.spec.ordinals.as_ref().map_or(0, |ordinals| ordinals.start);
+    keeping(ReplicasKind::StatefulSet, &object.metadata, start..start.saturating_add(object.spec.replicas.unwrap_or(1)))
+}
+
+/// A virtual machine or an instance of one, as what keeps addresses; one that is being deleted keeps none.
+#[must_use]
+pub fn virtual_machine(kind: ReplicasKind, meta: &ObjectMeta) -> (ReplicasKey, Option<Replicas>) {
+    keeping(kind, meta, 0..1)
+}
+
+fn keeping(kind: ReplicasKind, meta: &ObjectMeta, ordinals: std::ops::Range<u32>) -> (ReplicasKey, Option<Replicas>) {
+    let key = ReplicasKey { kind, namespace: meta.namespace.as_deref().unwrap_or_default().into(), name: name(meta) };
+    (key, meta.deletion_timestamp.is_none().then_some(Replicas { ordinals }))
+}
+
+/// Whether an `IP` object is one that the controller keeps for a pod: not a user's, and not of a node or an attachment.
+#[must_use]
+pub fn is_kept(object: &v1::Ip) -> bool {
+    let (meta, spec) = (&object.metadata, &object.spec);
+    let pod = PodKey::of_port(&name(meta));
+    let named = |field: &Option<String>, own: &Name| field.as_deref() == Some(own.as_ref());
+    is_marked(object) && !pod.namespace.is_empty() && named(&spec.pod_name, &pod.name) && named(&spec.namespace, &pod.namespace)
+}
+
+fn is_marked(object: &v1::Ip) -> bool {
+    object.metadata.labels.as_ref().and_then(|labels| labels.get(RESERVED_LABEL)).is_some_and(|reserved| reserved == "false")
+}
+
+/// An `IP` object, as far as it holds addresses by itself: `None` for that of a plain pod, which shows what the pod holds. One
+/// that no pod has the name of holds them for nobody.
+///
+/// # Errors
+/// Names the field that cannot be read.
+pub fn ip(object: &v1::Ip) -> Result<Option<Ip>, Problem> {
+    let (meta, spec) = (&object.metadata, &object.spec);
+    let text = |field: &Option<String>| field.as_deref().map(str::trim).filter(|text| !text.is_empty()).map(Name::from);
+    let bad = |field: &str, why: &dyn std::fmt::Display| Problem { reason: "BadField", message: format!("spec.{field}: {why}") };
+    let holder = PodKey::of_port(&name(meta));
+    let keeper = match text(&spec.pod_type).as_deref() {
+        _ if !is_marked(object) => Keeper::User,
+        _ if !is_kept(object) => return Ok(None),
+        Some(STATEFUL_SET) => {
+            let ordinal = holder.name.rsplit_once('-').and_then(|(set, ordinal)| Some((set.into(), ordinal.parse().ok()?)));
+            let (name, ordinal) = ordinal.ok_or_else(|| bad("podName", &format!("{:?} ends with no ordinal", holder.name)))?;
+            Keeper::StatefulSet { name, ordinal }
+        }
+        Some(VIRTUAL_MACHINE) => Keeper::VirtualMachine,
+        _ => return Ok(None),
+    };
+    for (field, given, own) in [("podName", &spec.pod_name, &holder.name), ("namespace", &spec.namespace, &holder.namespace)] {
+        if let Some(given) = text(given).filter(|given| given != own) {
+            let name = name(meta);
+            return Err(bad(field, &format!("{given:?} is not that of an IP named {name:?}, which is of pod {:?}", holder.name)));
+        }
+    }
+    let subnet = text(&spec.subnet).ok_or_else(|| bad("subnet", &"is required"))?;
+    let mut addresses = Vec::new();
+    for (field, value) in [("v4IpAddress", &spec.v4_ip_address), ("v6IpAddress", &spec.v6_ip_address)] {
+        if let Some(value) = text(value) {
+            addresses.extend(parse_addresses(&value).map_err(|why| bad(field, &why))?);
+        }
+    }
+    if let (true, Some(value)) = (addresses.is_empty(), text(&spec.ip_address)) {
+        addresses = parse_addresses(&value).map_err(|why| bad("ipAddress", &why))?;
+    }
+    let mac = text(&spec.mac_address).map(|mac| mac.parse()).transpose().map_err(|why| bad("macAddress", &why))?;
+    Ok(Some(Ip { deleting: meta.deletion_timestamp.is_some(), holder, subnet, addresses, mac, keeper }))
 }

@@ -6,7 +6,9 @@
 #![warn(missing_docs)]
 
 mod fact;
+mod holder;
 pub mod input;
+mod ip;
 mod mac;
 mod nic;
 pub mod northbound;
@@ -15,8 +17,12 @@ mod subnet;
 mod vpc;
 mod world;
 
-pub use fact::{Fact, FactValue, NicRequest, Problem, SubnetState, VpcState};
-pub use world::{Allocation, Namespace, Network, Pod, PodKey, Router, Subnet, SubnetSpec, Usage, Vpc, World};
+pub use fact::{Fact, FactValue, IpHolder, NicRequest, Problem, SubnetState, VpcState};
+pub use holder::{Identity, Workload, pods_on};
+pub use world::{
+    Allocation, Ip, Keeper, Namespace, Network, Pod, PodKey, Replicas, ReplicasKey, ReplicasKind, Router, Subnet, SubnetSpec, Usage, Vpc,
+    World,
+};
 
 /// An engine over an empty world, with every rule of the network.
 #[must_use]
@@ -25,11 +31,13 @@ pub fn engine() -> engine::Engine<World, Fact> {
     engine.index::<world::RangesByVpc>();
     engine.index::<world::SubnetsByNamespace>();
     engine.index::<world::SubnetsByDefault>();
+    engine.index::<holder::PodsByHolder>();
     // Registration order is the stratum: a rule reads inputs and what the rules above it derived.
     vpc::register(&mut engine);
     subnet::register(&mut engine);
     vpc::register_status(&mut engine);
     nic::register(&mut engine);
+    ip::register(&mut engine);
     port::register(&mut engine);
     engine
 }

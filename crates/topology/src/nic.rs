@@ -6,22 +6,33 @@ use api::annotations::NicAnnotations;
 use engine::{Cx, Engine};
 
 use crate::fact::{Fact, FactValue, NicRequest, Problem};
-use crate::world::{Allocation, Name, Namespace, Network, Pod, PodKey, Subnet, SubnetsByDefault, SubnetsByNamespace, World};
+use crate::ip;
+use crate::world::{Allocation, Ip, Keeper, Name, Namespace, Network, Pod, PodKey, Subnet, SubnetsByDefault, SubnetsByNamespace, World};
 
 pub(crate) fn register(engine: &mut Engine<World, Fact>) {
-    engine.leaf::<Pod>("nic", |cx, key, pod, out| match request(cx, key, pod) {
-        Ok(Some(request)) => out.say(Fact::Request(key.clone()), FactValue::Request(request)),
-        Ok(None) => {}
-        Err(problem) => out.say(Fact::PodProblem(key.clone()), FactValue::Problem(problem)),
+    engine.leaf::<Pod>("nic", |cx, key, pod, out| {
+        let holder = pod.holder(key);
+        match request(cx, key, &holder, pod) {
+            Ok(Some(request)) => out.say(Fact::Request(holder), FactValue::Request(request)),
+            Ok(None) => {}
+            Err(problem) => out.say(Fact::PodProblem(key.clone()), FactValue::Problem(problem)),
+        }
     });
 }
 
 /// The request; nothing while the pod's namespace is not known.
-fn request(cx: &mut Cx<'_, World>, key: &PodKey, pod: &Pod) -> Result<Option<NicRequest>, Problem> {
+fn request(cx: &mut Cx<'_, World>, key: &PodKey, holder: &PodKey, pod: &Pod) -> Result<Option<NicRequest>, Problem> {
+    if holder != key && cx.get::<Pod>(holder).is_some() {
+        let message = format!(
+            "pod {}/{} has the name of this pod's virtual machine, and their ports would have one name",
+            holder.namespace, holder.name
+        );
+        return Err(Problem { reason: "NameTaken", message });
+    }
     // What a pod holds it keeps: its subnet is not chosen again.
     if let Some(record) = &pod.recorded {
         let request = NicRequest {
-            uid: Arc::clone(&pod.uid),
+            identity: pod.identity(),
             subnet: Arc::from(record.subnet.as_ref()),
             addresses: record.addresses.clone(),
             mac: Some(record.mac),
@@ -30,6 +41,15 @@ fn request(cx: &mut Cx<'_, World>, key: &PodKey, pod: &Pod) -> Result<Option<Nic
         return Ok(cx.get::<Network>(&request.subnet).map(|_| request));
     }
     let asked = pod.asked.as_ref().map_err(|why| Problem { reason: "BadAnnotation", message: why.clone() })?;
+    // What was kept for it, unless it asks for something else by now.
+    if let Some(ip) = cx.get::<Ip>(&holder.port())
+        && !ip.deleting
+        && (ip.keeper == Keeper::User || ip::identity(ip) == pod.identity())
+        && asks_for(asked, ip)
+        && cx.get::<Network>(&ip.subnet).is_some()
+    {
+        return Ok(Some(ip::request(ip)));
+    }
     let Some(namespace) = cx.get::<Namespace>(&key.namespace) else { return Ok(None) };
     let subnet = choose(cx, key, namespace, asked)?;
     let Some(network) = cx.get::<Network>(&subnet) else {
@@ -37,11 +57,18 @@ fn request(cx: &mut Cx<'_, World>, key: &PodKey, pod: &Pod) -> Result<Option<Nic
         return Err(Problem { reason: "NoSubnet", message: format!("subnet {subnet:?} {why}") });
     };
     // A NIC that was allocated but not yet recorded when the subnet began to close stays.
-    if network.closing && cx.get::<Allocation>(key).is_none_or(|nic| nic.uid != pod.uid || nic.subnet != subnet) {
+    if network.closing && cx.get::<Allocation>(holder).is_none_or(|nic| nic.identity != pod.identity() || nic.subnet != subnet) {
         return Err(Problem { reason: "SubnetClosing", message: format!("subnet {subnet:?} is being deleted") });
     }
     let NicAnnotations { addresses, mac, .. } = asked.clone();
-    Ok(Some(NicRequest { uid: Arc::clone(&pod.uid), subnet, addresses, mac, held: false }))
+    Ok(Some(NicRequest { identity: pod.identity(), subnet, addresses, mac, held: false }))
+}
+
+/// Whether what was kept is what the pod asks for. Records without an address or MAC leave that open.
+fn asks_for(asked: &NicAnnotations, ip: &Ip) -> bool {
+    asked.subnet.as_deref().is_none_or(|subnet| subnet == ip.subnet.as_ref())
+        && asked.addresses.iter().all(|address| ip.addresses.contains(address))
+        && asked.mac.is_none_or(|mac| ip.mac == Some(mac))
 }
 
 /// The pod's own choice, else its namespace's, else the subnet that names the namespace (the first by name), else the

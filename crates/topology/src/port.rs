@@ -1,4 +1,4 @@
-//! Allocation → logical switch port of a pod, and the record on the pod.
+//! Allocation → logical switch port of a pod, the record on the pod, and the `IP` object.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -8,16 +8,22 @@ use engine::Engine;
 use ovsdb_types::RowKey;
 use ovsdb_types::nb::{logical_switch as ls, logical_switch_port as lsp};
 
-use crate::fact::{Fact, FactValue};
+use crate::fact::{Fact, FactValue, IpHolder};
+use crate::holder;
 use crate::northbound::{RowFact, external_ids, refer, switch};
-use crate::world::{Allocation, Network, Pod, World};
+use crate::world::{Allocation, Network, World};
 
 pub(crate) fn register(engine: &mut Engine<World, Fact>) {
     engine.leaf::<Allocation>("port", |cx, key, nic, out| {
         let Some(network) = cx.get::<Network>(&nic.subnet) else { return };
-        let Some(pod) = cx.get::<Pod>(key).filter(|pod| pod.uid == nic.uid) else { return };
-
+        let pods = holder::pods(cx, key, Some(&nic.identity));
         let name = key.port();
+        let node = pods.first().and_then(|(_, pod)| pod.node.clone());
+        let shown = IpHolder { holder: key.clone(), node, nic: nic.clone() };
+        out.say(Fact::Ip(Arc::clone(&name)), FactValue::Ip(shown));
+        if pods.is_empty() {
+            return;
+        }
         let row = RowKey::new(lsp::TABLE, Arc::clone(&name));
         RowFact::new(row.clone())
             .set(lsp::NAME, name.to_string())
@@ -33,9 +39,12 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
             cidrs: Some(network.cidrs),
             gateways: network.gateways.clone(),
         };
-        if pod.recorded.as_ref() != Some(&record) {
-            let value = FactValue::Record { uid: Arc::clone(&nic.uid), vpc: Arc::clone(&network.vpc), record: Box::new(record) };
-            out.say(Fact::Record(key.clone()), value);
+        for (key, pod) in pods {
+            if pod.recorded.as_ref() != Some(&record) {
+                let value =
+                    FactValue::Record { uid: Arc::clone(&pod.uid), vpc: Arc::clone(&network.vpc), record: Box::new(record.clone()) };
+                out.say(Fact::Record(key.clone()), value);
+            }
         }
     });
 }

@@ -21,10 +21,17 @@ pub struct PodKey {
 
 impl PodKey {
     /// Name of the pod's logical switch port, and of its `IP` object: `<pod>.<namespace>`. Namespaces hold no dots, so
-    /// no two pods share it.
+    /// no two pods share it. Without a namespace, which no pod is, just the name.
     #[must_use]
     pub fn port(&self) -> Name {
-        format!("{}.{}", self.name, self.namespace).into()
+        if self.namespace.is_empty() { Arc::clone(&self.name) } else { format!("{}.{}", self.name, self.namespace).into() }
+    }
+
+    /// The pod whose port has this name; without a namespace when there is none of it.
+    #[must_use]
+    pub fn of_port(port: &str) -> Self {
+        let (name, namespace) = port.rsplit_once('.').unwrap_or((port, ""));
+        Self { namespace: namespace.into(), name: name.into() }
     }
 }
 
@@ -55,6 +62,7 @@ pub struct Subnet {
 }
 
 pub use crate::fact::Problem;
+pub use crate::holder::{Identity, Workload};
 
 /// What a subnet wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,17 +93,83 @@ pub struct Namespace {
 pub struct Pod {
     /// Identity, across deletion and re-creation under one name.
     pub uid: Name,
+    /// Node that it is bound to.
+    pub node: Option<Name>,
+    /// What keeps its addresses when it goes.
+    pub workload: Option<Workload>,
     /// What its annotations ask for, or why they cannot be read. What is recorded counts as asked for.
     pub asked: Result<NicAnnotations, String>,
     /// What its annotations record.
     pub recorded: Option<NicRecord>,
 }
 
-/// What the allocator gave to a pod's primary NIC.
+/// An `IP` object whose addresses are held while there is no pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ip {
+    /// Whether deletion was asked for: then nothing is held.
+    pub deleting: bool,
+    /// Name that the NIC is on.
+    pub holder: PodKey,
+    /// Subnet.
+    pub subnet: Name,
+    /// Addresses, IPv4 first; none when any will do.
+    pub addresses: Vec<IpAddr>,
+    /// MAC; none when any will do.
+    pub mac: Option<MacAddr>,
+    /// For whom.
+    pub keeper: Keeper,
+}
+
+/// For whom an `IP` object holds its addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Keeper {
+    /// For the user who made it, until it is deleted.
+    User,
+    /// For a pod of a StatefulSet.
+    StatefulSet {
+        /// StatefulSet.
+        name: Name,
+        /// Ordinal of the pod.
+        ordinal: u32,
+    },
+    /// For the virtual machine whose name the NIC is on.
+    VirtualMachine,
+}
+
+/// What a workload that keeps the addresses of its pods is named by.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ReplicasKey {
+    /// Kind.
+    pub kind: ReplicasKind,
+    /// Namespace.
+    pub namespace: Name,
+    /// Name.
+    pub name: Name,
+}
+
+/// Kinds of workloads that keep the addresses of their pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ReplicasKind {
+    /// StatefulSet.
+    StatefulSet,
+    /// Virtual machine of KubeVirt.
+    VirtualMachine,
+    /// Running instance of a virtual machine of KubeVirt, which may be without one.
+    Instance,
+}
+
+/// A workload that keeps the addresses of its pods.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replicas {
+    /// Ordinals that its pods have; a virtual machine has 0.
+    pub ordinals: std::ops::Range<u32>,
+}
+
+/// What the allocator gave to the primary NIC on a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Allocation {
-    /// Identity of the pod.
-    pub uid: Name,
+    /// Who it belongs to.
+    pub identity: Identity,
     /// Subnet.
     pub subnet: Name,
     /// Addresses, IPv4 first.
@@ -151,6 +225,8 @@ pub struct World {
     routers: Table<Name, Router>,
     ranges: Table<Name, Range>,
     networks: Table<Name, Network>,
+    ips: Table<Name, Ip>,
+    replicas: Table<ReplicasKey, Replicas>,
 }
 
 macro_rules! collections {
@@ -178,6 +254,8 @@ collections! {
     7 Router: Name => routers,
     8 Range: Name => ranges,
     9 Network: Name => networks,
+    10 Ip: Name => ips,
+    11 Replicas: ReplicasKey => replicas,
 }
 
 /// The subnets that claim ranges in a VPC.

@@ -6,7 +6,7 @@ mod cluster;
 use cluster::Cluster;
 use engine::Age;
 use proptest::prelude::*;
-use topology::{Allocation, Namespace, Pod, PodKey, Subnet, Vpc, input};
+use topology::{Allocation, Ip, Keeper, Namespace, Pod, PodKey, Replicas, ReplicasKey, ReplicasKind, Subnet, Vpc, Workload, input};
 
 fn pod(i: usize) -> String {
     format!("kind: Pod\nmetadata: {{name: p{i}, namespace: default, uid: u{i}}}\nspec: {{}}\n")
@@ -75,9 +75,39 @@ fn a_resync_of_an_unchanged_cluster_writes_nothing() {
 #[derive(Clone, Debug)]
 enum Step {
     Vpc(u8, bool, bool),
-    Subnet { name: u8, there: bool, vpc: u8, range: u8, namespaces: u8, default: bool, deleting: bool, created: i64 },
+    Subnet {
+        name: u8,
+        there: bool,
+        vpc: u8,
+        range: u8,
+        namespaces: u8,
+        default: bool,
+        deleting: bool,
+        created: i64,
+    },
     Namespace(u8, bool, Option<u8>),
-    Pod { name: u8, there: bool, namespace: u8, subnet: Option<u8>, uid: u8 },
+    Pod {
+        name: u8,
+        there: bool,
+        namespace: u8,
+        subnet: Option<u8>,
+        uid: u8,
+    },
+    /// What keeps addresses, of one name in each namespace: the StatefulSet's replicas, or whether the machine is there.
+    Replicas {
+        machine: bool,
+        namespace: u8,
+        replicas: u8,
+    },
+    /// Addresses kept for the StatefulSet's pod, for the machine, for a plain pod by a user, or for nobody.
+    Ip {
+        of: u8,
+        there: bool,
+        namespace: u8,
+        subnet: u8,
+        address: u8,
+        deleting: bool,
+    },
     Round,
 }
 
@@ -99,8 +129,22 @@ fn step() -> impl Strategy<Value = Step> {
         (0u8..3, prop::bool::weighted(0.8), prop::option::of(0u8..4)).prop_map(|(n, there, s)| Step::Namespace(n, there, s)),
         (0u8..6, prop::bool::weighted(0.7), 0u8..3, prop::option::of(0u8..4), 0u8..3)
             .prop_map(|(name, there, namespace, subnet, uid)| Step::Pod { name, there, namespace, subnet, uid }),
+        (any::<bool>(), 0u8..3, 0u8..2).prop_map(|(machine, namespace, replicas)| Step::Replicas { machine, namespace, replicas }),
+        (0u8..4, prop::bool::weighted(0.8), 0u8..3, 0u8..4, 2u8..6, prop::bool::weighted(0.2))
+            .prop_map(|(of, there, namespace, subnet, address, deleting)| Step::Ip { of, there, namespace, subnet, address, deleting }),
         Just(Step::Round),
     ]
+}
+
+/// The name that a kept NIC is on, and for whom it is kept.
+fn kept(of: u8, namespace: u8) -> (PodKey, Keeper) {
+    let (name, keeper) = match of {
+        0 => ("p0", Keeper::StatefulSet { name: "set".into(), ordinal: 0 }),
+        1 => ("machine", Keeper::VirtualMachine),
+        2 => ("p3", Keeper::User),
+        _ => ("nobody", Keeper::User),
+    };
+    (PodKey { namespace: format!("n{namespace}").into(), name: name.into() }, keeper)
 }
 
 fn apply(cluster: &mut Cluster, step: &Step) {
@@ -134,11 +178,40 @@ fn apply(cluster: &mut Cluster, step: &Step) {
         Step::Pod { name, there, namespace, subnet, uid } => {
             let key = PodKey { namespace: format!("n{namespace}").into(), name: format!("p{name}").into() };
             let asked = api::annotations::NicAnnotations { subnet: subnet.map(|s| format!("s{s}").into()), ..Default::default() };
-            let pod = Pod { uid: format!("u{uid}").into(), asked: Ok(asked), recorded: None };
+            // Of six pods one is of a StatefulSet, and two run one virtual machine.
+            let workload = match name {
+                0 => Some(Workload::StatefulSet("set".into())),
+                1 | 2 => Some(Workload::VirtualMachine("machine".into())),
+                _ => None,
+            };
+            let node = Some(format!("node{uid}").into());
+            let pod = Pod { uid: format!("u{uid}").into(), node, workload, asked: Ok(asked), recorded: None };
             engine.set::<Pod>(&key, there.then_some(pod), Age(0));
+        }
+        Step::Replicas { machine, namespace, replicas } => {
+            let (kind, name) = if *machine { (ReplicasKind::VirtualMachine, "machine") } else { (ReplicasKind::StatefulSet, "set") };
+            let key = ReplicasKey { kind, namespace: format!("n{namespace}").into(), name: name.into() };
+            engine.set::<Replicas>(&key, (*replicas > 0).then_some(Replicas { ordinals: 0..1 }), Age(0));
+        }
+        Step::Ip { of, there, namespace, subnet, address, deleting } => {
+            let (holder, keeper) = kept(*of, *namespace);
+            let name = holder.port();
+            // Of a user's, one names neither address nor MAC.
+            let given = *address != 5 || keeper != Keeper::User;
+            let addresses = given.then(|| format!("10.0.0.{}", subnet * 64 + address).parse().unwrap()).into_iter().collect();
+            let mac = given.then(|| format!("02:00:00:00:{namespace:02}:{address:02}").parse().unwrap());
+            let ip = Ip { deleting: *deleting, holder, subnet: format!("s{subnet}").into(), addresses, mac, keeper };
+            engine.set::<Ip>(&name, there.then_some(ip), Age(0));
         }
         Step::Round => drop(cluster.round()),
     }
+}
+
+/// Every name that a NIC can be on.
+fn holders() -> Vec<PodKey> {
+    let names: Vec<String> = (0..6).map(|p| format!("p{p}")).chain(["machine".into(), "nobody".into()]).collect();
+    let key = |name: &String, n: u8| PodKey { namespace: format!("n{n}").into(), name: name.as_str().into() };
+    names.iter().flat_map(|name| (0..3).map(move |n| key(name, n))).collect()
 }
 
 proptest! {
@@ -155,6 +228,8 @@ proptest! {
                 Step::Subnet { name, .. } => format!("s{name}"),
                 Step::Namespace(n, ..) => format!("n{n}"),
                 Step::Pod { name, namespace, .. } => format!("p{name}.{namespace}"),
+                Step::Replicas { machine, namespace, .. } => format!("replicas {machine} {namespace}"),
+                Step::Ip { of, namespace, .. } => format!("ip {of} {namespace}"),
                 Step::Round => continue,
             };
             last.retain(|(n, _)| *n != name);
@@ -168,12 +243,9 @@ proptest! {
         for (_, step) in last.iter().rev() {
             apply(&mut cluster, step);
         }
-        for name in 0..6u8 {
-            for namespace in 0..3u8 {
-                let key = PodKey { namespace: format!("n{namespace}").into(), name: format!("p{name}").into() };
-                let allocation = <Allocation as engine::Collection<_>>::table(incremental.world()).get(&key).cloned();
-                cluster.engine.set::<Allocation>(&key, allocation, Age(0));
-            }
+        for key in holders() {
+            let allocation = <Allocation as engine::Collection<_>>::table(incremental.world()).get(&key).cloned();
+            cluster.engine.set::<Allocation>(&key, allocation, Age(0));
         }
         cluster.engine.settle();
         let facts = |engine: &engine::Engine<_, topology::Fact>| {
@@ -197,6 +269,14 @@ proptest! {
         for name in 0..6 {
             for namespace in 0..3 {
                 apply(&mut cluster, &Step::Pod { name, there: false, namespace, subnet: None, uid: 0 });
+            }
+        }
+        for namespace in 0..3 {
+            for of in 0..4 {
+                apply(&mut cluster, &Step::Ip { of, there: false, namespace, subnet: 0, address: 2, deleting: false });
+            }
+            for machine in [true, false] {
+                apply(&mut cluster, &Step::Replicas { machine, namespace, replicas: 0 });
             }
         }
         cluster.round();

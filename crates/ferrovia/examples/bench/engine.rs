@@ -227,7 +227,7 @@ impl Cluster {
                     let wanted = Request { subnet: request.subnet, addresses: request.addresses, mac: request.mac };
                     let held = self.ipam.allocate(&key.port(), &wanted).unwrap();
                     touched.insert(Arc::clone(&held.subnet));
-                    Some(Allocation { uid: request.uid, subnet: held.subnet, addresses: held.addresses, mac: held.mac })
+                    Some(Allocation { identity: request.identity, subnet: held.subnet, addresses: held.addresses, mac: held.mac })
                 }
                 _ => {
                     touched.extend(self.ipam.release(&key.port()).map(|held| held.subnet));

@@ -8,11 +8,11 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use api::v1;
-use api::view::{NamespaceView, PodView};
+use api::view::{NamespaceView, PodView, StatefulSetView, VirtualMachineView};
 use engine::{Age, Engine, Settled};
 use ipam::{Ipam, Request};
 use ovsdb_types::{Atom, Bindings, Datum, Desired, Diff, Difference, Dirty, Operation, Replica, RowUpdate, TableUpdates, nb};
-use topology::{Allocation, Fact, FactValue, Namespace, Pod, Subnet, Vpc, World, input, northbound};
+use topology::{Allocation, Fact, FactValue, Ip, Namespace, Pod, Replicas, ReplicasKind, Subnet, Vpc, World, input, northbound};
 
 pub struct Cluster {
     pub engine: Engine<World, Fact>,
@@ -58,6 +58,20 @@ impl Cluster {
                 "Pod" => {
                     let (k, v, age) = input::pod(&serde_json::from_value::<PodView>(value).unwrap());
                     self.engine.set::<Pod>(&k, v, age);
+                }
+                "StatefulSet" => {
+                    let (k, v) = input::stateful_set(&serde_json::from_value::<StatefulSetView>(value).unwrap());
+                    self.engine.set::<Replicas>(&k, v, Age(0));
+                }
+                "VirtualMachine" => {
+                    let object = serde_json::from_value::<VirtualMachineView>(value).unwrap();
+                    let (k, v) = input::virtual_machine(ReplicasKind::VirtualMachine, &object.metadata);
+                    self.engine.set::<Replicas>(&k, v, Age(0));
+                }
+                "IP" => {
+                    let object = serde_json::from_value::<v1::Ip>(value).unwrap();
+                    let ip = input::ip(&object).unwrap();
+                    self.engine.set::<Ip>(&object.metadata.name.clone().unwrap().into(), ip, input::age(&object.metadata));
                 }
                 other => panic!("no kind {other}"),
             }
@@ -105,13 +119,24 @@ impl Cluster {
                 _ => {}
             }
         }
-        for change in settled.changes {
+        // As the controller does it: releases first, then what is recorded, then what is new.
+        let mut requests: Vec<_> = settled.changes.into_iter().filter(|change| matches!(change.fact, Fact::Request(_))).collect();
+        requests.sort_by_key(|change| match &change.after {
+            None => 0,
+            Some(FactValue::Request(request)) if request.held => 1,
+            Some(_) => 2,
+        });
+        for change in requests {
             let Fact::Request(key) = change.fact else { continue };
             let allocation = match change.after {
                 Some(FactValue::Request(request)) => {
+                    let before = |before: &FactValue| matches!(before, FactValue::Request(old) if old.identity != request.identity);
+                    if change.before.as_ref().is_some_and(before) {
+                        self.ipam.release(&key.port());
+                    }
                     let wanted = Request { subnet: request.subnet, addresses: request.addresses, mac: request.mac };
                     self.ipam.allocate(&key.port(), &wanted).ok().map(|held| Allocation {
-                        uid: request.uid,
+                        identity: request.identity,
                         subnet: held.subnet,
                         addresses: held.addresses,
                         mac: held.mac,
@@ -222,6 +247,7 @@ impl Cluster {
             .engine
             .facts()
             .filter_map(|(fact, value)| match (fact, value) {
+                (Fact::IpProblem(name), FactValue::Problem(p)) => Some(format!("ip {name}: {}: {}", p.reason, p.message)),
                 (Fact::PodProblem(key), FactValue::Problem(p)) => {
                     Some(format!("pod {}/{}: {}: {}", key.namespace, key.name, p.reason, p.message))
                 }

@@ -1,239 +1,20 @@
 //! The controller between the embedded API and a real `ovsdb-server`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-use std::collections::BTreeMap;
-use std::future::Future;
-use std::process::{Command, Stdio};
-use std::time::Duration;
+mod addresses;
+mod harness;
 
 use api::view::{NamespaceView, PodView};
 use api::{annotations, v1};
 use controller::Config;
 use k8s_openapi::api::core::v1::{Event, Pod};
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
-use kube::{Api, Client};
-use ovsdb::{Remote, connect};
-use ovsdb_types::nb::{logical_router, logical_router_port, logical_switch, logical_switch_port, nb_global};
-use ovsdb_types::{Monitored, Replica, nb};
 use serde_json::json;
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// A northbound database of its own.
-struct Database {
-    dir: tempfile::TempDir,
-}
-
-impl Database {
-    fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().display();
-        assert!(
-            Command::new("ovsdb-tool")
-                .args(["create", &format!("{path}/nb.db"), "/usr/share/ovn/ovn-nb.ovsschema"])
-                .status()
-                .unwrap()
-                .success()
-        );
-        // It detaches when it is ready.
-        let started = Command::new("ovsdb-server")
-            .args(["--detach", "--no-chdir"])
-            .args([
-                format!("--remote=punix:{path}/nb.sock"),
-                format!("--unixctl={path}/ctl"),
-                format!("--pidfile={path}/pid"),
-                format!("{path}/nb.db"),
-            ])
-            .stderr(Stdio::null())
-            .status();
-        assert!(started.unwrap().success());
-        let database = Self { dir };
-        assert!(database.nbctl(&["--timeout=10", "init"]).1);
-        database
-    }
-
-    fn remote(&self) -> Remote {
-        Remote::Unix(self.dir.path().join("nb.sock"))
-    }
-
-    fn nbctl(&self, args: &[&str]) -> (String, bool) {
-        let out = Command::new("ovn-nbctl").arg(format!("--db={}", self.remote())).args(args).output().unwrap();
-        (String::from_utf8(out.stdout).unwrap(), out.status.success())
-    }
-}
-
-impl Drop for Database {
-    fn drop(&mut self) {
-        if let Ok(pid) = std::fs::read_to_string(self.dir.path().join("pid")) {
-            let _ = Command::new("kill").arg(pid.trim()).status();
-        }
-    }
-}
-
-/// A watcher of the database, as a test sees it. Counts what is written.
-struct Mirror {
-    replica: Replica,
-    events: mpsc::Receiver<ovsdb::Event>,
-    task: JoinHandle<()>,
-    _client: ovsdb::Client,
-    /// Row changes seen.
-    changes: usize,
-}
-
-impl Mirror {
-    fn open(database: &Database) -> Self {
-        let ours = [logical_router::TABLE, logical_router_port::TABLE, logical_switch::TABLE, logical_switch_port::TABLE];
-        let mut monitored = Monitored::tables(&nb::SCHEMA, &ours);
-        monitored.tables.push((nb_global::TABLE, vec![nb_global::EXTERNAL_IDS.index]));
-        let (client, events, driver) = connect(ovsdb::Options::new(database.remote(), monitored.clone()));
-        Self { replica: Replica::new(monitored, vec![]), events, task: tokio::spawn(driver.run()), _client: client, changes: 0 }
-    }
-
-    fn take(&mut self, event: ovsdb::Event) {
-        self.changes += match event {
-            ovsdb::Event::Snapshot(monitored, snapshot) => self.replica.replace(monitored, snapshot).unwrap().len(),
-            ovsdb::Event::Updates(updates) => self.replica.apply(updates).unwrap().len(),
-            ovsdb::Event::Status(_) | ovsdb::Event::Disconnected(_) => 0,
-        };
-    }
-
-    fn ports(&self) -> BTreeMap<String, String> {
-        let row =
-            |r: ovsdb_types::Row<'_>| (r.text(logical_switch_port::NAME).to_owned(), r.text(logical_switch_port::ADDRESSES).to_owned());
-        self.replica.rows(logical_switch_port::TABLE).map(row).collect()
-    }
-
-    fn is_complete(&self) -> bool {
-        let notes = self.replica.rows(nb_global::TABLE).find_map(|row| row.get(nb_global::EXTERNAL_IDS).cloned());
-        notes.is_some_and(|notes| notes.get(topology::northbound::COMPLETE) == Some("true"))
-    }
-
-    fn rows(&self) -> usize {
-        [logical_router::TABLE, logical_router_port::TABLE, logical_switch::TABLE, logical_switch_port::TABLE]
-            .iter()
-            .map(|t| self.replica.len(*t))
-            .sum()
-    }
-
-    async fn until(&mut self, what: &str, condition: impl Fn(&Self) -> bool) {
-        let deadline = tokio::time::Instant::now() + PATIENCE;
-        while !condition(self) {
-            let Ok(event) = tokio::time::timeout_at(deadline, self.events.recv()).await else {
-                panic!("not within {PATIENCE:?}: {what}; ports: {:#?}", self.ports())
-            };
-            self.take(event.unwrap());
-        }
-    }
-
-    /// Takes in all that has happened up to now, known by a row that the test itself writes and removes.
-    async fn catch_up(&mut self, database: &Database) {
-        let before = self.changes;
-        assert!(database.nbctl(&["ls-add", "marker"]).1);
-        let name = |m: &Self| m.replica.rows(logical_switch::TABLE).any(|r| r.text(logical_switch::NAME) == "marker");
-        self.until("marker", name).await;
-        assert!(database.nbctl(&["ls-del", "marker"]).1);
-        self.until("no marker", |m| !name(m)).await;
-        self.changes = before + (self.changes - before - 2);
-    }
-}
-
-impl Drop for Mirror {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-struct Controller {
-    stop: CancellationToken,
-    task: JoinHandle<anyhow::Result<()>>,
-}
-
-impl Controller {
-    fn start(client: &Client, database: &Database) -> Self {
-        let stop = CancellationToken::new();
-        let task = tokio::spawn(controller::run(client.clone(), Config::new(database.remote()), stop.clone()));
-        Self { stop, task }
-    }
-
-    async fn stop(self) {
-        self.stop.cancel();
-        timeout(PATIENCE, self.task).await.expect("the controller drains").unwrap().unwrap();
-    }
-
-    /// As `kill -9` would: nothing is drained.
-    async fn kill(self) {
-        self.task.abort();
-        let _ = self.task.await;
-    }
-}
-
-async fn cluster() -> (Client, Database, Mirror) {
-    let client = apiserver::Server::open(None).unwrap().client();
-    let crds: Api<CustomResourceDefinition> = Api::all(client.clone());
-    for crd in v1::crds() {
-        crds.create(&PostParams::default(), &crd).await.unwrap();
-    }
-    let database = Database::start();
-    let mirror = Mirror::open(&database);
-    (client, database, mirror)
-}
-
-/// Waits for an object by watching it.
-async fn until<K>(api: &Api<K>, name: &str, what: &str, condition: impl Fn(&K) -> bool) -> K
-where
-    K: kube::Resource<DynamicType = ()> + Clone + serde::de::DeserializeOwned + std::fmt::Debug,
-{
-    use futures::TryStreamExt;
-    let search = async {
-        let mut last = None;
-        let params = WatchParams::default().fields(&format!("metadata.name={name}")).timeout(60);
-        let mut stream = std::pin::pin!(api.watch(&params, "0").await.unwrap());
-        while let Some(event) = stream.try_next().await.unwrap() {
-            if let WatchEvent::Added(object) | WatchEvent::Modified(object) = event {
-                if condition(&object) {
-                    return object;
-                }
-                last = Some(object);
-            }
-        }
-        panic!("{what}: the watch ended; last seen: {last:#?}");
-    };
-    match timeout(PATIENCE, search).await {
-        Ok(found) => found,
-        Err(_) => panic!("not within {PATIENCE:?}: {what}; now: {:#?}", api.get_opt(name).await),
-    }
-}
-
-async fn create_pod(client: &Client, name: &str, annotations: &[(&str, &str)]) {
-    let notes: BTreeMap<_, _> = annotations.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-    let pod: Pod = serde_json::from_value(json!({
-        "metadata": { "name": name, "annotations": notes },
-        "spec": { "containers": [{ "name": "c", "image": "none" }] },
-    }))
-    .unwrap();
-    Api::<Pod>::namespaced(client.clone(), "default").create(&PostParams::default(), &pod).await.unwrap();
-}
-
-fn pods(client: &Client) -> Api<PodView> {
-    Api::namespaced(client.clone(), "default")
-}
-
-fn note(pod: &PodView, key: &str) -> Option<String> {
-    pod.metadata.annotations.as_ref()?.get(key).cloned()
-}
-
-async fn allocated(client: &Client, name: &str) -> PodView {
-    until(&pods(client), name, "the pod is allocated", |pod| note(pod, annotations::ALLOCATED).is_some()).await
-}
-
-fn within<F: Future>(test: F) -> F::Output {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap().block_on(test)
-}
+use harness::*;
 
 #[test]
 fn a_pod_gets_its_port_and_then_its_record() {
@@ -278,6 +59,10 @@ fn killed_and_started_again_it_writes_nothing() {
         }
         let subnets: Api<v1::Subnet> = Api::all(client.clone());
         until(&subnets, "ovn-default", "20 in use", |s| s.status.as_ref().and_then(|s| s.v4_using_ips) == Some(20.0)).await;
+        let ips: Api<v1::Ip> = Api::all(client.clone());
+        for i in 0..20 {
+            until(&ips, &format!("p{i}.default"), "the object", |_| true).await;
+        }
         mirror.catch_up(&database).await;
         controller.kill().await;
         let (before, ports) = (mirror.changes, mirror.ports());
@@ -293,11 +78,12 @@ fn killed_and_started_again_it_writes_nothing() {
         let mut after = mirror.ports();
         after.remove("late.default");
         assert_eq!(after, ports);
-        // Creation and record of the late pod, one status of its subnet.
+        // Creation and record of the late pod, one status of its subnet, its `IP` object.
         until(&subnets, "ovn-default", "21 in use", |s| s.status.as_ref().and_then(|s| s.v4_using_ips) == Some(21.0)).await;
+        until(&ips, "late.default", "the object", |_| true).await;
         let now = Api::<PodView>::all(client.clone()).list(&ListParams::default()).await.unwrap().metadata.resource_version;
         let (from, to): (u64, u64) = (version.unwrap().parse().unwrap(), now.unwrap().parse().unwrap());
-        assert_eq!(to - from, 3, "API writes by a restart");
+        assert_eq!(to - from, 4, "API writes by a restart");
         controller.stop().await;
     });
 }
@@ -358,31 +144,13 @@ fn what_cannot_work_is_told_by_condition_and_event_and_the_rest_goes_on() {
         create_pod(&client, "thief", &[(annotations::IP_ADDRESS, "10.16.0.77")]).await;
         allocated(&client, "good").await;
         mirror.until("the good pod's port", |m| m.ports().get("good.default").is_some_and(|a| a == "02:00:00:00:00:77 10.16.0.77")).await;
-        let events: Api<Event> = Api::all(client.clone());
-        for (pod, why) in [
+        for (name, why) in [
             ("bad", "address 10.99.0.1 lies outside the subnet's range 10.16.0.0/16"),
             ("lost", "subnet \"orphan\" is not usable"),
             ("thief", "address 10.16.0.77 is in use by good.default"),
             ("z-overlap", "overlaps"),
         ] {
-            let told = |list: &kube::core::ObjectList<Event>| {
-                list.items
-                    .iter()
-                    .any(|e| e.involved_object.name.as_deref() == Some(pod) && e.message.as_deref().is_some_and(|m| m.contains(why)))
-            };
-            let search = async {
-                let mut stream = std::pin::pin!(events.watch(&WatchParams::default().timeout(60), "0").await.unwrap());
-                loop {
-                    use futures::TryStreamExt;
-                    if told(&events.list(&ListParams::default()).await.unwrap()) {
-                        return;
-                    }
-                    stream.try_next().await.unwrap();
-                }
-            };
-            if timeout(PATIENCE, search).await.is_err() {
-                panic!("no event on {pod} says {why:?}: {:#?}", events.list(&ListParams::default()).await.unwrap().items);
-            }
+            told(&client, name, why).await;
         }
         // The thief is served as soon as the address is free.
         pods(&client).delete("good", &DeleteParams::default().grace_period(0)).await.unwrap();

@@ -1,0 +1,195 @@
+//! Addresses as Kubernetes shows them: `IP` objects, and addresses that outlive their pod.
+
+use api::view::{PodView, VirtualMachineView};
+use api::{annotations, v1};
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::{Api, Client};
+use serde_json::{Value, json};
+
+use crate::harness::{Controller, allocated, cluster, create_pod, gone, note, pods, told, until, within};
+
+fn ips(client: &Client) -> Api<v1::Ip> {
+    Api::all(client.clone())
+}
+
+/// A pod on a node, owned by a workload.
+async fn create_owned_pod(client: &Client, name: &str, node: &str, owner: Value) {
+    let pod: Pod = serde_json::from_value(json!({
+        "metadata": { "name": name, "ownerReferences": [owner] },
+        "spec": { "nodeName": node, "containers": [{ "name": "c", "image": "none" }] },
+    }))
+    .unwrap();
+    Api::<Pod>::namespaced(client.clone(), "default").create(&PostParams::default(), &pod).await.unwrap();
+}
+
+async fn delete_pod(client: &Client, name: &str) {
+    pods(client).delete(name, &DeleteParams::default().grace_period(0)).await.unwrap();
+    gone(&pods(client), name).await;
+}
+
+/// Address and MAC that are recorded on a pod.
+fn record(pod: &PodView) -> (String, String) {
+    (note(pod, annotations::IP_ADDRESS).unwrap(), note(pod, annotations::MAC_ADDRESS).unwrap())
+}
+
+/// Address and MAC that an `IP` object shows.
+fn shown(ip: &v1::Ip) -> (String, String) {
+    (ip.spec.ip_address.clone().unwrap(), ip.spec.mac_address.clone().unwrap())
+}
+
+/// A custom kind of KubeVirt, which no schema is needed for.
+async fn serve(client: &Client, kind: &str, plural: &str) {
+    let crd: CustomResourceDefinition = serde_json::from_value(json!({
+        "metadata": { "name": format!("{plural}.kubevirt.io") },
+        "spec": {
+            "group": "kubevirt.io", "scope": "Namespaced",
+            "names": { "kind": kind, "plural": plural, "singular": kind.to_lowercase() },
+            "versions": [{
+                "name": "v1", "served": true, "storage": true,
+                "schema": { "openAPIV3Schema": { "type": "object", "x-kubernetes-preserve-unknown-fields": true } },
+            }],
+        },
+    }))
+    .unwrap();
+    Api::all(client.clone()).create(&PostParams::default(), &crd).await.unwrap();
+}
+
+#[test]
+fn each_pod_has_an_ip_object_while_it_lives() {
+    within(async {
+        let (client, database, _mirror) = cluster().await;
+        let controller = Controller::start(&client, &database);
+        create_pod(&client, "a", &[]).await;
+        let pod = allocated(&client, "a").await;
+        let ip = until(&ips(&client), "a.default", "the object", |_| true).await;
+        assert_eq!((shown(&ip), ip.spec.subnet.as_deref()), (record(&pod), Some("ovn-default")));
+        assert_eq!((ip.spec.pod_name.as_deref(), ip.spec.namespace.as_deref()), (Some("a"), Some("default")));
+        // Whoever deletes or changes it finds it as it was.
+        ips(&client).delete("a.default", &DeleteParams::default()).await.unwrap();
+        let again = until(&ips(&client), "a.default", "the object again", |again| again.metadata.uid != ip.metadata.uid).await;
+        assert_eq!(again.spec, ip.spec);
+        let change = Patch::Merge(json!({ "spec": { "macAddress": "02:00:00:00:00:99" } }));
+        ips(&client).patch("a.default", &PatchParams::default(), &change).await.unwrap();
+        until(&ips(&client), "a.default", "the MAC as it is", |now| now.spec == ip.spec).await;
+        delete_pod(&client, "a").await;
+        gone(&ips(&client), "a.default").await;
+        controller.stop().await;
+    });
+}
+
+#[test]
+fn a_stateful_sets_pod_keeps_its_address_on_another_node_and_through_a_restart_of_the_controller() {
+    within(async {
+        let (client, database, mut mirror) = cluster().await;
+        let mut controller = Some(Controller::start(&client, &database));
+        let sets: Api<StatefulSet> = Api::namespaced(client.clone(), "default");
+        let set: StatefulSet = serde_json::from_value(json!({
+            "metadata": { "name": "web" },
+            "spec": {
+                "replicas": 2, "serviceName": "web", "selector": { "matchLabels": { "app": "web" } },
+                "template": { "metadata": { "labels": { "app": "web" } }, "spec": { "containers": [{ "name": "c", "image": "none" }] } },
+            },
+        }))
+        .unwrap();
+        let uid = sets.create(&PostParams::default(), &set).await.unwrap().metadata.uid.unwrap();
+        let owner = json!({ "apiVersion": "apps/v1", "kind": "StatefulSet", "name": "web", "uid": uid });
+        let mut before = Vec::new();
+        for name in ["web-0", "web-1"] {
+            create_owned_pod(&client, name, "node1", owner.clone()).await;
+            before.push(record(&allocated(&client, name).await));
+            let node = |ip: &v1::Ip| ip.spec.node_name.as_deref() == Some("node1") && ip.spec.pod_type.as_deref() == Some("StatefulSet");
+            until(&ips(&client), &format!("{name}.default"), "the record", node).await;
+        }
+        for kill in [false, true] {
+            if let Some(running) = controller.take_if(|_| kill) {
+                running.kill().await;
+            }
+            delete_pod(&client, "web-1").await;
+            controller.get_or_insert_with(|| Controller::start(&client, &database));
+            mirror.until("the port goes", |m| !m.ports().contains_key("web-1.default")).await;
+            // What comes meanwhile gets another one.
+            let other = if kill { "other-1" } else { "other-0" };
+            create_pod(&client, other, &[]).await;
+            assert!(!before.contains(&record(&allocated(&client, other).await)));
+            create_owned_pod(&client, "web-1", "node2", owner.clone()).await;
+            assert_eq!(record(&allocated(&client, "web-1").await), before[1]);
+            until(&ips(&client), "web-1.default", "the new node", |ip| ip.spec.node_name.as_deref() == Some("node2")).await;
+        }
+        // Scaled below: released once the pod is gone.
+        sets.patch("web", &PatchParams::default(), &Patch::Merge(json!({ "spec": { "replicas": 1 } }))).await.unwrap();
+        delete_pod(&client, "web-1").await;
+        gone(&ips(&client), "web-1.default").await;
+        // Deleted: the last one too.
+        sets.delete("web", &DeleteParams::background()).await.unwrap();
+        // No kubelet ends it here.
+        delete_pod(&client, "web-0").await;
+        gone(&ips(&client), "web-0.default").await;
+        controller.unwrap().stop().await;
+    });
+}
+
+#[test]
+fn a_virtual_machine_keeps_its_address_from_pod_to_pod_until_it_is_deleted() {
+    within(async {
+        let (client, database, mut mirror) = cluster().await;
+        serve(&client, "VirtualMachine", "virtualmachines").await;
+        serve(&client, "VirtualMachineInstance", "virtualmachineinstances").await;
+        let controller = Controller::start(&client, &database);
+        let machines: Api<VirtualMachineView> = Api::namespaced(client.clone(), "default");
+        let mut machine = VirtualMachineView::default();
+        machine.metadata.name = Some("vm".to_owned());
+        machines.create(&PostParams::default(), &machine).await.unwrap();
+        // The instance, which owns the pod, comes and goes with it.
+        let owner = json!({ "apiVersion": "kubevirt.io/v1", "kind": "VirtualMachineInstance", "name": "vm", "uid": "i" });
+        create_owned_pod(&client, "virt-launcher-vm-a", "node1", owner.clone()).await;
+        let pod = allocated(&client, "virt-launcher-vm-a").await;
+        assert_eq!(note(&pod, annotations::VIRTUAL_MACHINE).as_deref(), Some("vm"));
+        let before = record(&pod);
+        let ip = until(&ips(&client), "vm.default", "the record", |_| true).await;
+        assert_eq!((shown(&ip), ip.spec.pod_type.as_deref()), (before.clone(), Some("VirtualMachine")));
+        assert_eq!(mirror.ports().keys().filter(|name| name.contains("virt-launcher")).count(), 0);
+
+        delete_pod(&client, "virt-launcher-vm-a").await;
+        mirror.until("a stopped machine has no port", |m| !m.ports().contains_key("vm.default")).await;
+        create_owned_pod(&client, "virt-launcher-vm-b", "node2", owner).await;
+        assert_eq!(record(&allocated(&client, "virt-launcher-vm-b").await), before);
+
+        machines.delete("vm", &DeleteParams::default()).await.unwrap();
+        delete_pod(&client, "virt-launcher-vm-b").await;
+        gone(&ips(&client), "vm.default").await;
+        controller.stop().await;
+    });
+}
+
+#[test]
+fn an_ip_object_of_a_user_reserves_and_one_that_cannot_is_told_why() {
+    within(async {
+        let (client, database, _mirror) = cluster().await;
+        let controller = Controller::start(&client, &database);
+        let reserve = async |name: &str, spec: v1::IpSpec| ips(&client).create(&PostParams::default(), &v1::Ip::new(name, spec)).await;
+        let in_default = || v1::IpSpec { subnet: Some("ovn-default".to_owned()), ..v1::IpSpec::default() };
+        reserve("db.default", v1::IpSpec { v4_ip_address: Some("10.16.0.77".to_owned()), ..in_default() }).await.unwrap();
+        // Without an address it gets one, with a MAC.
+        reserve("appliance", in_default()).await.unwrap();
+        let ip = until(&ips(&client), "appliance", "an address", |ip| ip.spec.mac_address.is_some()).await;
+        assert_eq!((ip.spec.pod_name.as_deref(), ip.spec.v4_ip_address.as_deref().map(|ip| ip.starts_with("10.16."))), (None, Some(true)));
+        until(&ips(&client), "db.default", "a MAC", |ip| ip.spec.mac_address.is_some()).await;
+        create_pod(&client, "db", &[]).await;
+        assert_eq!(record(&allocated(&client, "db").await).0, "10.16.0.77");
+        // It stays when its pod goes, since it is the user's.
+        delete_pod(&client, "db").await;
+        create_pod(&client, "thief", &[(annotations::IP_ADDRESS, "10.16.0.77")]).await;
+        told(&client, "thief", "address 10.16.0.77 is in use by db.default").await;
+        ips(&client).delete("db.default", &DeleteParams::default()).await.unwrap();
+        assert_eq!(record(&allocated(&client, "thief").await).0, "10.16.0.77");
+
+        reserve("lost", v1::IpSpec { subnet: Some("nowhere".to_owned()), ..v1::IpSpec::default() }).await.unwrap();
+        told(&client, "lost", "spec.subnet: subnet \"nowhere\" does not exist").await;
+        reserve("odd.default", v1::IpSpec { pod_name: Some("even".to_owned()), ..in_default() }).await.unwrap();
+        told(&client, "odd.default", "spec.podName: \"even\" is not that of an IP named \"odd.default\"").await;
+        controller.stop().await;
+    });
+}

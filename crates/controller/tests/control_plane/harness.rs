@@ -1,0 +1,266 @@
+//! A controller between the embedded API and a real `ovsdb-server`, and what a test asks of them.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use api::view::PodView;
+use api::{annotations, v1};
+use controller::Config;
+use k8s_openapi::api::core::v1::{Event, Pod};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{ListParams, PostParams, WatchEvent, WatchParams};
+use kube::{Api, Client};
+use ovsdb::{Remote, connect};
+use ovsdb_types::nb::{logical_router, logical_router_port, logical_switch, logical_switch_port, nb_global};
+use ovsdb_types::{Monitored, Replica, nb};
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A northbound database of its own.
+pub struct Database {
+    pub dir: tempfile::TempDir,
+}
+
+impl Database {
+    pub fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().display();
+        assert!(
+            Command::new("ovsdb-tool")
+                .args(["create", &format!("{path}/nb.db"), "/usr/share/ovn/ovn-nb.ovsschema"])
+                .status()
+                .unwrap()
+                .success()
+        );
+        // It detaches when it is ready.
+        let started = Command::new("ovsdb-server")
+            .args(["--detach", "--no-chdir"])
+            .args([
+                format!("--remote=punix:{path}/nb.sock"),
+                format!("--unixctl={path}/ctl"),
+                format!("--pidfile={path}/pid"),
+                format!("{path}/nb.db"),
+            ])
+            .stderr(Stdio::null())
+            .status();
+        assert!(started.unwrap().success());
+        let database = Self { dir };
+        assert!(database.nbctl(&["--timeout=10", "init"]).1);
+        database
+    }
+
+    pub fn remote(&self) -> Remote {
+        Remote::Unix(self.dir.path().join("nb.sock"))
+    }
+
+    pub fn nbctl(&self, args: &[&str]) -> (String, bool) {
+        let out = Command::new("ovn-nbctl").arg(format!("--db={}", self.remote())).args(args).output().unwrap();
+        (String::from_utf8(out.stdout).unwrap(), out.status.success())
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        if let Ok(pid) = std::fs::read_to_string(self.dir.path().join("pid")) {
+            let _ = Command::new("kill").arg(pid.trim()).status();
+        }
+    }
+}
+
+/// A watcher of the database, as a test sees it. Counts what is written.
+pub struct Mirror {
+    pub replica: Replica,
+    pub events: mpsc::Receiver<ovsdb::Event>,
+    pub task: JoinHandle<()>,
+    _client: ovsdb::Client,
+    /// Row changes seen.
+    pub changes: usize,
+}
+
+impl Mirror {
+    pub fn open(database: &Database) -> Self {
+        let ours = [logical_router::TABLE, logical_router_port::TABLE, logical_switch::TABLE, logical_switch_port::TABLE];
+        let mut monitored = Monitored::tables(&nb::SCHEMA, &ours);
+        monitored.tables.push((nb_global::TABLE, vec![nb_global::EXTERNAL_IDS.index]));
+        let (client, events, driver) = connect(ovsdb::Options::new(database.remote(), monitored.clone()));
+        Self { replica: Replica::new(monitored, vec![]), events, task: tokio::spawn(driver.run()), _client: client, changes: 0 }
+    }
+
+    pub fn take(&mut self, event: ovsdb::Event) {
+        self.changes += match event {
+            ovsdb::Event::Snapshot(monitored, snapshot) => self.replica.replace(monitored, snapshot).unwrap().len(),
+            ovsdb::Event::Updates(updates) => self.replica.apply(updates).unwrap().len(),
+            ovsdb::Event::Status(_) | ovsdb::Event::Disconnected(_) => 0,
+        };
+    }
+
+    pub fn ports(&self) -> BTreeMap<String, String> {
+        let row =
+            |r: ovsdb_types::Row<'_>| (r.text(logical_switch_port::NAME).to_owned(), r.text(logical_switch_port::ADDRESSES).to_owned());
+        self.replica.rows(logical_switch_port::TABLE).map(row).collect()
+    }
+
+    pub fn is_complete(&self) -> bool {
+        let notes = self.replica.rows(nb_global::TABLE).find_map(|row| row.get(nb_global::EXTERNAL_IDS).cloned());
+        notes.is_some_and(|notes| notes.get(topology::northbound::COMPLETE) == Some("true"))
+    }
+
+    pub fn rows(&self) -> usize {
+        [logical_router::TABLE, logical_router_port::TABLE, logical_switch::TABLE, logical_switch_port::TABLE]
+            .iter()
+            .map(|t| self.replica.len(*t))
+            .sum()
+    }
+
+    pub async fn until(&mut self, what: &str, condition: impl Fn(&Self) -> bool) {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while !condition(self) {
+            let Ok(event) = tokio::time::timeout_at(deadline, self.events.recv()).await else {
+                panic!("not within {PATIENCE:?}: {what}; ports: {:#?}", self.ports())
+            };
+            self.take(event.unwrap());
+        }
+    }
+
+    /// Takes in all that has happened up to now, known by a row that the test itself writes and removes.
+    pub async fn catch_up(&mut self, database: &Database) {
+        let before = self.changes;
+        assert!(database.nbctl(&["ls-add", "marker"]).1);
+        let name = |m: &Self| m.replica.rows(logical_switch::TABLE).any(|r| r.text(logical_switch::NAME) == "marker");
+        self.until("marker", name).await;
+        assert!(database.nbctl(&["ls-del", "marker"]).1);
+        self.until("no marker", |m| !name(m)).await;
+        self.changes = before + (self.changes - before - 2);
+    }
+}
+
+impl Drop for Mirror {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+pub struct Controller {
+    pub stop: CancellationToken,
+    pub task: JoinHandle<anyhow::Result<()>>,
+}
+
+impl Controller {
+    pub fn start(client: &Client, database: &Database) -> Self {
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(controller::run(client.clone(), Config::new(database.remote()), stop.clone()));
+        Self { stop, task }
+    }
+
+    pub async fn stop(self) {
+        self.stop.cancel();
+        timeout(PATIENCE, self.task).await.expect("the controller drains").unwrap().unwrap();
+    }
+
+    /// As `kill -9` would: nothing is drained.
+    pub async fn kill(self) {
+        self.task.abort();
+        let _ = self.task.await;
+    }
+}
+
+pub async fn cluster() -> (Client, Database, Mirror) {
+    let client = apiserver::Server::open(None).unwrap().client();
+    let crds: Api<CustomResourceDefinition> = Api::all(client.clone());
+    for crd in v1::crds() {
+        crds.create(&PostParams::default(), &crd).await.unwrap();
+    }
+    let database = Database::start();
+    let mirror = Mirror::open(&database);
+    (client, database, mirror)
+}
+
+/// Waits for an object by watching it.
+pub async fn until<K>(api: &Api<K>, name: &str, what: &str, condition: impl Fn(&K) -> bool) -> K
+where
+    K: kube::Resource<DynamicType = ()> + Clone + serde::de::DeserializeOwned + std::fmt::Debug,
+{
+    use futures::TryStreamExt;
+    let search = async {
+        let mut last = None;
+        let params = WatchParams::default().fields(&format!("metadata.name={name}")).timeout(60);
+        let mut stream = std::pin::pin!(api.watch(&params, "0").await.unwrap());
+        while let Some(event) = stream.try_next().await.unwrap() {
+            if let WatchEvent::Added(object) | WatchEvent::Modified(object) = event {
+                if condition(&object) {
+                    return object;
+                }
+                last = Some(object);
+            }
+        }
+        panic!("{what}: the watch ended; last seen: {last:#?}");
+    };
+    match timeout(PATIENCE, search).await {
+        Ok(found) => found,
+        Err(_) => panic!("not within {PATIENCE:?}: {what}; now: {:#?}", api.get_opt(name).await),
+    }
+}
+
+/// Waits until an event on an object says something.
+pub async fn told(client: &Client, name: &str, why: &str) {
+    let events: Api<Event> = Api::all(client.clone());
+    let says = |e: &Event| e.involved_object.name.as_deref() == Some(name) && e.message.as_deref().is_some_and(|m| m.contains(why));
+    let search = async {
+        let mut stream = std::pin::pin!(events.watch(&WatchParams::default().timeout(60), "0").await.unwrap());
+        loop {
+            use futures::TryStreamExt;
+            if events.list(&ListParams::default()).await.unwrap().items.iter().any(says) {
+                return;
+            }
+            stream.try_next().await.unwrap();
+        }
+    };
+    if timeout(PATIENCE, search).await.is_err() {
+        panic!("no event on {name} says {why:?}: {:#?}", events.list(&ListParams::default()).await.unwrap().items);
+    }
+}
+
+/// Waits until an object is gone.
+pub async fn gone<K>(api: &Api<K>, name: &str)
+where
+    K: kube::Resource<DynamicType = ()> + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + 'static,
+{
+    let absent = kube::runtime::wait::await_condition(api.clone(), name, |object: Option<&K>| object.is_none());
+    match timeout(PATIENCE, absent).await {
+        Ok(result) => drop(result.unwrap()),
+        Err(_) => panic!("{name} is still there after {PATIENCE:?}: {:#?}", api.get_opt(name).await),
+    }
+}
+
+pub async fn create_pod(client: &Client, name: &str, annotations: &[(&str, &str)]) {
+    let notes: BTreeMap<_, _> = annotations.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    let pod: Pod = serde_json::from_value(json!({
+        "metadata": { "name": name, "annotations": notes },
+        "spec": { "containers": [{ "name": "c", "image": "none" }] },
+    }))
+    .unwrap();
+    Api::<Pod>::namespaced(client.clone(), "default").create(&PostParams::default(), &pod).await.unwrap();
+}
+
+pub fn pods(client: &Client) -> Api<PodView> {
+    Api::namespaced(client.clone(), "default")
+}
+
+pub fn note(pod: &PodView, key: &str) -> Option<String> {
+    pod.metadata.annotations.as_ref()?.get(key).cloned()
+}
+
+pub async fn allocated(client: &Client, name: &str) -> PodView {
+    until(&pods(client), name, "the pod is allocated", |pod| note(pod, annotations::ALLOCATED).is_some()).await
+}
+
+pub fn within<F: Future>(test: F) -> F::Output {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap().block_on(test)
+}

@@ -1,0 +1,58 @@
+//! `IP` objects: a view of each NIC, and the record of those whose addresses outlive their pod.
+
+use std::sync::Arc;
+
+use engine::{Cx, Engine};
+
+use crate::fact::{Fact, FactValue, NicRequest, Problem};
+use crate::holder::{self, Identity, Workload};
+use crate::world::{Ip, Keeper, Name, Network, Replicas, ReplicasKey, ReplicasKind, World};
+
+pub(crate) fn register(engine: &mut Engine<World, Fact>) {
+    engine.leaf::<Ip>("kept", |cx, name, ip, out| {
+        // While a pod is there, it asks by itself.
+        if ip.deleting || !holder::pods(cx, &ip.holder, None).is_empty() || !keeps(cx, ip) {
+            return;
+        }
+        if cx.get::<Network>(&ip.subnet).is_some() {
+            out.say(Fact::Request(ip.holder.clone()), FactValue::Request(request(ip)));
+        } else {
+            let message = format!("spec.subnet: subnet {:?} does not exist, or is not usable: see its conditions", ip.subnet);
+            out.say(Fact::IpProblem(Arc::clone(name)), FactValue::Problem(Problem { reason: "NoSubnet", message }));
+        }
+    });
+}
+
+/// What the record asks of the allocator.
+pub(crate) fn request(ip: &Ip) -> NicRequest {
+    NicRequest {
+        identity: identity(ip),
+        subnet: Arc::clone(&ip.subnet),
+        addresses: ip.addresses.clone(),
+        mac: ip.mac,
+        held: ip.mac.is_some() && !ip.addresses.is_empty(),
+    }
+}
+
+/// Who the recorded NIC belongs to.
+pub(crate) fn identity(ip: &Ip) -> Identity {
+    match &ip.keeper {
+        Keeper::User => Identity::Reserved,
+        Keeper::StatefulSet { name, .. } => Identity::Workload(Workload::StatefulSet(Arc::clone(name))),
+        Keeper::VirtualMachine => Identity::Workload(Workload::VirtualMachine(Arc::clone(&ip.holder.name))),
+    }
+}
+
+/// Whether what keeps the addresses is there.
+fn keeps(cx: &mut Cx<'_, World>, ip: &Ip) -> bool {
+    let mut has = |kind, name: &Name, ordinal: u32| {
+        let key = ReplicasKey { kind, namespace: Arc::clone(&ip.holder.namespace), name: Arc::clone(name) };
+        cx.get::<Replicas>(&key).is_some_and(|replicas| replicas.ordinals.contains(&ordinal))
+    };
+    match &ip.keeper {
+        Keeper::User => true,
+        Keeper::StatefulSet { name, ordinal } => has(ReplicasKind::StatefulSet, name, *ordinal),
+        // A machine that is stopped has no instance, and an instance need not have a machine.
+        Keeper::VirtualMachine => has(ReplicasKind::VirtualMachine, &ip.holder.name, 0) || has(ReplicasKind::Instance, &ip.holder.name, 0),
+    }
+}
