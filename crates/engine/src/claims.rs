@@ -1,6 +1,7 @@
 //! Several owners may say the same thing: who is believed, and who is told.
 
 use std::hash::Hash;
+use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
@@ -27,22 +28,58 @@ pub struct Conflict<F> {
     pub claimants: Vec<Claimant>,
 }
 
-/// The claims of one thing. Nearly always there is one.
-struct Claims<V> {
-    first: Claim<V>,
-    more: Vec<Claim<V>>,
-}
-
-#[derive(Clone)]
+#[derive(PartialEq)]
 pub(crate) struct Claim<V> {
     pub(crate) task: Task,
     pub(crate) age: Age,
     pub(crate) value: V,
 }
 
-/// All claims, by what is claimed.
+/// The claims of one thing, never none. Nearly always there is one.
+enum Claims<V> {
+    One(Claim<V>),
+    Several(Vec<Claim<V>>),
+}
+
+impl<V> Claims<V> {
+    fn all(&self) -> &[Claim<V>] {
+        match self {
+            Self::One(claim) => std::slice::from_ref(claim),
+            Self::Several(claims) => claims,
+        }
+    }
+
+    fn all_mut(&mut self) -> &mut [Claim<V>] {
+        match self {
+            Self::One(claim) => std::slice::from_mut(claim),
+            Self::Several(claims) => claims,
+        }
+    }
+
+    fn push(&mut self, claim: Claim<V>) {
+        let mut claims = match std::mem::replace(self, Self::Several(Vec::new())) {
+            Self::One(first) => vec![first],
+            Self::Several(claims) => claims,
+        };
+        claims.push(claim);
+        *self = Self::Several(claims);
+    }
+
+    /// The claims without that of `task`; `None` when there is no other.
+    fn without(self, task: Task) -> Option<Self> {
+        match self {
+            Self::One(claim) => (claim.task != task).then_some(Self::One(claim)),
+            Self::Several(mut claims) => {
+                claims.retain(|claim| claim.task != task);
+                if claims.len() > 1 { Some(Self::Several(claims)) } else { claims.pop().map(Self::One) }
+            }
+        }
+    }
+}
+
+/// All claims, by what is claimed. The only place that holds values: runs hold keys, which they share with it.
 pub(crate) struct Ledger<K, V> {
-    claims: FxHashMap<K, Claims<V>>,
+    claims: FxHashMap<Arc<K>, Claims<V>>,
 }
 
 impl<K, V> Default for Ledger<K, V> {
@@ -51,64 +88,85 @@ impl<K, V> Default for Ledger<K, V> {
     }
 }
 
-impl<K: Clone + Eq + Hash, V: Clone + Eq> Ledger<K, V> {
+impl<K: Eq + Hash + Ord, V: Eq> Ledger<K, V> {
     pub(crate) fn len(&self) -> usize {
         self.claims.len()
     }
 
     pub(crate) fn keys(&self) -> impl Iterator<Item = &K> {
-        self.claims.keys()
+        self.claims.keys().map(AsRef::as_ref)
     }
 
-    /// The value that is believed. `order` breaks ties between claims of one age.
-    pub(crate) fn winner(&self, key: &K, order: &dyn Fn(Task) -> (u16, String)) -> Option<&Claim<V>> {
-        let claims = self.claims.get(key)?;
-        if claims.more.is_empty() {
-            return Some(&claims.first);
+    /// The value of `key` that was believed last. Once a claim of `key` has changed, [`Ledger::believe`] decides anew.
+    pub(crate) fn believed(&self, key: &K) -> Option<&V> {
+        self.claims.get(key).and_then(|claims| claims.all().first()).map(|claim| &claim.value)
+    }
+
+    /// All keys with the value that was believed last.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+        self.claims.iter().filter_map(|(key, claims)| Some((key.as_ref(), &claims.all().first()?.value)))
+    }
+
+    /// Decides which claim of `key` is believed. `order` breaks ties between claims of one age.
+    pub(crate) fn believe(&mut self, key: &K, order: &dyn Fn(Task) -> (u16, String)) -> Option<&Claim<V>> {
+        let claims = self.claims.get_mut(key)?.all_mut();
+        if claims.len() > 1
+            && let Some((winner, _)) = claims.iter().enumerate().min_by_key(|(_, claim)| (claim.age, order(claim.task)))
+        {
+            claims.swap(0, winner);
         }
-        std::iter::once(&claims.first).chain(&claims.more).min_by_key(|claim| (claim.age, order(claim.task)))
+        claims.first()
     }
 
     /// The tasks that claim `key` with values that differ from each other, none if they agree.
-    pub(crate) fn disputed(&self, key: &K) -> Vec<&Claim<V>> {
-        let Some(claims) = self.claims.get(key) else { return Vec::new() };
-        if claims.more.iter().all(|c| c.value == claims.first.value) {
-            return Vec::new();
-        }
-        std::iter::once(&claims.first).chain(&claims.more).collect()
+    pub(crate) fn disputed(&self, key: &K) -> &[Claim<V>] {
+        let claims = self.claims.get(key).map_or(&[] as &[_], Claims::all);
+        if claims.iter().all(|claim| claim.value == claims[0].value) { &[] } else { claims }
     }
 
-    /// Sets (or with `None` withdraws) what `task` claims of `key`.
-    pub(crate) fn claim(&mut self, key: &K, task: Task, claim: Option<(Age, V)>) {
-        let Some(claims) = self.claims.get_mut(key) else {
-            if let Some((age, value)) = claim {
-                self.claims.insert(key.clone(), Claims { first: Claim { task, age, value }, more: Vec::new() });
+    /// Takes in what `task` says now, sorted by key, in place of `old`, and returns the keys. Before a claim changes,
+    /// `touch` is called with its key and the value that stands first.
+    pub(crate) fn say(
+        &mut self,
+        (task, age): (Task, Age),
+        old: &[Arc<K>],
+        new: Vec<(K, V)>,
+        mut touch: impl FnMut(&Arc<K>, Option<&V>),
+    ) -> Box<[Arc<K>]> {
+        for key in old {
+            if new.binary_search_by(|(k, _)| k.cmp(key)).is_err() {
+                touch(key, self.believed(key));
+                if let Some(rest) = self.claims.remove(key).and_then(|claims| claims.without(task)) {
+                    self.claims.insert(Arc::clone(key), rest);
+                }
             }
+        }
+        let mut keys = Vec::with_capacity(new.len());
+        for (key, value) in new {
+            let key = match old.binary_search_by(|k| k.as_ref().cmp(&key)) {
+                Ok(at) => Arc::clone(&old[at]),
+                Err(_) => Arc::new(key),
+            };
+            self.claim(&key, Claim { task, age, value }, &mut touch);
+            keys.push(key);
+        }
+        keys.into()
+    }
+
+    fn claim(&mut self, key: &Arc<K>, claim: Claim<V>, touch: &mut impl FnMut(&Arc<K>, Option<&V>)) {
+        let Some(claims) = self.claims.get_mut(key) else {
+            touch(key, None);
+            self.claims.insert(Arc::clone(key), Claims::One(claim));
             return;
         };
-        match claim {
-            Some((age, value)) => {
-                let claim = Claim { task, age, value };
-                if claims.first.task == task {
-                    claims.first = claim;
-                } else if let Some(mine) = claims.more.iter_mut().find(|c| c.task == task) {
-                    *mine = claim;
-                } else {
-                    claims.more.push(claim);
-                }
-            }
-            None => {
-                if claims.first.task == task {
-                    match claims.more.pop() {
-                        Some(other) => claims.first = other,
-                        None => {
-                            self.claims.remove(key);
-                        }
-                    }
-                } else {
-                    claims.more.retain(|c| c.task != task);
-                }
-            }
+        let mine = claims.all().iter().position(|c| c.task == claim.task);
+        if mine.is_some_and(|at| claims.all()[at] == claim) {
+            return;
+        }
+        touch(key, claims.all().first().map(|first| &first.value));
+        match mine {
+            Some(at) => claims.all_mut()[at] = claim,
+            None => claims.push(claim),
         }
     }
 }

@@ -15,7 +15,7 @@ pub struct Age(pub i64);
 /// A type of object, held in one table of the world `W`. `Eq` is the cut-off: equal objects wake nobody.
 pub trait Collection<W>: Clone + Eq + Send + 'static {
     /// What an object is found by.
-    type Key: Clone + Eq + Hash + Ord + Debug + Send + 'static;
+    type Key: Clone + Eq + Hash + Ord + Debug + Send + Sync + 'static;
     /// A number that no other collection of the world has.
     const ID: u16;
     /// The table in the world.

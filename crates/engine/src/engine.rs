@@ -1,9 +1,10 @@
 //! The engine: inputs in, changed facts out.
 
 use std::any::Any;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashSet;
 
 use crate::claims::{Claimant, Conflict, Ledger};
 use crate::collection::{Age, Collection, Index, Slot};
@@ -18,17 +19,21 @@ pub(crate) struct Wake {
     pub(crate) inputs: Vec<(u16, Box<dyn Any + Send>)>,
 }
 
-/// All facts, and what was believed of those touched since the last settle.
+/// All facts, and what was believed of those touched since the last settle. That is boxed because at a start there is
+/// none of it, and many are touched.
 pub(crate) struct Facts<F: crate::Fact> {
     ledger: Ledger<F, F::Value>,
-    believed: FxHashMap<F, F::Value>,
-    touched: BTreeSet<F>,
+    touched: BTreeMap<Arc<F>, Option<Box<F::Value>>>,
 }
 
 impl<F: crate::Fact> Facts<F> {
-    pub(crate) fn claim(&mut self, fact: &F, task: Task, claim: Option<(Age, F::Value)>) {
-        self.ledger.claim(fact, task, claim);
-        self.touched.insert(fact.clone());
+    /// Takes in what a run says now, sorted by fact, in place of `old`.
+    pub(crate) fn say(&mut self, task: Task, age: Age, old: &[Arc<F>], new: Vec<(F, F::Value)>) -> Box<[Arc<F>]> {
+        self.ledger.say((task, age), old, new, |fact, before| {
+            if !self.touched.contains_key(fact) {
+                self.touched.insert(Arc::clone(fact), before.cloned().map(Box::new));
+            }
+        })
     }
 }
 
@@ -104,7 +109,7 @@ where
 {
     /// An engine over an empty world.
     pub fn new(world: W) -> Self {
-        let facts = Facts { ledger: Ledger::default(), believed: FxHashMap::default(), touched: BTreeSet::new() };
+        let facts = Facts { ledger: Ledger::default(), touched: BTreeMap::new() };
         Self { world, rules: Vec::new(), readers: Readers::default(), facts, dirty: Vec::new() }
     }
 
@@ -181,7 +186,8 @@ where
         let mut counts = Vec::with_capacity(self.rules.len());
         let mut reads = 0;
         for number in 0..self.rules.len() {
-            let mut slots: Vec<u32> = self.dirty[number].drain().collect();
+            // Taken, not drained: a set that was large once would keep its room, and clearing it would cost as much each time.
+            let mut slots: Vec<u32> = std::mem::take(&mut self.dirty[number]).into_iter().collect();
             slots.sort_unstable();
             let mut runs = 0;
             for slot in slots {
@@ -192,16 +198,14 @@ where
             }
             counts.push(RuleCount { rule: self.rules[number].name(), runs });
         }
-        let mut changes = Vec::new();
-        for fact in std::mem::take(&mut self.facts.touched) {
+        let touched = std::mem::take(&mut self.facts.touched);
+        let mut changes = Vec::with_capacity(touched.len());
+        for (fact, before) in touched {
             let order = |task: Task| (task.rule, self.rules[usize::from(task.rule)].key_text(task.slot));
-            let after = self.facts.ledger.winner(&fact, &order).map(|claim| claim.value.clone());
-            let before = match &after {
-                Some(value) => self.facts.believed.insert(fact.clone(), value.clone()),
-                None => self.facts.believed.remove(&fact),
-            };
-            if before != after {
-                changes.push(Changed { fact, before, after });
+            let after = self.facts.ledger.believe(&fact, &order).map(|claim| &claim.value);
+            if before.as_deref() != after {
+                let (before, after) = (before.map(|value| *value), after.cloned());
+                changes.push(Changed { fact: Arc::unwrap_or_clone(fact), before, after });
             }
         }
         Settled { changes, counts, reads }
@@ -209,12 +213,12 @@ where
 
     /// What is said of `fact` as of the last settle.
     pub fn desired(&self, fact: &F) -> Option<&F::Value> {
-        self.facts.believed.get(fact)
+        self.facts.ledger.believed(fact)
     }
 
     /// All facts as of the last settle, in no particular order.
     pub fn facts(&self) -> impl Iterator<Item = (&F, &F::Value)> {
-        self.facts.believed.iter()
+        self.facts.ledger.iter()
     }
 
     /// The facts that several owners say differently.
@@ -234,7 +238,7 @@ where
             let rule = &self.rules[usize::from(task.rule)];
             (task.rule, Claimant { age, rule: rule.name(), key: rule.key_text(task.slot) })
         };
-        let mut claimants: Vec<_> = disputed.into_iter().map(|c| claimant(c.task, c.age)).collect();
+        let mut claimants: Vec<_> = disputed.iter().map(|c| claimant(c.task, c.age)).collect();
         claimants.sort_by(|(ra, a), (rb, b)| (a.age, ra, &a.key).cmp(&(b.age, rb, &b.key)));
         Some(Conflict { fact: fact.clone(), claimants: claimants.into_iter().map(|(_, c)| c).collect() })
     }

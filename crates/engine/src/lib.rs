@@ -27,7 +27,7 @@ pub use cx::{Cx, KeyAndValue, Out};
 pub use engine::{Changed, Engine, RuleCount, Settled};
 
 /// Something that rules say. Small: a row, a member of a set, an entry of a map, a status.
-pub trait Fact: Clone + Eq + std::hash::Hash + Ord + std::fmt::Debug + Send + 'static {
+pub trait Fact: Clone + Eq + std::hash::Hash + Ord + std::fmt::Debug + Send + Sync + 'static {
     /// What is said beyond the fact itself.
     type Value: Clone + Eq + Send + 'static;
 }

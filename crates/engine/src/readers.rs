@@ -9,8 +9,9 @@ pub(crate) struct Task {
     pub(crate) slot: u32,
 }
 
-/// Most questions have one or two readers, a few have a hundred thousand: removal is O(1) for both.
+/// Most questions have one reader, which takes no list, or two; a few have a hundred thousand. Removal is O(1) for all.
 enum Set {
+    One(Task),
     Few(Vec<Task>),
     Many(FxHashSet<Task>),
 }
@@ -22,23 +23,24 @@ pub(crate) struct Readers(FxHashMap<u64, Set>);
 
 impl Readers {
     pub(crate) fn add(&mut self, question: u64, task: Task) {
-        match self.0.entry(question).or_insert_with(|| Set::Few(Vec::new())) {
+        let Some(set) = self.0.get_mut(&question) else {
+            self.0.insert(question, Set::One(task));
+            return;
+        };
+        match set {
+            Set::One(only) if *only == task => {}
+            Set::One(only) => *set = Set::Few(vec![*only, task]),
             Set::Few(list) if list.contains(&task) => {}
             Set::Few(list) if list.len() < FEW => list.push(task),
-            set => {
-                if let Set::Few(list) = set {
-                    *set = Set::Many(list.drain(..).collect());
-                }
-                if let Set::Many(many) = set {
-                    many.insert(task);
-                }
-            }
+            Set::Few(list) => *set = Set::Many(list.drain(..).chain([task]).collect()),
+            Set::Many(many) => drop(many.insert(task)),
         }
     }
 
     pub(crate) fn remove(&mut self, question: u64, task: Task) {
         let Some(set) = self.0.get_mut(&question) else { return };
         let empty = match set {
+            Set::One(only) => *only == task,
             Set::Few(list) => {
                 list.retain(|t| *t != task);
                 list.is_empty()
@@ -55,6 +57,7 @@ impl Readers {
 
     pub(crate) fn of(&self, question: u64, mut each: impl FnMut(Task)) {
         match self.0.get(&question) {
+            Some(Set::One(only)) => each(*only),
             Some(Set::Few(list)) => list.iter().copied().for_each(&mut each),
             Some(Set::Many(many)) => many.iter().copied().for_each(&mut each),
             None => {}

@@ -1,6 +1,7 @@
 //! One registered rule and its runs.
 
 use std::any::Any;
+use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
@@ -15,15 +16,14 @@ pub(crate) type Body<W, I, D, F> =
     Box<dyn Fn(&mut Cx<'_, W>, &<I as Collection<W>>::Key, &I, &mut Out<F, <D as Collection<W>>::Key, D>) + Send>;
 
 /// The run of a rule over `I` that derives `D`.
-type RunOf<W, I, D, F> = Run<<I as Collection<W>>::Key, F, <D as Collection<W>>::Key, D>;
+type RunOf<W, I, D, F> = Run<<I as Collection<W>>::Key, F, <D as Collection<W>>::Key>;
 
-/// What a run left behind.
-struct Run<K, F: crate::Fact, DK, D> {
+/// What a run left behind: what it said is in the ledgers. Lists do not grow later, so they have no room to spare.
+struct Run<K, F, DK> {
     key: K,
-    questions: Vec<u64>,
-    facts: Vec<(F, F::Value)>,
-    derived: Vec<(DK, D)>,
-    age: Age,
+    questions: Box<[u64]>,
+    facts: Box<[Arc<F>]>,
+    derived: Box<[Arc<DK>]>,
 }
 
 pub(crate) struct RuleNode<W, I: Collection<W>, D: Collection<W>, F: crate::Fact> {
@@ -52,28 +52,29 @@ impl<W: 'static, I: Collection<W>, D: Collection<W>, F: crate::Fact> RuleNode<W,
         Self { number, name, body, slots: FxHashMap::default(), runs: Vec::new(), free: Vec::new(), ledger: Ledger::default() }
     }
 
-    fn derive(&mut self, task: Task, old: Vec<(D::Key, D)>, new: &[(D::Key, D)], age: (Age, Age), world: &mut W, wake: &mut Wake) {
-        let mut changed: Vec<D::Key> = Vec::new();
-        for (key, _) in &old {
-            if new.binary_search_by(|(k, _)| k.cmp(key)).is_err() {
-                self.ledger.claim(key, task, None);
-                changed.push(key.clone());
-            }
-        }
-        for (key, value) in new {
-            let before = old.binary_search_by(|(k, _)| k.cmp(key)).ok().map(|at| &old[at].1);
-            if before != Some(value) || age.0 != age.1 {
-                self.ledger.claim(key, task, Some((age.1, value.clone())));
-                changed.push(key.clone());
-            }
-        }
+    /// Takes in what a run derives now, in place of `old`.
+    fn derive(
+        &mut self,
+        (task, age): (Task, Age),
+        old: &[Arc<D::Key>],
+        new: Vec<(D::Key, D)>,
+        world: &mut W,
+        wake: &mut Wake,
+    ) -> Box<[Arc<D::Key>]> {
+        let mut changed: Vec<Arc<D::Key>> = Vec::new();
+        let keys = self.ledger.say((task, age), old, new, |key, _| changed.push(Arc::clone(key)));
+        let order = |task: Task| (task.rule, key_text(&self.runs, task.slot));
         for key in changed {
-            let order = |t: Task| (t.rule, self.key_text(t.slot));
-            let winner = self.ledger.winner(&key, &order);
-            let slot = winner.map(|claim| Slot { value: claim.value.clone(), age: claim.age });
+            let slot = self.ledger.believe(&key, &order).map(|claim| Slot { value: claim.value.clone(), age: claim.age });
             put::<W, D>(world, &key, slot, wake);
         }
+        keys
     }
+}
+
+/// The key of the run in `slot` as conflicts name it.
+fn key_text<K: std::fmt::Debug, F, DK>(runs: &[Option<Run<K, F, DK>>], slot: u32) -> String {
+    runs.get(slot as usize).and_then(Option::as_ref).map(|run| format!("{:?}", run.key)).unwrap_or_default()
 }
 
 /// Stores or removes an object of a collection and notes whom that wakes.
@@ -124,7 +125,7 @@ impl<W: 'static, I: Collection<W>, D: Collection<W>, F: crate::Fact> AnyRule<W, 
                 u32::try_from(self.runs.len() - 1).ok()?
             }
         };
-        let run = Run { key: key.clone(), questions: Vec::new(), facts: Vec::new(), derived: Vec::new(), age: Age::default() };
+        let run = Run { key: key.clone(), questions: Box::default(), facts: Box::default(), derived: Box::default() };
         self.runs[slot as usize] = Some(run);
         self.slots.insert(key.clone(), slot);
         Some(slot)
@@ -136,7 +137,7 @@ impl<W: 'static, I: Collection<W>, D: Collection<W>, F: crate::Fact> AnyRule<W, 
         let mut out = Out { facts: Vec::new(), derived: Vec::new() };
         let mut cx = Cx { world, questions: Vec::new(), reads: 0 };
         let input = I::table(world).rows.get(&old.key);
-        let age = input.map_or(old.age, |slot| slot.age);
+        let age = input.map_or_else(Age::default, |slot| slot.age);
         if let Some(slot) = input {
             (self.body)(&mut cx, &old.key, &slot.value, &mut out);
         }
@@ -152,33 +153,22 @@ impl<W: 'static, I: Collection<W>, D: Collection<W>, F: crate::Fact> AnyRule<W, 
         }
         normalise(&mut out.facts);
         normalise(&mut out.derived);
-        for (fact, _) in &old.facts {
-            if out.facts.binary_search_by(|(f, _)| f.cmp(fact)).is_err() {
-                facts.claim(fact, task, None);
-            }
-        }
-        for (fact, value) in &out.facts {
-            let before = old.facts.binary_search_by(|(f, _)| f.cmp(fact)).ok().map(|at| &old.facts[at].1);
-            if before != Some(value) || old.age != age {
-                facts.claim(fact, task, Some((age, value.clone())));
-            }
-        }
-        let ages = (old.age, age);
+        let facts = facts.say(task, age, &old.facts, out.facts);
         let key = old.key;
-        self.runs[slot as usize] = Some(Run { key: key.clone(), questions, facts: out.facts, derived: Vec::new(), age });
-        self.derive(task, old.derived, &out.derived, ages, world, wake);
+        self.runs[slot as usize] = Some(Run { key: key.clone(), questions: questions.into(), facts, derived: Box::default() });
+        let derived = self.derive((task, age), &old.derived, out.derived, world, wake);
         if gone {
             // Only now, so that ties between claims could still be broken by this run's key.
             self.runs[slot as usize] = None;
             self.slots.remove(&key);
             self.free.push(slot);
         } else if let Some(run) = &mut self.runs[slot as usize] {
-            run.derived = out.derived;
+            run.derived = derived;
         }
         reads + 1
     }
 
     fn key_text(&self, slot: u32) -> String {
-        self.runs.get(slot as usize).and_then(Option::as_ref).map(|run| format!("{:?}", run.key)).unwrap_or_default()
+        key_text(&self.runs, slot)
     }
 }

@@ -15,6 +15,7 @@ mod operation;
 mod replica;
 mod row_key;
 mod schema;
+mod table;
 mod text;
 mod update;
 

@@ -1,10 +1,8 @@
 //! The rows of a monitored database as last seen, with declared indexes.
 
-use std::collections::BTreeSet;
-
-use rustc_hash::FxHashMap;
 use uuid::Uuid;
 
+use crate::table::{Table, change};
 use crate::{Column, Datum, DatumError, Monitored, RowUpdate, TableId, TableUpdates};
 
 /// An index to keep: the rows of a table by the values of some columns.
@@ -41,18 +39,6 @@ pub enum ReplicaError {
     NotMonitored(&'static str, u16),
 }
 
-type RowsByValue = FxHashMap<Vec<Datum>, BTreeSet<Uuid>>;
-
-#[derive(Debug)]
-struct Table {
-    id: TableId,
-    /// Column number to position in a row's values.
-    slots: Vec<Option<u16>>,
-    rows: FxHashMap<Uuid, Box<[Datum]>>,
-    /// Columns of each index, and the rows by their values.
-    indexes: Vec<(Vec<u16>, RowsByValue)>,
-}
-
 /// The rows of a monitored database.
 #[derive(Debug)]
 pub struct Replica {
@@ -65,7 +51,7 @@ pub struct Replica {
 #[derive(Clone, Copy, Debug)]
 pub struct Row<'a> {
     table: &'a Table,
-    values: &'a [Datum],
+    values: &'a [(u16, Datum)],
     /// Identifier.
     pub uuid: Uuid,
 }
@@ -74,8 +60,7 @@ impl<'a> Row<'a> {
     /// The value of a column by number; `None` when it is not monitored.
     #[must_use]
     pub fn value(&self, column: u16) -> Option<&'a Datum> {
-        let slot = (*self.table.slots.get(usize::from(column))?)?;
-        self.values.get(usize::from(slot))
+        self.table.value(self.values, column)
     }
 
     /// The value of a column; `None` when it is not monitored.
@@ -92,28 +77,8 @@ impl<'a> Row<'a> {
 }
 
 impl Table {
-    fn row<'a>(&'a self, uuid: Uuid, values: &'a [Datum]) -> Row<'a> {
+    fn row<'a>(&'a self, uuid: Uuid, values: &'a [(u16, Datum)]) -> Row<'a> {
         Row { table: self, values, uuid }
-    }
-
-    fn index(&mut self, uuid: Uuid, values: &[Datum], add: bool) {
-        for (columns, map) in &mut self.indexes {
-            let slots = &self.slots;
-            let slot_of = |c: &u16| slots.get(usize::from(*c)).copied().flatten();
-            let Some(key) =
-                columns.iter().map(|c| slot_of(c).and_then(|slot| values.get(usize::from(slot))).cloned()).collect::<Option<Vec<_>>>()
-            else {
-                continue;
-            };
-            if add {
-                map.entry(key).or_default().insert(uuid);
-            } else if let Some(set) = map.get_mut(&key) {
-                set.remove(&uuid);
-                if set.is_empty() {
-                    map.remove(&key);
-                }
-            }
-        }
     }
 }
 
@@ -121,17 +86,8 @@ impl Replica {
     /// An empty replica.
     #[must_use]
     pub fn new(monitored: Monitored, defs: Vec<IndexDef>) -> Self {
-        let tables = monitored.tables.iter().map(|(id, columns)| Self::table_of(&monitored, &defs, *id, columns)).collect();
+        let tables = monitored.tables.iter().map(|(id, columns)| Table::new(monitored.schema, *id, columns, &defs)).collect();
         Self { monitored, defs, tables }
-    }
-
-    fn table_of(monitored: &Monitored, defs: &[IndexDef], id: TableId, columns: &[u16]) -> Table {
-        let mut slots = vec![None; monitored.schema.table(id).columns.len()];
-        for (slot, column) in (0u16..).zip(columns) {
-            slots[usize::from(*column)] = Some(slot);
-        }
-        let indexes = defs.iter().filter(|d| d.table == id).map(|d| (d.columns.clone(), FxHashMap::default())).collect();
-        Table { id, slots, rows: FxHashMap::default(), indexes }
     }
 
     /// What is monitored.
@@ -169,7 +125,7 @@ impl Replica {
             let (_, map) = t.indexes.iter().find(|(c, _)| c == columns)?;
             Some((t, map.get(key)?))
         });
-        found.into_iter().flat_map(|(t, uuids)| uuids.iter().filter_map(|uuid| t.rows.get(uuid).map(|values| t.row(*uuid, values))))
+        found.into_iter().flat_map(|(t, uuids)| uuids.iter().filter_map(|uuid| t.rows.get(&uuid).map(|values| t.row(uuid, values))))
     }
 
     /// Applies a notification.
@@ -180,18 +136,13 @@ impl Replica {
         let mut changes = Vec::new();
         for (id, rows) in updates.0 {
             let schema = self.monitored.schema.table(id);
-            let columns = self.monitored.columns(id).unwrap_or_default().to_vec();
             let Some(table) = self.tables.iter_mut().find(|t| t.id == id) else {
                 return Err(ReplicaError::NotMonitored(schema.name, 0));
             };
             for (uuid, update) in rows {
                 match update {
                     RowUpdate::Present(values) => {
-                        let mut row: Box<[Datum]> = columns.iter().map(|c| Datum::default_of(schema.column(*c))).collect();
-                        for (column, value) in values {
-                            let slot = table.slots[usize::from(column)].ok_or(ReplicaError::NotMonitored(schema.name, column))?;
-                            row[usize::from(slot)] = value;
-                        }
+                        let row = table.present(values).map_err(|column| ReplicaError::NotMonitored(schema.name, column))?;
                         if let Some(old) = table.rows.remove(&uuid) {
                             table.index(uuid, &old, false);
                         }
@@ -203,10 +154,9 @@ impl Replica {
                         let mut row = table.rows.remove(&uuid).ok_or(ReplicaError::UnknownRow(schema.name, uuid))?;
                         table.index(uuid, &row, false);
                         for (column, delta) in &deltas {
-                            let slot = table.slots[usize::from(*column)].ok_or(ReplicaError::NotMonitored(schema.name, *column))?;
+                            let default = table.default_of(*column).ok_or(ReplicaError::NotMonitored(schema.name, *column))?;
                             let schema_column = schema.column(*column);
-                            row[usize::from(slot)]
-                                .apply_delta(delta.clone(), schema_column)
+                            change(&mut row, *column, default, |value| value.apply_delta(delta.clone(), schema_column))
                                 .map_err(|e| ReplicaError::Delta(schema.name, uuid, schema_column.name, e))?;
                         }
                         table.index(uuid, &row, true);
@@ -241,7 +191,8 @@ impl Replica {
         for new in &fresh.tables {
             let old = self.tables.iter().find(|t| t.id == new.id);
             for (uuid, values) in &new.rows {
-                let same = old.and_then(|t| t.rows.get(uuid).map(|v| (t, v))).is_some_and(|(t, v)| t.slots == new.slots && v == values);
+                let same =
+                    old.and_then(|t| t.rows.get(uuid).map(|v| (t, v))).is_some_and(|(t, v)| t.defaults == new.defaults && v == values);
                 if !same {
                     changes.push(RowChange::Inserted(new.id, *uuid));
                 }
