@@ -215,7 +215,7 @@ SecurityGroup
 
 Subnet
 + {cidrBlock: 10.16.0.0/16}
-+ {cidrBlock: '10.16.0.0/16, fd00::/64', gateway: '10.16.0.1,fd00::1', excludeIps: [10.16.0.1, 10.16.0.5..10.16.0.9, 'fd00::1..fd00::9']}
++ {cidrBlock: '10.16.0.0/16, fd00::/64', gateway: '10.16.0.1,fd00::1', excludeIps: [10.16.0.1, 10.16.0.5..10.16.0.9, 'fd00::1..fd00::9', 10.16.8.0/24]}
 + {cidrBlock: 'fd00::/64,10.16.0.0/16', gateway: 10.16.0.1, vpc: '', provider: '', gatewayType: '', protocol: ''}
 + {cidrBlock: 10.16.0.0/16, gateway: '', vpc: '', u2oInterconnectionIP: '', externalEgressGateway: '', natOutgoing: true}
 + {cidrBlock: '', gateway: '', vlan: vlan1, protocol: Mac}
@@ -236,7 +236,7 @@ Subnet
 - {cidrBlock: 10.16.0.0/16, gateway: first} => spec.gateway: Invalid value: 'first': must be an IP address
 - {cidrBlock: 10.16.0.0/16, u2oInterconnectionIP: 10.17.0.1} => u2oInterconnectionIP 10.17.0.1 must lie inside cidrBlock
 - {cidrBlock: 10.16.0.0/16, excludeIps: [10.16.0.1..]} => spec.excludeIps
-- {cidrBlock: 10.16.0.0/16, excludeIps: [10.16.0.0/24]} => each must be an IP address, or a range
+- {cidrBlock: 10.16.0.0/16, excludeIps: [10.16.0.0/33]} => each must be an IP address, a CIDR, or a range
 - {cidrBlock: 10.16.0.0/16, protocol: IPv5} => supported values: '', 'IPv4', 'IPv6', 'Dual', 'Mac'
 - {cidrBlock: 10.16.0.0/16, gatewayType: central} => supported values: '', 'distributed', 'centralized'
 - {cidrBlock: 10.16.0.0/16, mtu: 65536} => spec.mtu in body should be less than or equal to 65535

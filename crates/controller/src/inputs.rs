@@ -23,16 +23,19 @@ pub(crate) struct Shown<S> {
     pub(crate) finalizers: Vec<String>,
     pub(crate) resource_version: Option<String>,
     pub(crate) status: S,
+    /// What the controller fills in, as a merge patch of `spec`.
+    pub(crate) defaults: Option<serde_json::Value>,
 }
 
 impl<S> Shown<S> {
-    fn new(meta: &ObjectMeta, status: S) -> Self {
+    fn new(meta: &ObjectMeta, status: S, defaults: Option<serde_json::Value>) -> Self {
         Self {
             uid: meta.uid.as_deref().unwrap_or_default().into(),
             generation: meta.generation,
             finalizers: meta.finalizers.clone().unwrap_or_default(),
             resource_version: meta.resource_version.clone(),
             status,
+            defaults,
         }
     }
 }
@@ -133,12 +136,13 @@ pub(crate) enum Input {
 
 pub(crate) fn vpc(object: &v1::Vpc) -> Object {
     let (name, vpc, age) = input::vpc(object);
-    Object::Vpc(name, vpc, age, Shown::new(&object.metadata, object.status.clone().unwrap_or_default()))
+    Object::Vpc(name, vpc, age, Shown::new(&object.metadata, object.status.clone().unwrap_or_default(), None))
 }
 
 pub(crate) fn subnet(object: &v1::Subnet) -> Object {
     let (name, subnet, age) = input::subnet(object);
-    Object::Subnet(name, subnet, age, Shown::new(&object.metadata, object.status.clone().unwrap_or_default()))
+    let defaults = input::subnet_defaults(object);
+    Object::Subnet(name, subnet, age, Shown::new(&object.metadata, object.status.clone().unwrap_or_default(), defaults))
 }
 
 fn namespace(object: &NamespaceView) -> Object {

@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use api::annotations::{self, join};
 use api::view::PodView;
-use api::{Condition, FINALIZER, v1};
+use api::{Condition, DEFAULT_SUBNET, DEFAULT_VPC, FINALIZER, v1};
 use k8s_openapi::jiff::Timestamp;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
@@ -55,8 +55,17 @@ pub(crate) fn prepare(core: &Core, output: &Output, now: Timestamp) -> Option<Wr
         Output::Subnet(name) => {
             let (state, usage, shown) = core.subnet(name)?;
             let name = name.to_string();
-            if let Some(patch) = finalizers(shown, state.finalizer) {
-                return Some(Write::Subnet { name, patch, subresource: false });
+            let defaults = shown.defaults.as_ref().filter(|_| state.network.is_ok() && state.finalizer);
+            match (finalizers(shown, state.finalizer), defaults) {
+                (None, None) => {}
+                (patch, defaults) => {
+                    let unchanged = || json!({ "metadata": { "resourceVersion": shown.resource_version } });
+                    let mut patch = patch.unwrap_or_else(unchanged);
+                    if let Some(defaults) = defaults {
+                        patch["spec"] = defaults.clone();
+                    }
+                    return Some(Write::Subnet { name, patch, subresource: false });
+                }
             }
             let blocked = core.blocked(&Subject::Subnet(name.as_str().into()));
             let wanted = status::subnet(state, blocked.as_ref(), usage, shown.generation);
@@ -69,7 +78,8 @@ pub(crate) fn prepare(core: &Core, output: &Output, now: Timestamp) -> Option<Wr
             if let Some(patch) = finalizers(shown, state.finalizer) {
                 return Some(Write::Vpc { name, patch, subresource: false });
             }
-            let wanted = status::vpc(&name, state, shown.generation, None);
+            let default = state.subnets.iter().any(|subnet| name == DEFAULT_VPC && **subnet == *DEFAULT_SUBNET);
+            let wanted = status::vpc(&name, state, shown.generation, default.then_some(DEFAULT_SUBNET));
             let patch = status_patch(&wanted, wanted.conditions.as_deref(), &shown.status, shown.status.conditions.as_deref(), &now_text)?;
             Some(Write::Vpc { name, patch, subresource: true })
         }

@@ -10,6 +10,7 @@ use api::{Cidrs, DEFAULT_VPC, FINALIZER, OVN_PROVIDER, v1};
 use engine::Age;
 use k8s_meta::ObjectMeta;
 
+use crate::defaults;
 use crate::fact::Problem;
 use crate::world::{Ip, Keeper, Name, Namespace, Pod, PodKey, Replicas, ReplicasKey, ReplicasKind, Subnet, SubnetSpec, Vpc, Workload};
 
@@ -63,6 +64,13 @@ pub fn subnet(object: &v1::Subnet) -> (Name, Subnet, Age) {
     (name(meta), subnet, age)
 }
 
+/// What the controller fills in on a subnet, as a merge patch of its `spec`; `None` when nothing is left open, or what is there
+/// cannot be read.
+#[must_use]
+pub fn subnet_defaults(object: &v1::Subnet) -> Option<serde_json::Value> {
+    defaults::of(&object.spec, &subnet_spec(&object.spec).ok()?)
+}
+
 fn subnet_spec(spec: &v1::SubnetSpec) -> Result<SubnetSpec, Problem> {
     let bad = |field: &str, why: &dyn std::fmt::Display| Problem { reason: "BadField", message: format!("spec.{field}: {why}") };
     let not_yet = |field: &str, value: &str| Problem { reason: "NotYet", message: format!("spec.{field}: {value}: not yet") };
@@ -102,8 +110,11 @@ fn subnet_spec(spec: &v1::SubnetSpec) -> Result<SubnetSpec, Problem> {
     })
 }
 
-/// `a` or `a..b`, inclusive.
+/// `a`, `a..b` (inclusive), or a prefix.
 fn range(text: &str) -> Result<(IpAddr, IpAddr), String> {
+    if let Ok(net) = text.parse::<ipnet::IpNet>() {
+        return Ok((net.network(), net.broadcast()));
+    }
     let (from, to) = text.split_once("..").unwrap_or((text, text));
     let parse = |t: &str| t.trim().parse::<IpAddr>().map_err(|_| format!("{text:?} is neither an address nor a range a..b"));
     let (from, to) = (parse(from)?, parse(to)?);

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod defaults;
 mod fact;
 mod holder;
 pub mod input;

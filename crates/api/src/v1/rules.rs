@@ -162,11 +162,6 @@ pub(super) fn each_ip_or_cidr() -> Rule {
 const IS_RANGE: &str = "isIP(e.substring(0, e.indexOf('..'))) && isIP(e.substring(e.indexOf('..') + 2)) \
                         && ip(e.substring(0, e.indexOf('..'))).family() == ip(e.substring(e.indexOf('..') + 2)).family()";
 
-/// A list of addresses, and ranges `a..b` of them.
-pub(super) fn each_range() -> Rule {
-    each(&format!("e.contains('..') ? {IS_RANGE} : isIP(e)"), "an IP address, or a range such as 10.16.0.10..10.16.0.20")
-}
-
 /// A list of addresses, prefixes, and ranges `a..b`.
 pub(super) fn each_range_or_cidr() -> Rule {
     let test = format!("e.contains('..') ? {IS_RANGE} : isIP(e) || isCIDR(e)");

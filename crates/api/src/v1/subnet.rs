@@ -62,11 +62,11 @@ pub struct SubnetSpec {
     #[schemars(length(max = rules::PAIR))]
     #[x_kube(validation = rules::ip_pair())]
     pub gateway: Option<String>,
-    /// Addresses that are never given out: single ones, or ranges such as 10.16.0.10..10.16.0.20. The gateway always is one
-    /// of them.
+    /// Addresses that are never given out: single ones, prefixes, or ranges such as 10.16.0.10..10.16.0.20. The gateway
+    /// always is one of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024), inner(length(max = rules::PAIR)))]
-    #[x_kube(validation = rules::each_range())]
+    #[x_kube(validation = rules::each_range_or_cidr())]
     pub exclude_ips: Option<Vec<String>>,
     /// `IPv4`, `IPv6` or `Dual`, as computed from `cidrBlock`; `Mac` for a subnet without addresses.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -81,6 +81,34 @@ fn each_pod_has_an_ip_object_while_it_lives() {
 }
 
 #[test]
+fn a_subnet_shows_what_it_left_open_and_keeps_what_it_said() {
+    within(async {
+        let (client, database, _mirror) = cluster().await;
+        let controller = Controller::start(&client, &database);
+        let subnets: Api<v1::Subnet> = Api::all(client.clone());
+        let spec = v1::SubnetSpec {
+            cidr_block: Some("10.20.0.9/24".to_owned()),
+            exclude_ips: Some(vec!["10.20.0.128/25".to_owned()]),
+            private: Some(true),
+            ..v1::SubnetSpec::default()
+        };
+        subnets.create(&PostParams::default(), &v1::Subnet::new("s", spec)).await.unwrap();
+        let subnet = until(&subnets, "s", "a status", |s| s.status.is_some()).await;
+        let spec = &subnet.spec;
+        assert_eq!(
+            (spec.provider.as_deref(), spec.vpc.as_deref(), spec.protocol.as_deref()),
+            (Some("ovn"), Some("ovn-cluster"), Some("IPv4"))
+        );
+        assert_eq!((spec.cidr_block.as_deref(), spec.gateway.as_deref()), (Some("10.20.0.0/24"), Some("10.20.0.1")));
+        assert_eq!((spec.gateway_type.as_deref(), spec.default, spec.nat_outgoing), (Some("distributed"), Some(false), Some(false)));
+        assert_eq!((spec.exclude_ips.clone(), spec.private), (Some(vec!["10.20.0.128/25".into(), "10.20.0.1".into()]), Some(true)));
+        // 256 addresses without network and gateway, and without the upper half, which holds the broadcast address.
+        assert_eq!(subnet.status.unwrap().v4_available_ips, Some(126.0));
+        controller.stop().await;
+    });
+}
+
+#[test]
 fn a_stateful_sets_pod_keeps_its_address_on_another_node_and_through_a_restart_of_the_controller() {
     within(async {
         let (client, database, mut mirror) = cluster().await;
