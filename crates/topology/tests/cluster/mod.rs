@@ -100,7 +100,7 @@ impl Cluster {
                     dirty.change(self.desired.apply(fact, value));
                 }
                 (Fact::Pool(name), Some(FactValue::Pool { vpc, cidrs, excluded })) => {
-                    self.ipam.set_subnet(name, ipam::SubnetSpec { vpc: Arc::clone(vpc), cidrs: *cidrs, excluded: excluded.clone() });
+                    self.ipam.set_subnet(name, ipam::SubnetSpec::new(Arc::clone(vpc), *cidrs, excluded.clone()));
                 }
                 _ => {}
             }
@@ -109,7 +109,7 @@ impl Cluster {
             let Fact::Request(key) = change.fact else { continue };
             let allocation = match change.after {
                 Some(FactValue::Request(request)) => {
-                    let wanted = Request { subnet: request.subnet, addresses: request.addresses, mac: request.mac };
+                    let wanted = Request { subnet: request.subnet, addresses: request.addresses, mac: request.mac, ..Default::default() };
                     self.ipam.allocate(&key.port(), &wanted).ok().map(|held| Allocation {
                         uid: request.uid,
                         subnet: held.subnet,
