@@ -21,10 +21,12 @@ impl Ipam {
         // Nearly always so: nobody waits, and nothing must be copied for the queue.
         if self.queue.is_empty() {
             self.touch(owner, request);
-            if let Some(holding) = self.satisfied(owner, request) {
-                return Ok(holding);
+            if self.holders.find(owner).is_some() {
+                if let Some(holding) = self.satisfied(owner, request) {
+                    return Ok(holding);
+                }
+                self.give_up(owner);
             }
-            self.give_up(owner);
             if let Ok((slot, _)) = self.attempt(owner, request)
                 && let Some(holding) = self.holders.get(slot).and_then(|holder| self.describe(holder))
             {

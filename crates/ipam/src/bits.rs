@@ -27,10 +27,12 @@ impl Bits {
         self.words.capacity() * 8 + self.counts.capacity() * 2
     }
 
+    #[inline(always)]
     pub(crate) fn contains(&self, offset: usize) -> bool {
         self.words.get(offset / 64).is_some_and(|word| word >> (offset % 64) & 1 == 1)
     }
 
+    #[inline(always)]
     fn neighbours(&self, offset: usize) -> usize {
         usize::from(offset > 0 && self.contains(offset - 1)) + usize::from(self.contains(offset + 1))
     }

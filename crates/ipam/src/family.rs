@@ -29,6 +29,7 @@ impl Scope {
 }
 
 #[allow(clippy::cast_possible_truncation, reason = "the halves are meant")]
+#[inline(always)]
 const fn hash(offset: u128) -> u32 {
     spread(offset as u64 ^ ((offset >> 64) as u64).rotate_left(32))
 }
@@ -62,6 +63,7 @@ pub(crate) struct Family {
     holders: Table,
 }
 
+#[inline(always)]
 fn bits(ip: IpAddr) -> u128 {
     match ip {
         IpAddr::V4(ip) => u128::from(ip.to_bits()),
@@ -77,6 +79,7 @@ impl Family {
         Self { net, first, last, set, whole, general, pools, holders }
     }
 
+    #[inline(always)]
     pub(crate) fn is_v4(&self) -> bool {
         self.net.addr().is_ipv4()
     }
@@ -86,10 +89,12 @@ impl Family {
     }
 
     /// The offset of an address of this range.
+    #[inline(always)]
     pub(crate) fn offset(&self, ip: IpAddr) -> Option<u128> {
         (ip.is_ipv4() == self.is_v4()).then(|| bits(ip)).filter(|ip| (self.first..=self.last).contains(ip)).map(|ip| ip - self.first)
     }
 
+    #[inline(always)]
     pub(crate) fn address(&self, offset: u128) -> IpAddr {
         let value = self.first + offset;
         match self.net {
@@ -200,6 +205,7 @@ impl Family {
         }
     }
 
+    #[inline(always)]
     fn each_scope(&mut self, offset: u128, count: impl Fn(&mut u128)) {
         for scope in std::iter::once(&mut self.whole).chain(&mut self.general).chain(self.pools.values_mut()) {
             if scope.ranges.contains(offset) {

@@ -21,6 +21,7 @@ pub(crate) struct Holder {
     pub(crate) mac: MacAddr,
 }
 
+#[inline(always)]
 fn hash(owner: &str) -> u32 {
     let mut hasher = FxHasher::default();
     owner.hash(&mut hasher);
@@ -39,14 +40,17 @@ impl Holders {
         self.by_name.len()
     }
 
+    #[inline(always)]
     pub(crate) fn find(&self, owner: &str) -> Option<Slot> {
         self.by_name.find(hash(owner), |slot| self.get(slot).is_some_and(|holder| holder.owner.as_ref() == owner))
     }
 
+    #[inline(always)]
     pub(crate) fn get(&self, slot: Slot) -> Option<&Holder> {
         self.slots.get(slot as usize)?.as_ref()
     }
 
+    #[inline(always)]
     pub(crate) fn get_mut(&mut self, slot: Slot) -> Option<&mut Holder> {
         self.slots.get_mut(slot as usize)?.as_mut()
     }

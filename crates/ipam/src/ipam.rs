@@ -145,6 +145,7 @@ impl Ipam {
         }
     }
 
+    #[inline(always)]
     pub(crate) fn id(&self, subnet: &str) -> Option<SubnetId> {
         self.ids.get(subnet).copied()
     }

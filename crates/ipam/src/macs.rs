@@ -25,17 +25,20 @@ pub(crate) fn made(vpc: &str, owner: &str, attempt: u64) -> MacAddr {
     MacAddr::local(0, hasher.finish() >> 13)
 }
 
+#[inline(always)]
 const fn hash(mac: MacAddr) -> u32 {
     let [a, b, c, d, e, f] = mac.octets();
     spread(u64::from_be_bytes([0, 0, a, b, c, d, e, f]))
 }
 
 impl Macs {
+    #[inline(always)]
     pub(crate) fn holder(&self, mac: MacAddr, all: &Holders) -> Option<Slot> {
         self.held.find(hash(mac), |slot| all.get(slot).is_some_and(|holder| holder.mac == mac))
     }
 
     /// See [`Table::touch`].
+    #[inline(always)]
     pub(crate) fn touch(&self, mac: MacAddr) {
         self.held.touch(hash(mac));
     }

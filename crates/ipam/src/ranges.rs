@@ -19,6 +19,7 @@ impl Ranges {
         Self(merged)
     }
 
+    #[inline(always)]
     pub(crate) fn contains(&self, offset: u128) -> bool {
         let after = self.0.partition_point(|(first, _)| *first <= offset);
         after > 0 && offset <= self.0[after - 1].1

@@ -138,6 +138,7 @@ impl Addresses {
         }
     }
 
+    #[inline(always)]
     pub(crate) fn iter(self) -> impl Iterator<Item = IpAddr> {
         self.v4.map(IpAddr::V4).into_iter().chain(self.v6.map(IpAddr::V6))
     }
@@ -146,6 +147,7 @@ impl Addresses {
         self.iter().any(|held| held == ip)
     }
 
+    #[inline(always)]
     pub(crate) fn of(self, v4: bool) -> Option<IpAddr> {
         if v4 { self.v4.map(IpAddr::V4) } else { self.v6.map(IpAddr::V6) }
     }

@@ -22,10 +22,12 @@ pub(crate) struct Runs {
 }
 
 #[allow(clippy::cast_possible_truncation, reason = "the halves of the number are meant")]
+#[inline(always)]
 const fn halves(offset: u128) -> (u64, u64) {
     ((offset >> 64) as u64, offset as u64)
 }
 
+#[inline(always)]
 fn whole(high: u64, low: u64) -> u128 {
     u128::from(high) << 64 | u128::from(low)
 }

@@ -112,6 +112,7 @@ impl Subnet {
     }
 
     /// The family whose range holds `ip`, and where.
+    #[inline(always)]
     fn place(&self, ip: IpAddr) -> Option<(usize, u128)> {
         self.families.iter().enumerate().find_map(|(at, family)| family.offset(ip).map(|offset| (at, offset)))
     }

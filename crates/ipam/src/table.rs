@@ -1,6 +1,7 @@
 //! Numbers of holders by the hash of what they hold: open addressing with linear probing, eight bytes for an entry. A lookup
 //! touches one line of memory, and keys are compared where they are kept anyway, with the holder. In tables that are
-//! much larger than the caches, that is what time goes into.
+//! much larger than the caches, that is what time goes into. What is small is inlined by force: this is built with few
+//! optimizations, and calls are the rest of the time.
 
 use crate::holders::Slot;
 
@@ -22,6 +23,7 @@ pub(crate) struct Table {
 
 /// The upper half of a 64-bit hash, which is the better mixed one; spread, since offsets and MACs are hardly hashed before.
 #[allow(clippy::cast_possible_truncation, reason = "the upper half is meant")]
+#[inline(always)]
 pub(crate) const fn spread(value: u64) -> u32 {
     (value.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32
 }
@@ -32,15 +34,18 @@ impl Table {
     }
 
     /// Where the search for a hash begins: its upper bits, so that entries move apart when the table grows.
+    #[inline(always)]
     fn home(&self, hash: u32) -> usize {
         ((u64::from(hash) * self.entries.len() as u64) >> 32) as usize
     }
 
+    #[inline(always)]
     const fn after(&self, at: usize) -> usize {
         if at + 1 == self.entries.len() { 0 } else { at + 1 }
     }
 
     /// The holder with this hash of which `is` says that it is the one.
+    #[inline(always)]
     pub(crate) fn find(&self, hash: u32, is: impl Fn(Slot) -> bool) -> Option<Slot> {
         if self.len == 0 {
             return None;
@@ -60,6 +65,7 @@ impl Table {
 
     /// Reads where a search for `hash` begins and goes on without waiting for it. The tables that one operation needs are then
     /// fetched at the same time and not one after another, which for large ones halves the time.
+    #[inline(always)]
     pub(crate) fn touch(&self, hash: u32) {
         if self.len > 0 {
             std::hint::black_box(self.entries[self.home(hash)].slot);
@@ -67,6 +73,7 @@ impl Table {
     }
 
     /// Adds a holder.
+    #[inline(always)]
     pub(crate) fn insert(&mut self, hash: u32, slot: Slot) {
         if (self.len + 1) * 4 > self.entries.len() * 3 {
             self.resize((self.entries.len() * 2).max(8));
@@ -75,6 +82,7 @@ impl Table {
         self.len += 1;
     }
 
+    #[inline(always)]
     fn place(&mut self, entry: Entry) {
         let mut at = self.home(entry.hash);
         while self.entries[at].slot != VACANT {
