@@ -8,15 +8,13 @@ const JOIN: usize = 48;
 /// Runs that a block keeps room for.
 const SPARE: usize = 8;
 
-/// Runs, inclusive, of offsets with the same upper half.
-struct Block {
-    high: u64,
-    first: u64,
-    runs: Vec<(u64, u64)>,
-}
+/// Runs, inclusive, of the lower halves of offsets with the same upper half.
+type Block = Vec<(u64, u64)>;
 
 #[derive(Default)]
 pub(crate) struct Runs {
+    /// The upper half of each block, and where its first run begins: apart, so that the search stays in the cache.
+    keys: Vec<(u64, u64)>,
     blocks: Vec<Block>,
     count: usize,
 }
@@ -39,21 +37,21 @@ impl Runs {
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        let blocks = self.blocks.capacity() * size_of::<Block>();
-        blocks + self.blocks.iter().map(|block| block.runs.capacity() * size_of::<(u64, u64)>()).sum::<usize>()
+        let keys = self.keys.capacity() * size_of::<(u64, u64)>() + self.blocks.capacity() * size_of::<Block>();
+        keys + self.blocks.iter().map(|runs| runs.capacity() * size_of::<(u64, u64)>()).sum::<usize>()
     }
 
     /// The last block that begins at or before the offset.
     fn block_before(&self, high: u64, low: u64) -> Option<usize> {
-        let after = self.blocks.partition_point(|block| (block.high, block.first) <= (high, low));
-        after.checked_sub(1).filter(|at| self.blocks[*at].high == high)
+        let after = self.keys.partition_point(|key| *key <= (high, low));
+        after.checked_sub(1).filter(|at| self.keys[*at].0 == high)
     }
 
     /// The block and the run that hold `offset`.
     fn find(&self, offset: u128) -> Option<(usize, usize)> {
         let (high, low) = halves(offset);
         let at = self.block_before(high, low)?;
-        let runs = &self.blocks[at].runs;
+        let runs = &self.blocks[at];
         let run = runs.partition_point(|(first, _)| *first <= low).checked_sub(1)?;
         (low <= runs[run].1).then_some((at, run))
     }
@@ -66,33 +64,34 @@ impl Runs {
     pub(crate) fn insert(&mut self, offset: u128) -> bool {
         let (high, low) = halves(offset);
         let home = self.block_before(high, low).unwrap_or_else(|| {
-            let after = self.blocks.partition_point(|block| (block.high, block.first) <= (high, low));
-            if self.blocks.get(after).is_none_or(|block| block.high != high) {
-                self.blocks.insert(after, Block { high, first: low, runs: Vec::new() });
+            let after = self.keys.partition_point(|key| *key <= (high, low));
+            if self.keys.get(after).is_none_or(|key| key.0 != high) {
+                self.keys.insert(after, (high, low));
+                self.blocks.insert(after, Block::new());
             }
             after
         });
         let block = &mut self.blocks[home];
-        let at = block.runs.partition_point(|(first, _)| *first <= low);
-        if at > 0 && low <= block.runs[at - 1].1 {
+        let at = block.partition_point(|(first, _)| *first <= low);
+        if at > 0 && low <= block[at - 1].1 {
             return false;
         }
         // Neither addition overflows: a run before ends below `low`, one after begins above it.
-        let extends = at > 0 && block.runs[at - 1].1 + 1 == low;
-        let precedes = block.runs.get(at).is_some_and(|(first, _)| low + 1 == *first);
+        let extends = at > 0 && block[at - 1].1 + 1 == low;
+        let precedes = block.get(at).is_some_and(|(first, _)| low + 1 == *first);
         match (extends, precedes) {
             (true, true) => {
-                block.runs[at - 1].1 = block.runs[at].1;
-                block.runs.remove(at);
+                block[at - 1].1 = block[at].1;
+                block.remove(at);
                 self.count -= 1;
             }
-            (true, false) => block.runs[at - 1].1 = low,
-            (false, true) => block.runs[at].0 = low,
+            (true, false) => block[at - 1].1 = low,
+            (false, true) => block[at].0 = low,
             (false, false) => {
-                if block.runs.len() == block.runs.capacity() {
-                    block.runs.reserve_exact(SPARE);
+                if block.len() == block.capacity() {
+                    block.reserve_exact(SPARE);
                 }
-                block.runs.insert(at, (low, low));
+                block.insert(at, (low, low));
                 self.count += 1;
             }
         }
@@ -103,14 +102,17 @@ impl Runs {
     /// Adds a run behind all others that lies in one upper half.
     pub(crate) fn append(&mut self, first: u128, last: u128) {
         let ((high, first), (_, last)) = (halves(first), halves(last));
-        match self.blocks.last_mut() {
-            Some(block) if block.high == high && block.runs.len() < SPLIT - SPARE => {
-                if block.runs.len() == block.runs.capacity() {
-                    block.runs.reserve_exact(SPARE);
+        match self.keys.last().zip(self.blocks.last_mut()) {
+            Some((key, runs)) if key.0 == high && runs.len() < SPLIT - SPARE => {
+                if runs.len() == runs.capacity() {
+                    runs.reserve_exact(SPARE);
                 }
-                block.runs.push((first, last));
+                runs.push((first, last));
             }
-            _ => self.blocks.push(Block { high, first, runs: vec![(first, last)] }),
+            _ => {
+                self.keys.push((high, first));
+                self.blocks.push(vec![(first, last)]);
+            }
         }
         self.count += 1;
     }
@@ -120,19 +122,19 @@ impl Runs {
         let Some((home, at)) = self.find(offset) else { return false };
         let low = halves(offset).1;
         let block = &mut self.blocks[home];
-        match block.runs[at] {
+        match block[at] {
             (first, last) if first == last => {
-                block.runs.remove(at);
+                block.remove(at);
                 self.count -= 1;
             }
-            (first, last) if first == low => block.runs[at] = (low + 1, last),
-            (first, last) if last == low => block.runs[at] = (first, low - 1),
+            (first, last) if first == low => block[at] = (low + 1, last),
+            (first, last) if last == low => block[at] = (first, low - 1),
             (first, last) => {
-                block.runs[at] = (first, low - 1);
-                if block.runs.len() == block.runs.capacity() {
-                    block.runs.reserve_exact(SPARE);
+                block[at] = (first, low - 1);
+                if block.len() == block.capacity() {
+                    block.reserve_exact(SPARE);
                 }
-                block.runs.insert(at + 1, (low + 1, last));
+                block.insert(at + 1, (low + 1, last));
                 self.count += 1;
             }
         }
@@ -142,28 +144,33 @@ impl Runs {
 
     /// Keeps blocks neither long nor nearly empty.
     fn balance(&mut self, home: usize) {
-        let block = &mut self.blocks[home];
-        match block.runs.len() {
+        match self.blocks[home].len() {
             0 => {
+                self.keys.remove(home);
                 self.blocks.remove(home);
                 return;
             }
             SPLIT.. => {
-                let runs = block.runs.split_off(SPLIT / 2);
-                let high = block.high;
-                self.blocks.insert(home + 1, Block { high, first: runs[0].0, runs });
+                let right = self.blocks[home].split_off(SPLIT / 2);
+                self.keys.insert(home + 1, (self.keys[home].0, right[0].0));
+                self.blocks.insert(home + 1, right);
             }
             1..JOIN => {
-                let joined = |left: &Block, right: &Block| left.high == right.high && left.runs.len() + right.runs.len() <= SPLIT - SPARE;
-                let left = match (home.checked_sub(1), self.blocks.get(home + 1)) {
-                    (_, Some(next)) if joined(&self.blocks[home], next) => home,
-                    (Some(before), _) if joined(&self.blocks[before], &self.blocks[home]) => before,
+                let joined = |left: usize, right: usize| {
+                    let (a, b) = (self.blocks.get(left), self.blocks.get(right));
+                    let fits = a.zip(b).is_some_and(|(a, b)| a.len() + b.len() <= SPLIT - SPARE);
+                    fits && self.keys[left].0 == self.keys[right].0
+                };
+                let left = match home.checked_sub(1) {
+                    _ if joined(home, home + 1) => home,
+                    Some(before) if joined(before, home) => before,
                     _ => return self.fit(home),
                 };
                 let right = self.blocks.remove(left + 1);
-                let runs = &mut self.blocks[left].runs;
-                runs.reserve_exact(right.runs.len());
-                runs.extend(right.runs);
+                self.keys.remove(left + 1);
+                let runs = &mut self.blocks[left];
+                runs.reserve_exact(right.len());
+                runs.extend(right);
                 return self.fit(left);
             }
             _ => {}
@@ -172,10 +179,10 @@ impl Runs {
     }
 
     fn fit(&mut self, home: usize) {
-        let block = &mut self.blocks[home];
-        block.first = block.runs[0].0;
-        if block.runs.capacity() > block.runs.len() + 2 * SPARE {
-            block.runs.shrink_to(block.runs.len() + SPARE);
+        let runs = &mut self.blocks[home];
+        self.keys[home].1 = runs[0].0;
+        if runs.capacity() > runs.len() + 2 * SPARE {
+            runs.shrink_to(runs.len() + SPARE);
         }
     }
 
@@ -183,15 +190,15 @@ impl Runs {
     pub(crate) fn next_absent(&self, from: u128) -> Option<u128> {
         let mut at = from;
         while let Some((block, run)) = self.find(at) {
-            let block = &self.blocks[block];
-            at = whole(block.high, block.runs[run].1).checked_add(1)?;
+            at = whole(self.keys[block].0, self.blocks[block][run].1).checked_add(1)?;
         }
         Some(at)
     }
 
     /// All runs, inclusive, in order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u128, u128)> {
-        self.blocks.iter().flat_map(|block| block.runs.iter().map(|(first, last)| (whole(block.high, *first), whole(block.high, *last))))
+        let blocks = self.keys.iter().zip(&self.blocks);
+        blocks.flat_map(|((high, _), runs)| runs.iter().map(|(first, last)| (whole(*high, *first), whole(*high, *last))))
     }
 }
 
@@ -240,6 +247,7 @@ mod tests {
         for offset in &offsets[..80_000] {
             runs.remove(*offset);
         }
+        runs.keys.shrink_to_fit();
         runs.blocks.shrink_to_fit();
         assert!(runs.bytes() < 24 * runs.count(), "{} bytes for {} runs", runs.bytes(), runs.count());
     }
