@@ -316,7 +316,7 @@ impl Core {
         let mut changed_refused = BTreeSet::new();
         for change in &changes {
             if let (Fact::Pool(name), Some(FactValue::Pool { vpc, cidrs, excluded })) = (&change.fact, &change.after) {
-                self.ipam.set_subnet(name, ipam::SubnetSpec { vpc: Arc::clone(vpc), cidrs: *cidrs, excluded: excluded.clone() });
+                self.ipam.set_subnet(name, ipam::SubnetSpec::new(Arc::clone(vpc), *cidrs, excluded.clone()));
                 touched.insert(Arc::clone(name));
             }
         }
@@ -438,7 +438,8 @@ impl Core {
             touched.insert(Arc::clone(&old.subnet));
         }
         touched.insert(Arc::clone(&request.subnet));
-        let wanted = Request { subnet: Arc::clone(&request.subnet), addresses: request.addresses.clone(), mac: request.mac };
+        let wanted =
+            Request { subnet: Arc::clone(&request.subnet), addresses: request.addresses.clone(), mac: request.mac, ..Default::default() };
         match self.ipam.allocate(&key.port(), &wanted) {
             Ok(holding) => self.allocated(key, request, holding),
             Err(error) => self.refused(key, error.to_string()),

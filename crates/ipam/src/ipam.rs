@@ -1,334 +1,280 @@
-//! The allocator: who holds what, and who waits.
+//! The allocator: subnets, pools, and who holds what.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{Hash, Hasher};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::Arc;
 
-use api::MacAddr;
-use rustc_hash::{FxHashMap, FxHasher};
+use rustc_hash::FxHashMap;
 
-use crate::pool::{Pool, PoolError, SubnetSpec};
-
-/// Name of a subnet.
-pub type SubnetName = Arc<str>;
-/// Name of a VPC.
-pub type VpcName = Arc<str>;
-/// Who holds an address: a name that is unique among all holders.
-pub type Owner = Arc<str>;
-
-/// What is asked for one NIC. All or nothing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Request {
-    /// Subnet.
-    pub subnet: SubnetName,
-    /// Chosen addresses; a family of the subnet without one gets the next free address.
-    pub addresses: Vec<IpAddr>,
-    /// Chosen MAC; otherwise one is made.
-    pub mac: Option<MacAddr>,
-}
-
-/// What one NIC holds.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Holding {
-    /// Subnet.
-    pub subnet: SubnetName,
-    /// Addresses, IPv4 first.
-    pub addresses: Vec<IpAddr>,
-    /// MAC.
-    pub mac: MacAddr,
-}
-
-/// Addresses of a subnet by state.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// IPv4 addresses held.
-    pub v4_used: u128,
-    /// IPv4 addresses that can still be allocated.
-    pub v4_available: u128,
-    /// IPv6 addresses held.
-    pub v6_used: u128,
-    /// IPv6 addresses that can still be allocated.
-    pub v6_available: u128,
-}
-
-/// Why nothing was allocated. The request waits until the subnet changes.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum AllocateError {
-    /// The subnet is not known (yet).
-    #[error("subnet {0} does not exist")]
-    UnknownSubnet(SubnetName),
-    /// The subnet refuses.
-    #[error("subnet {subnet}: {error}{}", holder.as_ref().map(|h| format!(" by {h}")).unwrap_or_default())]
-    Pool {
-        /// Subnet.
-        subnet: SubnetName,
-        /// Why.
-        error: PoolError,
-        /// Who holds the address.
-        holder: Option<Owner>,
-    },
-    /// The MAC is held in the same VPC.
-    #[error("MAC address {mac} is in use by {holder} in VPC {vpc}")]
-    MacInUse {
-        /// MAC.
-        mac: MacAddr,
-        /// Who holds it.
-        holder: Owner,
-        /// VPC.
-        vpc: VpcName,
-    },
-}
-
-struct Subnet {
-    pool: Pool,
-    waiting: BTreeMap<u64, Owner>,
-    holders: BTreeSet<Owner>,
-}
+use crate::family::Family;
+use crate::holders::{Holder, Holders, Slot, SubnetId};
+use crate::listing::{Footprint, Listing, State, Usage};
+use crate::macs::Macs;
+use crate::queue::Queue;
+use crate::request::{Claim, Holding, Owner, PoolName, SubnetName, VpcName};
+use crate::subnet::{PoolSpec, Subnet, SubnetSpec};
 
 /// The allocator.
 #[derive(Default)]
 pub struct Ipam {
-    subnets: FxHashMap<SubnetName, Subnet>,
-    holdings: FxHashMap<Owner, Holding>,
-    addresses: FxHashMap<(SubnetName, IpAddr), Owner>,
-    macs: FxHashMap<(VpcName, MacAddr), Owner>,
-    requests: FxHashMap<Owner, (u64, Request)>,
-    arrivals: u64,
+    ids: FxHashMap<SubnetName, SubnetId>,
+    pub(crate) subnets: Vec<Option<Subnet>>,
+    /// Pools of subnets that are not known (yet).
+    pools: FxHashMap<SubnetName, BTreeMap<PoolName, PoolSpec>>,
+    pub(crate) vpcs: FxHashMap<VpcName, Macs>,
+    pub(crate) holders: Holders,
+    pub(crate) queue: Queue,
 }
 
 impl Ipam {
-    /// Adds a subnet or changes it. Holders keep what they hold, even outside the new range.
+    /// Adds a subnet or changes it. Holders keep what they hold, even outside the new range: see [`Ipam::stranded`].
     pub fn set_subnet(&mut self, name: &SubnetName, spec: SubnetSpec) {
-        let (waiting, holders) = match self.subnets.remove(name) {
-            Some(old) if old.pool.spec == spec => {
-                self.subnets.insert(Arc::clone(name), old);
-                return;
+        let id = self.id(name);
+        match id.and_then(|id| self.subnets[id as usize].as_ref()).map(|subnet| &subnet.spec) {
+            Some(old) if *old == spec => return,
+            Some(old) if old.vpc != spec.vpc => {
+                let from = old.vpc.clone();
+                self.move_macs(name, &from, &spec.vpc);
             }
-            Some(old) => (old.waiting, old.holders),
-            None => (self.waiting_for(name), BTreeSet::new()),
-        };
-        let mut pool = Pool::new(spec);
-        for holding in holders.iter().filter_map(|owner| self.holdings.get(owner)) {
-            for ip in &holding.addresses {
-                // What lies outside the new range, or in its reserve, stays with its holder but counts for nothing here.
-                let _ = pool.take(*ip);
+            Some(_) => {}
+            None => self.vpcs.entry(spec.vpc.clone()).or_default().subnets += 1,
+        }
+        match id {
+            Some(id) => {
+                let held = self.held(name);
+                if let Some(subnet) = &mut self.subnets[id as usize] {
+                    subnet.change(spec, &held);
+                }
+            }
+            None => {
+                let subnet = Some(Subnet::new(name.clone(), spec, self.pools.remove(name).unwrap_or_default()));
+                let id = self.subnets.iter().position(Option::is_none).unwrap_or(self.subnets.len());
+                if id == self.subnets.len() {
+                    self.subnets.push(subnet)
+                } else {
+                    self.subnets[id] = subnet
+                }
+                // A subnet has a name of its own in memory: there are not 2^32 of them.
+                self.ids.insert(name.clone(), SubnetId::try_from(id).unwrap_or(SubnetId::MAX));
             }
         }
-        self.subnets.insert(Arc::clone(name), Subnet { pool, waiting, holders });
+        self.queue.changed(name);
     }
 
-    fn waiting_for(&self, name: &SubnetName) -> BTreeMap<u64, Owner> {
-        self.requests.iter().filter(|(_, (_, r))| r.subnet == *name).map(|(owner, (at, _))| (*at, Arc::clone(owner))).collect()
+    fn of_subnet(&self, subnet: &str) -> impl Iterator<Item = (Slot, &Holder)> {
+        let known = self.id(subnet).and_then(|id| Some((id, self.subnets.get(id as usize)?.as_ref()?.held)));
+        known.into_iter().flat_map(|(id, count)| self.holders.of_subnet(id, count))
     }
 
-    /// Forgets a subnet. Its holders lose what they hold and are returned.
+    fn held(&self, subnet: &str) -> Vec<(IpAddr, Slot)> {
+        self.of_subnet(subnet).flat_map(|(slot, holder)| holder.addresses.iter().map(move |ip| (ip, slot))).collect()
+    }
+
+    fn move_macs(&mut self, subnet: &str, from: &VpcName, to: &VpcName) {
+        let held: Vec<_> = self.of_subnet(subnet).map(|(slot, holder)| (slot, holder.mac)).collect();
+        self.vpcs.entry(to.clone()).or_default().subnets += 1;
+        for (slot, mac) in held {
+            if self.vpcs.get_mut(from).is_some_and(|macs| macs.release(mac, slot)) {
+                self.queue.released("", std::iter::empty(), Some((from.clone(), mac)));
+            }
+            if let Some(macs) = self.vpcs.get_mut(to) {
+                macs.hold(mac, slot, &self.holders);
+            }
+        }
+        self.leave_vpc(from);
+    }
+
+    fn leave_vpc(&mut self, vpc: &VpcName) {
+        if let Some(macs) = self.vpcs.get_mut(vpc) {
+            macs.subnets -= 1;
+            if macs.subnets == 0 {
+                self.vpcs.remove(vpc);
+            }
+        }
+    }
+
+    /// Forgets a subnet. Its holders lose what they hold and are returned, in the order of their names. Its pools and those who
+    /// wait for it stay, should it come back.
     pub fn remove_subnet(&mut self, name: &SubnetName) -> Vec<Owner> {
-        let holders: Vec<Owner> = self.subnets.get(name).map(|s| s.holders.iter().cloned().collect()).unwrap_or_default();
+        let mut holders: Vec<Owner> = self.holders(name).iter().cloned().collect();
+        holders.sort_unstable();
         for owner in &holders {
-            self.release(owner);
+            self.give_up(owner);
         }
-        self.subnets.remove(name);
+        if let Some(subnet) = self.ids.remove(name).and_then(|id| self.subnets[id as usize].take()) {
+            self.leave_vpc(&subnet.spec.vpc);
+            if !subnet.pools.is_empty() {
+                self.pools.insert(name.clone(), subnet.pools);
+            }
+        }
         holders
+    }
+
+    /// The holders of addresses that `subnet` offers now and would not offer under `spec`, in the order of their names: reasons
+    /// to refuse the change. They would keep their addresses.
+    #[must_use]
+    pub fn stranded(&self, subnet: &str, spec: &SubnetSpec) -> Vec<(Owner, IpAddr)> {
+        let Some(now) = self.subnet(subnet) else { return Vec::new() };
+        let then = Subnet::new(now.name.clone(), spec.clone(), BTreeMap::new());
+        let lost = self.held(subnet).into_iter().filter(|(ip, _)| now.offers(*ip) && !then.offers(*ip));
+        let mut lost: Vec<_> = lost.filter_map(|(ip, slot)| Some((self.holders.owner(slot)?, ip))).collect();
+        lost.sort_unstable();
+        lost
+    }
+
+    /// Adds a pool to a subnet, known or not, or changes it. Holders keep what they hold.
+    pub fn set_pool(&mut self, subnet: &SubnetName, pool: &PoolName, spec: PoolSpec) {
+        self.change_pools(subnet, |pools| drop(pools.insert(pool.clone(), spec)));
+    }
+
+    /// Removes a pool from a subnet. Holders keep what they hold.
+    pub fn remove_pool(&mut self, subnet: &SubnetName, pool: &str) {
+        self.change_pools(subnet, |pools| drop(pools.remove(pool)));
+    }
+
+    fn change_pools(&mut self, subnet: &SubnetName, change: impl FnOnce(&mut BTreeMap<PoolName, PoolSpec>)) {
+        if let Some(known) = self.id(subnet).and_then(|id| self.subnets[id as usize].as_mut()) {
+            change(&mut known.pools);
+            known.set_scopes();
+            self.queue.changed(subnet);
+        } else {
+            let pools = self.pools.entry(subnet.clone()).or_default();
+            change(pools);
+            if pools.is_empty() {
+                self.pools.remove(subnet);
+            }
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn id(&self, subnet: &str) -> Option<SubnetId> {
+        self.ids.get(subnet).copied()
+    }
+
+    pub(crate) fn subnet(&self, name: &str) -> Option<&Subnet> {
+        self.subnets.get(self.id(name)? as usize)?.as_ref()
     }
 
     /// What `owner` holds.
     #[must_use]
-    pub fn holding(&self, owner: &str) -> Option<&Holding> {
-        self.holdings.get(owner)
+    pub fn holding(&self, owner: &str) -> Option<Holding> {
+        self.holders.get(self.holders.find(owner)?).and_then(|holder| self.describe(holder))
+    }
+
+    pub(crate) fn describe(&self, holder: &Holder) -> Option<Holding> {
+        let subnet = self.subnets.get(holder.subnet as usize)?.as_ref()?.name.clone();
+        Some(Holding { subnet, addresses: holder.addresses.iter().collect(), mac: holder.mac })
+    }
+
+    /// Who holds `ip` in `subnet`.
+    #[must_use]
+    pub fn holder(&self, subnet: &str, ip: IpAddr) -> Option<&Owner> {
+        self.holders.get(self.subnet(subnet)?.holder(ip, &self.holders)?).map(|holder| &holder.owner)
+    }
+
+    /// Changes by which right `owner` holds what it holds, as when its workload stops or starts.
+    pub fn set_claim(&mut self, owner: &str, claim: Claim) {
+        if let Some(holder) = self.holders.find(owner).and_then(|slot| self.holders.get_mut(slot)) {
+            holder.claim = claim;
+        }
     }
 
     /// Number of holders.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.holdings.len()
+        self.holders.len()
     }
 
     /// Whether nobody holds anything.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.holdings.is_empty()
+        self.holders.len() == 0
     }
 
-    /// Counts of a subnet.
+    /// Counts of a subnet; zero when it is not known.
     #[must_use]
     pub fn usage(&self, subnet: &str) -> Usage {
-        let Some(subnet) = self.subnets.get(subnet) else { return Usage::default() };
-        let ((v4_used, v4_available), (v6_used, v6_available)) = (subnet.pool.usage(true), subnet.pool.usage(false));
-        Usage { v4_used, v4_available, v6_used, v6_available }
+        self.subnet(subnet).map(Usage::of_subnet).unwrap_or_default()
     }
 
-    /// The holders in a subnet, in the order of their names.
-    pub fn holders(&self, subnet: &str) -> &BTreeSet<Owner> {
-        static NOBODY: BTreeSet<Owner> = BTreeSet::new();
-        self.subnets.get(subnet).map_or(&NOBODY, |s| &s.holders)
+    /// Counts of a pool; zero when it or its subnet is not known.
+    #[must_use]
+    pub fn pool_usage(&self, subnet: &str, pool: &str) -> Usage {
+        self.subnet(subnet).map(|subnet| Usage::of_pool(subnet, pool)).unwrap_or_default()
     }
 
-    /// Takes in what a holder already has, as recorded in Kubernetes.
-    ///
-    /// # Errors
-    /// When somebody else holds the address or the MAC; then nothing changes.
-    pub fn adopt(&mut self, owner: &Owner, holding: Holding) -> Result<(), AllocateError> {
-        if self.holdings.get(owner) == Some(&holding) {
-            return Ok(());
-        }
-        self.release(owner);
-        let subnet = self.subnets.get_mut(&holding.subnet).ok_or_else(|| AllocateError::UnknownSubnet(Arc::clone(&holding.subnet)))?;
-        for ip in &holding.addresses {
-            if let Some(holder) = self.addresses.get(&(Arc::clone(&holding.subnet), *ip)) {
-                let (subnet, holder) = (Arc::clone(&holding.subnet), Some(Arc::clone(holder)));
-                return Err(AllocateError::Pool { subnet, error: PoolError::InUse(*ip), holder });
-            }
-        }
-        let vpc = Arc::clone(&subnet.pool.spec.vpc);
-        if let Some(holder) = self.macs.get(&(Arc::clone(&vpc), holding.mac)) {
-            return Err(AllocateError::MacInUse { mac: holding.mac, holder: Arc::clone(holder), vpc });
-        }
-        for ip in &holding.addresses {
-            // A record outside the range, or in what has since been excluded, is honoured: it is the holder's.
-            let _ = subnet.pool.take(*ip);
-        }
-        self.hold(owner, holding, vpc);
-        Ok(())
+    /// The addresses that are held of those that a subnet offers.
+    #[must_use]
+    pub fn used_ranges(&self, subnet: &str) -> Listing {
+        self.list(subnet, None, State::Used)
     }
 
-    /// Allocates for `owner`. The same request again returns the same holding; a changed one is made anew. On failure the
-    /// request waits: see [`Ipam::retry`].
-    ///
-    /// # Errors
-    /// See [`AllocateError`]; nothing was taken.
-    pub fn allocate(&mut self, owner: &Owner, request: &Request) -> Result<Holding, AllocateError> {
-        if let Some(holding) = self.holdings.get(owner)
-            && holding.subnet == request.subnet
-            && request.addresses.iter().all(|ip| holding.addresses.contains(ip))
-            && request.mac.is_none_or(|mac| mac == holding.mac)
-        {
-            return Ok(holding.clone());
-        }
-        self.release(owner);
-        match self.attempt(owner, request) {
-            Ok(holding) => Ok(holding),
-            Err(error) => {
-                self.arrivals += 1;
-                self.requests.insert(Arc::clone(owner), (self.arrivals, request.clone()));
-                if let Some(subnet) = self.subnets.get_mut(&request.subnet) {
-                    subnet.waiting.insert(self.arrivals, Arc::clone(owner));
-                }
-                Err(error)
-            }
-        }
+    /// The addresses of a subnet that can still be allocated.
+    #[must_use]
+    pub fn available_ranges(&self, subnet: &str) -> Listing {
+        self.list(subnet, None, State::Available)
     }
 
-    fn attempt(&mut self, owner: &Owner, request: &Request) -> Result<Holding, AllocateError> {
-        let name = &request.subnet;
-        let subnet = self.subnets.get_mut(name).ok_or_else(|| AllocateError::UnknownSubnet(Arc::clone(name)))?;
-        let vpc = Arc::clone(&subnet.pool.spec.vpc);
-        let mac = match request.mac {
-            Some(mac) => match self.macs.get(&(Arc::clone(&vpc), mac)) {
-                Some(holder) => return Err(AllocateError::MacInUse { mac, holder: Arc::clone(holder), vpc }),
-                None => mac,
-            },
-            None => free_mac(&self.macs, &vpc, owner),
-        };
-        let mut addresses = Vec::with_capacity(2);
-        let mut failed = None;
-        for ip in &request.addresses {
-            match subnet.pool.take(*ip) {
-                Ok(()) => addresses.push(*ip),
-                Err(error) => failed = failed.or(Some(error)),
-            }
-        }
-        let nets: Vec<_> =
-            subnet.pool.nets().filter(|net| !request.addresses.iter().any(|ip| ip.is_ipv4() == net.addr().is_ipv4())).collect();
-        for net in nets {
-            if failed.is_none() {
-                match subnet.pool.take_next(net) {
-                    Ok(ip) => addresses.push(ip),
-                    Err(error) => failed = Some(error),
-                }
-            }
-        }
-        if let Some(error) = failed {
-            for ip in addresses {
-                subnet.pool.give(ip);
-            }
-            let holder = match &error {
-                PoolError::InUse(ip) => self.addresses.get(&(Arc::clone(name), *ip)).cloned(),
-                _ => None,
-            };
-            return Err(AllocateError::Pool { subnet: Arc::clone(name), error, holder });
-        }
-        addresses.sort_by_key(IpAddr::is_ipv6);
-        let holding = Holding { subnet: Arc::clone(name), addresses, mac };
-        self.hold(owner, holding.clone(), vpc);
-        Ok(holding)
+    /// The addresses of a pool that are held.
+    #[must_use]
+    pub fn pool_used_ranges(&self, subnet: &str, pool: &str) -> Listing {
+        self.list(subnet, Some(pool), State::Used)
     }
 
-    fn hold(&mut self, owner: &Owner, holding: Holding, vpc: VpcName) {
-        if let Some((at, request)) = self.requests.remove(owner)
-            && let Some(subnet) = self.subnets.get_mut(&request.subnet)
-        {
-            subnet.waiting.remove(&at);
-        }
-        for ip in &holding.addresses {
-            self.addresses.insert((Arc::clone(&holding.subnet), *ip), Arc::clone(owner));
-        }
-        self.macs.insert((vpc, holding.mac), Arc::clone(owner));
-        if let Some(subnet) = self.subnets.get_mut(&holding.subnet) {
-            subnet.holders.insert(Arc::clone(owner));
-        }
-        self.holdings.insert(Arc::clone(owner), holding);
+    /// The addresses of a pool that can still be allocated.
+    #[must_use]
+    pub fn pool_available_ranges(&self, subnet: &str, pool: &str) -> Listing {
+        self.list(subnet, Some(pool), State::Available)
     }
 
-    /// Takes everything from `owner`, its place in the queue too. Returns what it held.
-    pub fn release(&mut self, owner: &str) -> Option<Holding> {
-        if let Some((at, request)) = self.requests.remove(owner)
-            && let Some(subnet) = self.subnets.get_mut(&request.subnet)
-        {
-            subnet.waiting.remove(&at);
-        }
-        let holding = self.holdings.remove(owner)?;
-        for ip in &holding.addresses {
-            self.addresses.remove(&(Arc::clone(&holding.subnet), *ip));
-        }
-        if let Some(subnet) = self.subnets.get_mut(&holding.subnet) {
-            subnet.holders.remove(owner);
-            for ip in &holding.addresses {
-                subnet.pool.give(*ip);
-            }
-            self.macs.remove(&(Arc::clone(&subnet.pool.spec.vpc), holding.mac));
-        }
-        Some(holding)
+    fn list(&self, subnet: &str, pool: Option<&str>, state: State) -> Listing {
+        self.subnet(subnet).map(|subnet| Listing::of(subnet, pool, state)).unwrap_or_default()
     }
 
-    /// Serves those who wait for `subnet`, in the order of their arrival, after something was released or changed there.
-    /// Returns who got what.
-    pub fn retry(&mut self, subnet: &str) -> Vec<(Owner, Holding)> {
-        let waiting: Vec<Owner> = self.subnets.get(subnet).map(|s| s.waiting.values().cloned().collect()).unwrap_or_default();
-        let mut served = Vec::new();
-        for owner in waiting {
-            let Some((_, request)) = self.requests.get(&owner).cloned() else { continue };
-            match self.attempt(&owner, &request) {
-                Ok(holding) => served.push((owner, holding)),
-                // The next in the queue would find the same.
-                Err(AllocateError::Pool { error: PoolError::Full(_), .. }) if request.addresses.is_empty() => break,
-                Err(_) => {}
-            }
-        }
-        served
+    /// Memory of the sets that know what is free in a subnet.
+    #[must_use]
+    pub fn footprint(&self, subnet: &str) -> Footprint {
+        self.subnet(subnet).map(Footprint::of).unwrap_or_default()
+    }
+
+    /// Number of addresses in a subnet's ranges, IPv4 and IPv6.
+    #[must_use]
+    pub fn size(&self, subnet: &str) -> (u128, u128) {
+        let size = |v4| self.subnet(subnet).and_then(|subnet| subnet.family(v4)).map_or(0, Family::size);
+        (size(true), size(false))
+    }
+
+    /// The holders in a subnet, in no particular order.
+    #[must_use]
+    pub fn holders(&self, subnet: &str) -> SubnetHolders<'_> {
+        let subnet = self.id(subnet).and_then(|id| Some((id, self.subnets.get(id as usize)?.as_ref()?.held)));
+        let (subnet, len) = subnet.unwrap_or_default();
+        SubnetHolders { all: &self.holders, subnet, len }
     }
 }
 
-/// A MAC that nobody holds in the VPC: the same for the same owner whenever it is free.
-fn free_mac(macs: &FxHashMap<(VpcName, MacAddr), Owner>, vpc: &VpcName, owner: &Owner) -> MacAddr {
-    let mut attempt = 0u64;
-    loop {
-        let mut hasher = FxHasher::default();
-        (vpc.as_ref(), owner.as_ref(), attempt).hash(&mut hasher);
-        let mac = MacAddr::local(0, hasher.finish() >> 13);
-        if !macs.contains_key(&(Arc::clone(vpc), mac)) {
-            return mac;
-        }
-        attempt += 1;
+/// The holders in one subnet.
+#[derive(Clone, Copy)]
+pub struct SubnetHolders<'a> {
+    all: &'a Holders,
+    subnet: SubnetId,
+    len: usize,
+}
+
+impl<'a> SubnetHolders<'a> {
+    /// How many there are.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Their names, in no particular order. All holders of all subnets are looked at.
+    pub fn iter(&self) -> impl Iterator<Item = &'a Owner> + use<'a> {
+        self.all.of_subnet(self.subnet, self.len).map(|(_, holder)| &holder.owner)
     }
 }

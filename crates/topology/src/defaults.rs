@@ -37,7 +37,7 @@ pub(crate) fn of(spec: &v1::SubnetSpec, parsed: &SubnetSpec) -> Option<Value> {
         excluded.extend(missing);
         patch.insert("excludeIps".to_owned(), json!(excluded));
     }
-    (!patch.is_empty()).then(|| Value::Object(patch))
+    (!patch.is_empty()).then_some(Value::Object(patch))
 }
 
 #[cfg(test)]

@@ -215,7 +215,7 @@ impl Cluster {
                     self.dirty.change(self.desired.apply(&fact, value));
                 }
                 (Fact::Pool(name), Some(FactValue::Pool { vpc, cidrs, excluded })) => {
-                    self.ipam.set_subnet(&name, ipam::SubnetSpec { vpc, cidrs, excluded });
+                    self.ipam.set_subnet(&name, ipam::SubnetSpec::new(vpc, cidrs, excluded));
                 }
                 (Fact::Request(key), after) => requests.push((key, after)),
                 _ => {}
@@ -224,7 +224,7 @@ impl Cluster {
         for (key, after) in requests {
             let allocation = match after {
                 Some(FactValue::Request(request)) => {
-                    let wanted = Request { subnet: request.subnet, addresses: request.addresses, mac: request.mac };
+                    let wanted = Request { subnet: request.subnet, addresses: request.addresses, mac: request.mac, ..Default::default() };
                     let held = self.ipam.allocate(&key.port(), &wanted).unwrap();
                     touched.insert(Arc::clone(&held.subnet));
                     Some(Allocation { identity: request.identity, subnet: held.subnet, addresses: held.addresses, mac: held.mac })

@@ -114,7 +114,7 @@ impl Cluster {
                     dirty.change(self.desired.apply(fact, value));
                 }
                 (Fact::Pool(name), Some(FactValue::Pool { vpc, cidrs, excluded })) => {
-                    self.ipam.set_subnet(name, ipam::SubnetSpec { vpc: Arc::clone(vpc), cidrs: *cidrs, excluded: excluded.clone() });
+                    self.ipam.set_subnet(name, ipam::SubnetSpec::new(Arc::clone(vpc), *cidrs, excluded.clone()));
                 }
                 _ => {}
             }
@@ -134,7 +134,7 @@ impl Cluster {
                     if change.before.as_ref().is_some_and(before) {
                         self.ipam.release(&key.port());
                     }
-                    let wanted = Request { subnet: request.subnet, addresses: request.addresses, mac: request.mac };
+                    let wanted = Request { subnet: request.subnet, addresses: request.addresses, mac: request.mac, ..Default::default() };
                     self.ipam.allocate(&key.port(), &wanted).ok().map(|held| Allocation {
                         identity: request.identity,
                         subnet: held.subnet,
