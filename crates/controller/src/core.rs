@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use api::annotations::NicRecord;
+use api::annotations::{NicRecord, join};
 use api::v1;
 use engine::{Age, Changed, Engine};
-use ipam::{Holding, Ipam, Request};
+use ipam::{Adopted, Claim, Holding, Ipam, Listing, Request};
 use ovsdb::{Event, TransactError};
 use ovsdb_types::nb::{logical_router, logical_router_port, logical_switch, logical_switch_port, nb_global};
 use ovsdb_types::{
@@ -35,6 +35,14 @@ pub(crate) struct Batch {
     pub(crate) inserted: usize,
     pub(crate) modified: usize,
     pub(crate) deleted: usize,
+}
+
+/// The addresses of a subnet, by state.
+#[derive(Debug)]
+pub(crate) struct Addresses {
+    pub(crate) usage: ipam::Usage,
+    pub(crate) used: Listing,
+    pub(crate) available: Listing,
 }
 
 /// A pod's annotations to write.
@@ -78,6 +86,12 @@ pub(crate) struct Core {
     requests: FxHashMap<PodKey, NicRequest>,
     /// Why an allocation failed, by the name that the NIC is on.
     unallocated: FxHashMap<PodKey, String>,
+    /// Names whose record names an address that another one holds.
+    contested: BTreeSet<PodKey>,
+    /// Names whose MAC another one has too, with that one.
+    shared: FxHashMap<PodKey, Name>,
+    /// Whether what was there at the start has been taken in.
+    started: bool,
     /// Pods that wait because their subnet has as many ports as the tunnels can tell apart.
     limited: BTreeMap<Name, BTreeSet<PodKey>>,
     /// Desired rows that cannot be written, with the reason.
@@ -117,6 +131,9 @@ impl Core {
             unreadable: FxHashMap::default(),
             requests: FxHashMap::default(),
             unallocated: FxHashMap::default(),
+            contested: BTreeSet::new(),
+            shared: FxHashMap::default(),
+            started: false,
             limited: BTreeMap::new(),
             blocked: BTreeMap::new(),
             records: FxHashSet::default(),
@@ -226,6 +243,7 @@ impl Core {
         self.facts(settled.changes);
         let settled = self.engine.settle();
         self.facts(settled.changes);
+        self.started = true;
         self.compare()
     }
 
@@ -373,15 +391,16 @@ impl Core {
             }
         }
         self.try_again(&changed_refused);
-        for (key, request) in held {
-            self.adopt(key, request, &mut touched);
-        }
+        self.adopt(held, &mut touched);
+        self.adopt_contested(&mut touched);
         for (key, request) in fresh {
             self.allocate(key, &request, &mut touched);
         }
         for subnet in touched.clone() {
             self.admit_limited(&subnet, &mut touched);
         }
+        // A MAC that was released may be what somebody in another subnet waits for.
+        touched.extend(self.ipam.ready());
         for subnet in touched {
             for (owner, holding) in self.ipam.retry(&subnet) {
                 let key = PodKey::of_port(&owner);
@@ -409,19 +428,75 @@ impl Core {
 
     fn release(&mut self, key: &PodKey, touched: &mut BTreeSet<Name>) {
         self.unallocated.remove(key);
+        self.contested.remove(key);
+        self.shared.remove(key);
         if let Some(holding) = self.ipam.release(&key.port()) {
             touched.insert(holding.subnet);
         }
         self.engine.set::<Allocation>(key, None, Age(0));
     }
 
-    fn adopt(&mut self, key: PodKey, request: NicRequest, touched: &mut BTreeSet<Name>) {
-        let Some(mac) = request.mac else { return };
-        let holding = Holding { subnet: Arc::clone(&request.subnet), addresses: request.addresses.clone(), mac };
-        touched.insert(Arc::clone(&request.subnet));
-        match self.ipam.adopt(&key.port(), holding.clone()) {
-            Ok(()) => self.allocated(key, &request, holding),
-            Err(error) => self.refused(key, error.to_string()),
+    /// Takes in what is recorded. Of several that record one address the allocator chooses; the others are told, and tried
+    /// again when something is released.
+    fn adopt(&mut self, held: Vec<(PodKey, NicRequest)>, touched: &mut BTreeSet<Name>) {
+        let mut records = Vec::with_capacity(held.len());
+        for (key, request) in &held {
+            let Some(mac) = request.mac else { continue };
+            let holding = Holding { subnet: Arc::clone(&request.subnet), addresses: request.addresses.clone(), mac };
+            // Who is older counts among what is found at the start. Later an address is never taken from whoever runs.
+            let age = if self.started { i64::MAX } else { request.created };
+            records.push((key.port(), holding, Claim { running: request.running, age }));
+            touched.insert(Arc::clone(&request.subnet));
+        }
+        let mut lost = Vec::new();
+        for (owner, adopted) in self.ipam.adopt_all(records) {
+            let key = PodKey::of_port(&owner);
+            match adopted {
+                Ok(Adopted { displaced, mac_shared_with }) => {
+                    lost.extend(displaced.into_iter().map(|(loser, held)| (loser, held, Arc::clone(&owner))));
+                    match mac_shared_with {
+                        Some(other) => self.share(key, other),
+                        None => drop(self.shared.remove(&key)),
+                    }
+                }
+                Err(error) => {
+                    self.contested.insert(key.clone());
+                    self.refused(key, error.to_string());
+                }
+            }
+        }
+        for (loser, held, winner) in lost {
+            let key = PodKey::of_port(&loser);
+            let why = format!("subnet {}: {} is in use by {winner}, which has the better claim", held.subnet, join(&held.addresses));
+            touched.insert(held.subnet);
+            self.contested.insert(key.clone());
+            self.refused(key, why);
+        }
+        for (key, request) in held {
+            if let Some(holding) = self.ipam.holding(&key.port()) {
+                self.contested.remove(&key);
+                self.allocated(key, &request, holding);
+            }
+        }
+    }
+
+    /// Two that record one MAC both keep it, and both are told.
+    fn share(&mut self, key: PodKey, other: Name) {
+        let others = [(key.clone(), other.clone()), (PodKey::of_port(&other), key.port())];
+        for (key, with) in others {
+            for pod in pods_on(self.engine.world(), &key) {
+                self.outputs.add(Output::Event(Subject::Pod(pod)));
+            }
+            self.shared.insert(key, with);
+        }
+    }
+
+    /// Records that lost an address to others are taken in when it is free again.
+    fn adopt_contested(&mut self, touched: &mut BTreeSet<Name>) {
+        let open = self.contested.iter().filter_map(|key| Some((key.clone(), self.requests.get(key)?.clone())));
+        let held: Vec<_> = open.filter(|(_, request)| request.held && touched.contains(&request.subnet)).collect();
+        if !held.is_empty() {
+            self.adopt(held, touched);
         }
     }
 
@@ -676,9 +751,11 @@ impl Core {
         }
     }
 
-    pub(crate) fn subnet(&self, name: &str) -> Option<(&SubnetState, ipam::Usage, &Shown<v1::SubnetStatus>)> {
+    pub(crate) fn subnet(&self, name: &str) -> Option<(&SubnetState, Addresses, &Shown<v1::SubnetStatus>)> {
+        let addresses =
+            Addresses { usage: self.ipam.usage(name), used: self.ipam.used_ranges(name), available: self.ipam.available_ranges(name) };
         match self.engine.desired(&Fact::Subnet(name.into()))? {
-            FactValue::Subnet(state) => Some((state, self.ipam.usage(name), self.subnets.get(name)?)),
+            FactValue::Subnet(state) => Some((state, addresses, self.subnets.get(name)?)),
             _ => None,
         }
     }
@@ -704,8 +781,11 @@ impl Core {
                 if let Some(problem) = self.blocked(&Subject::Pod(holder.clone())) {
                     return Some(notice(uid, &problem));
                 }
-                let message = self.unallocated.get(&holder)?.clone();
-                Some(Notice { uid: Arc::clone(uid), reason: "AddressNotAllocated", message })
+                if let Some(message) = self.unallocated.get(&holder) {
+                    return Some(Notice { uid: Arc::clone(uid), reason: "AddressNotAllocated", message: message.clone() });
+                }
+                let other = self.shared.get(&holder)?;
+                Some(Notice { uid: Arc::clone(uid), reason: "MacShared", message: format!("{other} has the same MAC address") })
             }
             Subject::Subnet(name) => {
                 let (state, _, shown) = self.subnet(name)?;

@@ -1,8 +1,10 @@
 //! Status objects from what the rules say.
 
 use api::{Condition, DEFAULT_VPC, v1};
-use ipam::Usage;
+use ipam::AddressRanges;
 use topology::{Problem, SubnetState, VpcState};
+
+use crate::core::Addresses;
 
 /// The status of a VPC, to be compared with the one shown.
 pub(crate) fn vpc(name: &str, state: &VpcState, generation: Option<i64>, default_subnet: Option<&str>) -> v1::VpcStatus {
@@ -18,20 +20,35 @@ pub(crate) fn vpc(name: &str, state: &VpcState, generation: Option<i64>, default
 }
 
 /// The status of a subnet, to be compared with the one shown.
-pub(crate) fn subnet(state: &SubnetState, blocked: Option<&Problem>, usage: Usage, generation: Option<i64>) -> v1::SubnetStatus {
+pub(crate) fn subnet(state: &SubnetState, blocked: Option<&Problem>, addresses: &Addresses, generation: Option<i64>) -> v1::SubnetStatus {
     let note =
         if state.refused.is_empty() { String::new() } else { format!("overlapping subnets are refused: {}", state.refused.join(", ")) };
     let works = state.network.is_ok();
     #[allow(clippy::cast_precision_loss)] // the API's own type is a JSON number
     let count = |n: u128| works.then_some(n as f64);
+    let ranges = |list: &AddressRanges| works.then(|| spelled(list));
+    let Addresses { usage, used, available } = addresses;
     v1::SubnetStatus {
         conditions: Some(vec![ready(state.network.as_ref().err().or(blocked), state.waiting.as_ref(), &note, generation)]),
         v4_available_ips: count(usage.v4_available),
         v4_using_ips: count(usage.v4_used),
         v6_available_ips: count(usage.v6_available),
         v6_using_ips: count(usage.v6_used),
+        v4_available_ip_range: ranges(&available.v4),
+        v4_using_ip_range: ranges(&used.v4),
+        v6_available_ip_range: ranges(&available.v6),
+        v6_using_ip_range: ranges(&used.v6),
         ..v1::SubnetStatus::default()
     }
+}
+
+/// Ranges as a status shows them. Of very many the first, since an object has its limits; the counts tell of all.
+fn spelled(ranges: &AddressRanges) -> String {
+    const SHOWN: usize = 512;
+    if ranges.0.len() <= SHOWN {
+        return ranges.to_string();
+    }
+    format!("{},...", AddressRanges(ranges.0[..SHOWN].to_vec()))
 }
 
 fn ready(problem: Option<&Problem>, waiting: Option<&Problem>, note: &str, generation: Option<i64>) -> Condition {

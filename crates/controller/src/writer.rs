@@ -53,7 +53,7 @@ pub(crate) fn prepare(core: &Core, output: &Output, now: Timestamp) -> Option<Wr
             Some(Write::PodAnnotations { namespace: key.namespace.to_string(), name: key.name.to_string(), patch })
         }
         Output::Subnet(name) => {
-            let (state, usage, shown) = core.subnet(name)?;
+            let (state, addresses, shown) = core.subnet(name)?;
             let name = name.to_string();
             let defaults = shown.defaults.as_ref().filter(|_| state.network.is_ok() && state.finalizer);
             match (finalizers(shown, state.finalizer), defaults) {
@@ -68,7 +68,7 @@ pub(crate) fn prepare(core: &Core, output: &Output, now: Timestamp) -> Option<Wr
                 }
             }
             let blocked = core.blocked(&Subject::Subnet(name.as_str().into()));
-            let wanted = status::subnet(state, blocked.as_ref(), usage, shown.generation);
+            let wanted = status::subnet(state, blocked.as_ref(), &addresses, shown.generation);
             let patch = status_patch(&wanted, wanted.conditions.as_deref(), &shown.status, shown.status.conditions.as_deref(), &now_text)?;
             Some(Write::Subnet { name, patch, subresource: true })
         }

@@ -92,8 +92,12 @@ pub struct NicRequest {
     pub addresses: Vec<IpAddr>,
     /// Chosen MAC.
     pub mac: Option<MacAddr>,
-    /// Whether the pod already holds this, as its annotations record.
+    /// Whether it is held already, as annotations or an `IP` object record.
     pub held: bool,
+    /// Whether a pod is there that has it: of two that record one address, that one keeps it.
+    pub running: bool,
+    /// Creation of the object that asks, in seconds since 1970: of two alike the older keeps it.
+    pub created: i64,
 }
 
 /// Why an object cannot be served: the field, and the reason in one sentence.

@@ -154,7 +154,8 @@ pub fn pod(object: &PodView) -> (PodKey, Option<Pod>, Age) {
         Ok(recorded) => (annotations::requested(notes), recorded),
         Err(why) => (Err(why), None),
     };
-    (key, Some(Pod { uid: uid(meta), node, workload: workload(meta), asked, recorded }), age(meta))
+    let created = age(meta).0;
+    (key, Some(Pod { uid: uid(meta), created, node, workload: workload(meta), asked, recorded }), age(meta))
 }
 
 /// The workload that keeps a pod's addresses: its StatefulSet, or the virtual machine that it runs.
@@ -238,5 +239,5 @@ pub fn ip(object: &v1::Ip) -> Result<Option<Ip>, Problem> {
         addresses = parse_addresses(&value).map_err(|why| bad("ipAddress", &why))?;
     }
     let mac = text(&spec.mac_address).map(|mac| mac.parse()).transpose().map_err(|why| bad("macAddress", &why))?;
-    Ok(Some(Ip { deleting: meta.deletion_timestamp.is_some(), holder, subnet, addresses, mac, keeper }))
+    Ok(Some(Ip { created: age(meta).0, deleting: meta.deletion_timestamp.is_some(), holder, subnet, addresses, mac, keeper }))
 }

@@ -31,6 +31,8 @@ pub(crate) fn request(ip: &Ip) -> NicRequest {
         addresses: ip.addresses.clone(),
         mac: ip.mac,
         held: ip.mac.is_some() && !ip.addresses.is_empty(),
+        running: false,
+        created: ip.created,
     }
 }
 

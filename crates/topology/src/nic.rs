@@ -37,6 +37,8 @@ fn request(cx: &mut Cx<'_, World>, key: &PodKey, holder: &PodKey, pod: &Pod) -> 
             addresses: record.addresses.clone(),
             mac: Some(record.mac),
             held: true,
+            running: true,
+            created: pod.created,
         };
         return Ok(cx.get::<Network>(&request.subnet).map(|_| request));
     }
@@ -48,7 +50,7 @@ fn request(cx: &mut Cx<'_, World>, key: &PodKey, holder: &PodKey, pod: &Pod) -> 
         && asks_for(asked, ip)
         && cx.get::<Network>(&ip.subnet).is_some()
     {
-        return Ok(Some(ip::request(ip)));
+        return Ok(Some(NicRequest { running: true, created: pod.created, ..ip::request(ip) }));
     }
     let Some(namespace) = cx.get::<Namespace>(&key.namespace) else { return Ok(None) };
     let subnet = choose(cx, key, namespace, asked)?;
@@ -61,7 +63,7 @@ fn request(cx: &mut Cx<'_, World>, key: &PodKey, holder: &PodKey, pod: &Pod) -> 
         return Err(Problem { reason: "SubnetClosing", message: format!("subnet {subnet:?} is being deleted") });
     }
     let NicAnnotations { addresses, mac, .. } = asked.clone();
-    Ok(Some(NicRequest { identity: pod.identity(), subnet, addresses, mac, held: false }))
+    Ok(Some(NicRequest { identity: pod.identity(), subnet, addresses, mac, held: false, running: true, created: pod.created }))
 }
 
 /// Whether what was kept is what the pod asks for. Records without an address or MAC leave that open.

@@ -93,6 +93,8 @@ pub struct Namespace {
 pub struct Pod {
     /// Identity, across deletion and re-creation under one name.
     pub uid: Name,
+    /// Creation, in seconds since 1970.
+    pub created: i64,
     /// Node that it is bound to.
     pub node: Option<Name>,
     /// What keeps its addresses when it goes.
@@ -106,6 +108,8 @@ pub struct Pod {
 /// An `IP` object whose addresses are held while there is no pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ip {
+    /// Creation, in seconds since 1970.
+    pub created: i64,
     /// Whether deletion was asked for: then nothing is held.
     pub deleting: bool,
     /// Name that the NIC is on.

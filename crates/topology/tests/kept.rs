@@ -58,7 +58,7 @@ impl Cluster {
                 _ => continue,
             };
             let topology::Allocation { subnet, addresses, mac, .. } = shown.nic;
-            let ip = Ip { deleting: false, holder: shown.holder, subnet, addresses, mac: Some(mac), keeper };
+            let ip = Ip { created: 0, deleting: false, holder: shown.holder, subnet, addresses, mac: Some(mac), keeper };
             self.engine.set::<Ip>(&name, Some(ip), engine::Age(0));
         }
         self.round();

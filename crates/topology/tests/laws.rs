@@ -185,7 +185,7 @@ fn apply(cluster: &mut Cluster, step: &Step) {
                 _ => None,
             };
             let node = Some(format!("node{uid}").into());
-            let pod = Pod { uid: format!("u{uid}").into(), node, workload, asked: Ok(asked), recorded: None };
+            let pod = Pod { uid: format!("u{uid}").into(), created: 0, node, workload, asked: Ok(asked), recorded: None };
             engine.set::<Pod>(&key, there.then_some(pod), Age(0));
         }
         Step::Replicas { machine, namespace, replicas } => {
@@ -200,7 +200,7 @@ fn apply(cluster: &mut Cluster, step: &Step) {
             let given = *address != 5 || keeper != Keeper::User;
             let addresses = given.then(|| format!("10.0.0.{}", subnet * 64 + address).parse().unwrap()).into_iter().collect();
             let mac = given.then(|| format!("02:00:00:00:{namespace:02}:{address:02}").parse().unwrap());
-            let ip = Ip { deleting: *deleting, holder, subnet: format!("s{subnet}").into(), addresses, mac, keeper };
+            let ip = Ip { created: 0, deleting: *deleting, holder, subnet: format!("s{subnet}").into(), addresses, mac, keeper };
             engine.set::<Ip>(&name, there.then_some(ip), Age(0));
         }
         Step::Round => drop(cluster.round()),

@@ -193,6 +193,36 @@ fn a_virtual_machine_keeps_its_address_from_pod_to_pod_until_it_is_deleted() {
 }
 
 #[test]
+fn of_pods_that_record_one_address_one_keeps_it_and_the_other_gets_it_afterwards() {
+    within(async {
+        let (client, database, mut mirror) = cluster().await;
+        let recorded = |mac| {
+            [
+                (annotations::ALLOCATED, "true"),
+                (annotations::IP_ADDRESS, "10.16.0.9"),
+                (annotations::MAC_ADDRESS, mac),
+                (annotations::LOGICAL_SWITCH, "ovn-default"),
+            ]
+        };
+        // Both are there when the controller starts.
+        create_pod(&client, "a-first", &recorded("02:00:00:00:00:09")).await;
+        create_pod(&client, "b-second", &recorded("02:00:00:00:00:0a")).await;
+        create_pod(&client, "c-same-mac", &[recorded("02:00:00:00:00:09"), [(annotations::IP_ADDRESS, "10.16.0.10"); 4]].concat()).await;
+        let controller = Controller::start(&client, &database);
+        told(&client, "b-second", "address 10.16.0.9 is in use by a-first.default").await;
+        // One MAC twice is told to both, and tolerated.
+        told(&client, "c-same-mac", "a-first.default has the same MAC address").await;
+        told(&client, "a-first", "c-same-mac.default has the same MAC address").await;
+        mirror
+            .until("ports of those who have an address", |m| m.ports().keys().filter(|name| name.ends_with(".default")).count() == 2)
+            .await;
+        delete_pod(&client, "a-first").await;
+        mirror.until("the other has it", |m| m.ports().get("b-second.default").is_some_and(|a| a == "02:00:00:00:00:0a 10.16.0.9")).await;
+        controller.stop().await;
+    });
+}
+
+#[test]
 fn an_ip_object_of_a_user_reserves_and_one_that_cannot_is_told_why() {
     within(async {
         let (client, database, _mirror) = cluster().await;

@@ -37,7 +37,12 @@ fn a_pod_gets_its_port_and_then_its_record() {
         let subnets: Api<v1::Subnet> = Api::all(client.clone());
         let used = |s: &v1::Subnet| s.status.as_ref().and_then(|s| s.v4_using_ips);
         let subnet = until(&subnets, "ovn-default", "one address in use", |s| used(s) == Some(1.0)).await;
-        assert_eq!(subnet.status.unwrap().v4_available_ips, Some(65532.0));
+        let status = subnet.status.unwrap();
+        assert_eq!(status.v4_available_ips, Some(65532.0));
+        assert_eq!(
+            (status.v4_using_ip_range.as_deref(), status.v4_available_ip_range.as_deref()),
+            (Some("10.16.0.2"), Some("10.16.0.3-10.16.255.254"))
+        );
 
         pods(&client).delete("a", &DeleteParams::default().grace_period(0)).await.unwrap();
         mirror.until("the port is gone", |m| !m.ports().contains_key("a.default")).await;
