@@ -27,6 +27,10 @@ pub const GATEWAY: &str = "ovn.kubernetes.io/gateway";
 pub const LOGICAL_SWITCH: &str = "ovn.kubernetes.io/logical_switch";
 /// VPC of the subnet.
 pub const LOGICAL_ROUTER: &str = "ovn.kubernetes.io/logical_router";
+/// Where the address comes from: names of `IPPool` objects, or addresses; see [`PoolChoice`].
+pub const IP_POOL: &str = "ovn.kubernetes.io/ip_pool";
+/// Family of the address, of a subnet that has both: `IPv4`, `IPv6` or `Dual`.
+pub const IP_FAMILY: &str = "ovn.kubernetes.io/ip_family";
 /// Kind of NIC: `veth-pair`.
 pub const POD_NIC_TYPE: &str = "ovn.kubernetes.io/pod_nic_type";
 
@@ -50,6 +54,51 @@ pub struct NicAnnotations {
     pub addresses: Vec<IpAddr>,
     /// MAC address asked for.
     pub mac: Option<MacAddr>,
+    /// Where the address is to come from.
+    pub pool: Option<Box<PoolChoice>>,
+    /// Family asked for, if not each that the subnet has.
+    pub family: Option<IpFamily>,
+}
+
+/// Where an address is to come from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum PoolChoice {
+    /// From the first of these pools that has one.
+    Named(Vec<Box<str>>),
+    /// One of these, each an address or one per family: pods of a StatefulSet take that of their ordinal, others any.
+    Listed(Vec<Vec<IpAddr>>),
+}
+
+/// An address family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum IpFamily {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl PoolChoice {
+    /// Reads names joined by commas, or addresses: entries joined by semicolons, or by commas unless they are two of
+    /// different families, which are one entry.
+    ///
+    /// # Errors
+    /// Says which part is neither.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let parts: Vec<&str> = text.split([';', ',']).map(str::trim).filter(|part| !part.is_empty()).collect();
+        if !parts.iter().any(|part| part.parse::<IpAddr>().is_ok()) {
+            return Ok(Self::Named(parts.into_iter().map(Into::into).collect()));
+        }
+        let pair = || parts.len() == 2 && parts[0].contains(':') != parts[1].contains(':');
+        let entries: Vec<&str> = if text.contains(';') {
+            text.split(';').map(str::trim).filter(|entry| !entry.is_empty()).collect()
+        } else if pair() {
+            vec![text]
+        } else {
+            parts
+        };
+        Ok(Self::Listed(entries.into_iter().map(parse_addresses).collect::<Result<_, _>>()?))
+    }
 }
 
 /// What the annotations record about a primary NIC that was allocated.
@@ -78,7 +127,14 @@ pub fn requested(annotations: &BTreeMap<String, String>) -> Result<NicAnnotation
         None => Vec::new(),
     };
     let mac = get(MAC_ADDRESS).map(str::parse).transpose().map_err(|why| format!("annotation {MAC_ADDRESS}: {why}"))?;
-    Ok(NicAnnotations { subnet: get(LOGICAL_SWITCH).map(Into::into), addresses, mac })
+    let pool = get(IP_POOL).map(PoolChoice::parse).transpose().map_err(|why| format!("annotation {IP_POOL}: {why}"))?;
+    let family = match get(IP_FAMILY).map(str::to_ascii_lowercase).as_deref() {
+        None | Some("dual") => None,
+        Some("ipv4") => Some(IpFamily::V4),
+        Some("ipv6") => Some(IpFamily::V6),
+        Some(other) => return Err(format!("annotation {IP_FAMILY}: {other:?} is none of IPv4, IPv6 and Dual")),
+    };
+    Ok(NicAnnotations { subnet: get(LOGICAL_SWITCH).map(Into::into), addresses, mac, pool: pool.map(Box::new), family })
 }
 
 /// Reads what was recorded for the primary NIC, or `None` while it is not allocated.
@@ -122,6 +178,21 @@ mod tests {
         let error = requested(&map(&[(IP_ADDRESS, "10.0.0.300")])).unwrap_err();
         assert_eq!(error, "annotation ovn.kubernetes.io/ip_address: \"10.0.0.300\" is not an IP address");
         assert!(requested(&map(&[(MAC_ADDRESS, "zz")])).unwrap_err().contains(MAC_ADDRESS));
+    }
+
+    #[test]
+    fn a_pool_is_named_or_listed() {
+        let named = |names: &[&str]| Ok(PoolChoice::Named(names.iter().map(|name| (*name).into()).collect()));
+        let listed = |entries: &[&[&str]]| {
+            Ok(PoolChoice::Listed(entries.iter().map(|entry| entry.iter().map(|ip| ip.parse().unwrap()).collect()).collect()))
+        };
+        assert_eq!(PoolChoice::parse("web"), named(&["web"]));
+        assert_eq!(PoolChoice::parse("web, db"), named(&["web", "db"]));
+        assert_eq!(PoolChoice::parse("10.0.0.2,10.0.0.3"), listed(&[&["10.0.0.2"], &["10.0.0.3"]]));
+        assert_eq!(PoolChoice::parse("10.0.0.2,fd00::2"), listed(&[&["10.0.0.2", "fd00::2"]]));
+        assert_eq!(PoolChoice::parse("10.0.0.2,fd00::2;10.0.0.3,fd00::3"), listed(&[&["10.0.0.2", "fd00::2"], &["10.0.0.3", "fd00::3"]]));
+        assert!(PoolChoice::parse("10.0.0.2,web").unwrap_err().contains("web"));
+        assert!(requested(&map(&[(IP_FAMILY, "ipx")])).unwrap_err().contains("none of IPv4"));
     }
 
     #[test]

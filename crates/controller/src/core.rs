@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use api::annotations::{NicRecord, join};
+use api::annotations::{IpFamily, NicRecord, join};
 use api::v1;
 use engine::{Age, Changed, Engine};
-use ipam::{Adopted, Claim, Holding, Ipam, Listing, Request};
+use ipam::{Adopted, Claim, Families, Holding, Ipam, Listing, PoolSpec, Request};
 use ovsdb::{Event, TransactError};
 use ovsdb_types::nb::{logical_router, logical_router_port, logical_switch, logical_switch_port, nb_global};
 use ovsdb_types::{
@@ -15,8 +15,8 @@ use ovsdb_types::{
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 use topology::{
-    Allocation, Fact, FactValue, Ip, IpHolder, Namespace, NicRequest, Pod, PodKey, Problem, Replicas, Subnet, SubnetState, Usage, Vpc,
-    VpcState, World, northbound, pods_on,
+    Allocation, Fact, FactValue, Ip, IpHolder, Namespace, NicRequest, Pod, PodKey, Pool, Problem, Replicas, Source, Subnet, SubnetState,
+    Usage, Vpc, VpcState, World, northbound, pods_on,
 };
 
 use crate::config::Config;
@@ -80,6 +80,9 @@ pub(crate) struct Core {
     known: FxHashMap<Kind, FxHashSet<Key>>,
     vpcs: FxHashMap<Name, Shown<v1::VpcStatus>>,
     subnets: FxHashMap<Name, Shown<v1::SubnetStatus>>,
+    pools: FxHashMap<Name, Shown<v1::IpPoolStatus>>,
+    /// The subnet of each pool that the allocator knows.
+    pool_subnets: BTreeMap<Name, Name>,
     ips: FxHashMap<Name, ShownIp>,
     /// `IP` objects that cannot be read, with the reason.
     unreadable: FxHashMap<Name, Problem>,
@@ -127,6 +130,8 @@ impl Core {
             known: FxHashMap::default(),
             vpcs: FxHashMap::default(),
             subnets: FxHashMap::default(),
+            pools: FxHashMap::default(),
+            pool_subnets: BTreeMap::new(),
             ips: FxHashMap::default(),
             unreadable: FxHashMap::default(),
             requests: FxHashMap::default(),
@@ -281,6 +286,11 @@ impl Core {
             }
             Object::Namespace(name, namespace, age) => self.engine.set::<Namespace>(&name, Some(namespace), age),
             Object::Pod(key, pod, age) => self.engine.set::<Pod>(&key, pod, age),
+            Object::IpPool(name, pool, age, shown) => {
+                self.engine.set::<Pool>(&name, Some(pool), age);
+                self.pools.insert(Arc::clone(&name), shown);
+                self.after_commit.insert(Output::IpPool(name));
+            }
             Object::Replicas(key, replicas, age) => self.engine.set::<Replicas>(&key, replicas, age),
             Object::Ip(name, ip, age, shown) => {
                 let ip = match ip {
@@ -316,6 +326,10 @@ impl Core {
             }
             Key::Namespace(name) => self.engine.set::<Namespace>(name, None, Age(0)),
             Key::Pod(key) => self.engine.set::<Pod>(key, None, Age(0)),
+            Key::IpPool(name) => {
+                self.engine.set::<Pool>(name, None, Age(0));
+                self.pools.remove(name);
+            }
             Key::Replicas(key) => self.engine.set::<Replicas>(key, None, Age(0)),
             Key::Ip(name) => {
                 self.engine.set::<Ip>(name, None, Age(0));
@@ -336,6 +350,18 @@ impl Core {
             if let (Fact::Pool(name), Some(FactValue::Pool { vpc, cidrs, excluded })) = (&change.fact, &change.after) {
                 self.ipam.set_subnet(name, ipam::SubnetSpec::new(Arc::clone(vpc), *cidrs, excluded.clone()));
                 touched.insert(Arc::clone(name));
+            }
+        }
+        for change in &changes {
+            let Fact::IpPool(name) = &change.fact else { continue };
+            if let Some(subnet) = self.pool_subnets.remove(name) {
+                self.ipam.remove_pool(&subnet, name);
+                touched.insert(subnet);
+            }
+            if let Some(FactValue::IpPool { subnet, ranges }) = &change.after {
+                self.ipam.set_pool(subnet, name, PoolSpec { ranges: ranges.clone(), exclusive: true });
+                self.pool_subnets.insert(Arc::clone(name), Arc::clone(subnet));
+                touched.insert(Arc::clone(subnet));
             }
         }
         for change in changes {
@@ -377,6 +403,10 @@ impl Core {
                 (Fact::Ip(name), _) => {
                     self.after_commit.insert(Output::Ip(name));
                 }
+                (Fact::PoolState(name), Some(_)) => {
+                    self.outputs.add(Output::Event(Subject::IpPool(Arc::clone(&name))));
+                    self.after_commit.insert(Output::IpPool(name));
+                }
                 (Fact::IpProblem(name), Some(_)) => self.outputs.add(Output::Event(Subject::Ip(name))),
                 (Fact::PodProblem(key), Some(_)) => self.outputs.add(Output::Event(Subject::Pod(key))),
                 (Fact::Vpc(name), Some(_)) => {
@@ -410,6 +440,8 @@ impl Core {
             }
             let usage = self.subnets.contains_key(&subnet).then(|| Usage { holders: self.ipam.holders(&subnet).len() });
             self.engine.set::<Usage>(&subnet, usage, Age(0));
+            let pools = self.pool_subnets.iter().filter(|(_, of)| **of == subnet);
+            self.after_commit.extend(pools.map(|(pool, _)| Output::IpPool(Arc::clone(pool))));
             self.after_commit.insert(Output::Subnet(subnet));
         }
     }
@@ -513,8 +545,14 @@ impl Core {
             touched.insert(Arc::clone(&old.subnet));
         }
         touched.insert(Arc::clone(&request.subnet));
-        let wanted =
-            Request { subnet: Arc::clone(&request.subnet), addresses: request.addresses.clone(), mac: request.mac, ..Default::default() };
+        let Source { pools, candidates, family } = request.source.clone();
+        let families = match family {
+            None => Families::All,
+            Some(IpFamily::V4) => Families::V4,
+            Some(IpFamily::V6) => Families::V6,
+        };
+        let (addresses, mac) = (request.addresses.clone(), request.mac);
+        let wanted = Request { subnet: Arc::clone(&request.subnet), addresses, candidates, pools, families, mac };
         match self.ipam.allocate(&key.port(), &wanted) {
             Ok(holding) => self.allocated(key, request, holding),
             Err(error) => self.refused(key, error.to_string()),
@@ -760,6 +798,20 @@ impl Core {
         }
     }
 
+    /// What is wrong with a pool, if anything, its addresses, and what the API server shows.
+    pub(crate) fn pool(&self, name: &str) -> Option<(Option<&Problem>, Addresses, &Shown<v1::IpPoolStatus>)> {
+        let subnet = self.pool_subnets.get(name).map_or("", AsRef::as_ref);
+        let addresses = Addresses {
+            usage: self.ipam.pool_usage(subnet, name),
+            used: self.ipam.pool_used_ranges(subnet, name),
+            available: self.ipam.pool_available_ranges(subnet, name),
+        };
+        match self.engine.desired(&Fact::PoolState(name.into()))? {
+            FactValue::PoolState(problem) => Some((problem.as_ref(), addresses, self.pools.get(name)?)),
+            _ => None,
+        }
+    }
+
     pub(crate) fn vpc(&self, name: &str) -> Option<(&VpcState, &Shown<v1::VpcStatus>)> {
         match self.engine.desired(&Fact::Vpc(name.into()))? {
             FactValue::Vpc(state) => Some((state, self.vpcs.get(name)?)),
@@ -795,6 +847,10 @@ impl Core {
             Subject::Vpc(name) => {
                 let (state, shown) = self.vpc(name)?;
                 state.waiting.as_ref().map(|p| notice(&shown.uid, p))
+            }
+            Subject::IpPool(name) => {
+                let (problem, _, shown) = self.pool(name)?;
+                problem.map(|problem| notice(&shown.uid, problem))
             }
             Subject::Ip(name) => {
                 let uid = &self.ips.get(name)?.uid;

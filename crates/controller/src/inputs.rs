@@ -11,7 +11,7 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Resource};
 use tokio::sync::mpsc;
-use topology::{Ip, Namespace, Pod, PodKey, Problem, Replicas, ReplicasKey, ReplicasKind, Subnet, Vpc, Workload, input};
+use topology::{Ip, Namespace, Pod, PodKey, Pool, Problem, Replicas, ReplicasKey, ReplicasKind, Subnet, Vpc, Workload, input};
 
 type Name = Arc<str>;
 
@@ -60,6 +60,7 @@ pub(crate) enum Object {
     Namespace(Name, Namespace, Age),
     /// `None`: the pod needs no network of its own.
     Pod(PodKey, Option<Pod>, Age),
+    IpPool(Name, Pool, Age, Shown<v1::IpPoolStatus>),
     /// An error: it reserves nothing, and the user is told why.
     Ip(Name, Result<Option<Ip>, Problem>, Age, ShownIp),
     /// `None`: it keeps nothing any more.
@@ -73,6 +74,7 @@ pub(crate) enum Key {
     Subnet(Name),
     Namespace(Name),
     Pod(PodKey),
+    IpPool(Name),
     Ip(Name),
     Replicas(ReplicasKey),
 }
@@ -84,15 +86,17 @@ pub(crate) enum Kind {
     Subnet,
     Namespace,
     Pod,
+    IpPool,
     Ip,
     Replicas(ReplicasKind),
 }
 
-pub(crate) const KINDS: [Kind; 8] = [
+pub(crate) const KINDS: [Kind; 9] = [
     Kind::Vpc,
     Kind::Subnet,
     Kind::Namespace,
     Kind::Pod,
+    Kind::IpPool,
     Kind::Ip,
     Kind::Replicas(ReplicasKind::StatefulSet),
     Kind::Replicas(ReplicasKind::VirtualMachine),
@@ -106,6 +110,7 @@ impl Object {
             Self::Subnet(name, ..) => Key::Subnet(Arc::clone(name)),
             Self::Namespace(name, ..) => Key::Namespace(Arc::clone(name)),
             Self::Pod(key, ..) => Key::Pod(key.clone()),
+            Self::IpPool(name, ..) => Key::IpPool(Arc::clone(name)),
             Self::Ip(name, ..) => Key::Ip(Arc::clone(name)),
             Self::Replicas(key, ..) => Key::Replicas(key.clone()),
         }
@@ -119,6 +124,7 @@ impl Key {
             Self::Subnet(_) => Kind::Subnet,
             Self::Namespace(_) => Kind::Namespace,
             Self::Pod(_) => Kind::Pod,
+            Self::IpPool(_) => Kind::IpPool,
             Self::Ip(_) => Kind::Ip,
             Self::Replicas(key) => Kind::Replicas(key.kind),
         }
@@ -143,6 +149,11 @@ pub(crate) fn subnet(object: &v1::Subnet) -> Object {
     let (name, subnet, age) = input::subnet(object);
     let defaults = input::subnet_defaults(object);
     Object::Subnet(name, subnet, age, Shown::new(&object.metadata, object.status.clone().unwrap_or_default(), defaults))
+}
+
+fn pool(object: &v1::IpPool) -> Object {
+    let (name, pool, age) = input::pool(object);
+    Object::IpPool(name, pool, age, Shown::new(&object.metadata, object.status.clone().unwrap_or_default(), None))
 }
 
 fn namespace(object: &NamespaceView) -> Object {
@@ -213,6 +224,7 @@ pub(crate) async fn watch(client: kube::Client, keep_vm_ip: bool, inputs: mpsc::
         feed(Api::all(client.clone()), Kind::Subnet, subnet, &inputs),
         feed(Api::all(client.clone()), Kind::Namespace, namespace, &inputs),
         feed(Api::all(client.clone()), Kind::Pod, if keep_vm_ip { pod } else { plain_pod }, &inputs),
+        feed(Api::all(client.clone()), Kind::IpPool, pool, &inputs),
         feed(Api::all(client.clone()), Kind::Ip, ip, &inputs),
         feed(Api::all(client.clone()), Kind::Replicas(ReplicasKind::StatefulSet), stateful_set, &inputs),
         virtual_machines,

@@ -15,6 +15,8 @@ pub(crate) enum Output {
     Vpc(Arc<str>),
     /// Finalizers and status of a subnet.
     Subnet(Arc<str>),
+    /// Status of a pool.
+    IpPool(Arc<str>),
     /// Tell users why an object is not served.
     Event(Subject),
     /// The `IP` object of a NIC. Last in order: nobody waits for it.
@@ -27,6 +29,7 @@ pub(crate) enum Subject {
     Pod(PodKey),
     Subnet(Arc<str>),
     Vpc(Arc<str>),
+    IpPool(Arc<str>),
     Ip(Arc<str>),
     /// The network as a whole; events stand at namespace `kube-system`.
     Network,

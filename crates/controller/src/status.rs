@@ -42,6 +42,25 @@ pub(crate) fn subnet(state: &SubnetState, blocked: Option<&Problem>, addresses: 
     }
 }
 
+/// The status of a pool, to be compared with the one shown.
+pub(crate) fn pool(problem: Option<&Problem>, addresses: &Addresses, generation: Option<i64>) -> v1::IpPoolStatus {
+    #[allow(clippy::cast_precision_loss)] // the API's own type is a JSON number
+    let count = |n: u128| problem.is_none().then_some(n as f64);
+    let ranges = |list: &AddressRanges| problem.is_none().then(|| spelled(list));
+    let Addresses { usage, used, available } = addresses;
+    v1::IpPoolStatus {
+        conditions: Some(vec![ready(problem, None, "", generation)]),
+        v4_available_ips: count(usage.v4_available),
+        v4_using_ips: count(usage.v4_used),
+        v6_available_ips: count(usage.v6_available),
+        v6_using_ips: count(usage.v6_used),
+        v4_available_ip_range: ranges(&available.v4),
+        v4_using_ip_range: ranges(&used.v4),
+        v6_available_ip_range: ranges(&available.v6),
+        v6_using_ip_range: ranges(&used.v6),
+    }
+}
+
 /// Ranges as a status shows them. Of very many the first, since an object has its limits; the counts tell of all.
 fn spelled(ranges: &AddressRanges) -> String {
     const SHOWN: usize = 512;

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use api::MacAddr;
-use api::annotations::NicRecord;
+use api::annotations::{IpFamily, NicRecord};
 
 use crate::holder::Identity;
 use crate::world::{Allocation, Name, PodKey};
@@ -15,6 +15,10 @@ pub enum Fact {
     Northbound(ovsdb_types::Fact),
     /// The allocator must know this subnet.
     Pool(Name),
+    /// The allocator must know this pool.
+    IpPool(Name),
+    /// State of a pool.
+    PoolState(Name),
     /// The primary NIC on this name needs an allocation.
     Request(PodKey),
     /// The `IP` object of a NIC, by name.
@@ -45,6 +49,15 @@ pub enum FactValue {
         /// Inclusive ranges that are never allocated.
         excluded: Vec<(IpAddr, IpAddr)>,
     },
+    /// Part of a subnet to allocate from.
+    IpPool {
+        /// Subnet.
+        subnet: Name,
+        /// Inclusive ranges.
+        ranges: Vec<(IpAddr, IpAddr)>,
+    },
+    /// What is wrong with a pool, if anything.
+    PoolState(Option<Problem>),
     /// Request.
     Request(NicRequest),
     /// What the `IP` object shows besides the allocation.
@@ -92,12 +105,25 @@ pub struct NicRequest {
     pub addresses: Vec<IpAddr>,
     /// Chosen MAC.
     pub mac: Option<MacAddr>,
+    /// Where the other addresses are to come from.
+    pub source: Source,
     /// Whether it is held already, as annotations or an `IP` object record.
     pub held: bool,
     /// Whether a pod is there that has it: of two that record one address, that one keeps it.
     pub running: bool,
     /// Creation of the object that asks, in seconds since 1970: of two alike the older keeps it.
     pub created: i64,
+}
+
+/// Where addresses come from that are not chosen.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Source {
+    /// The first of these pools that has one; the subnet without its pools when there are none.
+    pub pools: Vec<Name>,
+    /// One of these.
+    pub candidates: Vec<IpAddr>,
+    /// Of this family alone.
+    pub family: Option<IpFamily>,
 }
 
 /// Why an object cannot be served: the field, and the reason in one sentence.

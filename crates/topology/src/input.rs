@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use api::annotations::{self, LOGICAL_SWITCH, RESERVED_LABEL};
+use api::annotations::{self, IP_POOL, LOGICAL_SWITCH, RESERVED_LABEL};
 use api::cidr::parse_addresses;
 use api::view::{KUBEVIRT, NamespaceView, PodView, StatefulSetView};
 use api::{Cidrs, DEFAULT_VPC, FINALIZER, OVN_PROVIDER, v1};
@@ -12,7 +12,9 @@ use k8s_meta::ObjectMeta;
 
 use crate::defaults;
 use crate::fact::Problem;
-use crate::world::{Ip, Keeper, Name, Namespace, Pod, PodKey, Replicas, ReplicasKey, ReplicasKind, Subnet, SubnetSpec, Vpc, Workload};
+use crate::world::{
+    Ip, Keeper, Name, Namespace, Pod, PodKey, Pool, PoolSpec, Replicas, ReplicasKey, ReplicasKind, Subnet, SubnetSpec, Vpc, Workload,
+};
 
 /// `spec.podType` of an `IP` object whose holder is a pod of a StatefulSet.
 pub const STATEFUL_SET: &str = "StatefulSet";
@@ -130,7 +132,26 @@ pub fn namespace(object: &NamespaceView) -> (Name, Namespace, Age) {
     let meta = &object.metadata;
     let subnet = meta.annotations.as_ref().and_then(|a| a.get(LOGICAL_SWITCH)).and_then(|list| list.split(',').next());
     let subnet = subnet.map(str::trim).filter(|s| !s.is_empty()).map(Arc::from);
-    (name(meta), Namespace { subnet }, age(meta))
+    let pools = meta.annotations.as_ref().and_then(|a| a.get(IP_POOL)).map(String::as_str).unwrap_or_default();
+    let pools = pools.split(',').map(str::trim).filter(|pool| !pool.is_empty()).map(Arc::from).collect();
+    (name(meta), Namespace { subnet, pools }, age(meta))
+}
+
+/// A pool.
+#[must_use]
+pub fn pool(object: &v1::IpPool) -> (Name, Pool, Age) {
+    let (meta, spec) = (&object.metadata, &object.spec);
+    let age = age(meta);
+    let ranges = spec.ips.iter().map(|entry| range(entry.trim())).collect::<Result<Vec<_>, _>>();
+    let spec = match ranges {
+        Ok(ranges) => Ok(PoolSpec {
+            subnet: spec.subnet.as_str().into(),
+            ranges,
+            namespaces: spec.namespaces.iter().flatten().map(|n| n.as_str().into()).collect(),
+        }),
+        Err(why) => Err(Problem { reason: "BadField", message: format!("spec.ips: {why}") }),
+    };
+    (name(meta), Pool { created: age.0, spec }, age)
 }
 
 /// Name and namespace of a pod.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use engine::{Cx, Engine};
 
-use crate::fact::{Fact, FactValue, NicRequest, Problem};
+use crate::fact::{Fact, FactValue, NicRequest, Problem, Source};
 use crate::holder::{self, Identity, Workload};
 use crate::world::{Ip, Keeper, Name, Network, Replicas, ReplicasKey, ReplicasKind, World};
 
@@ -30,6 +30,7 @@ pub(crate) fn request(ip: &Ip) -> NicRequest {
         subnet: Arc::clone(&ip.subnet),
         addresses: ip.addresses.clone(),
         mac: ip.mac,
+        source: Source::default(),
         held: ip.mac.is_some() && !ip.addresses.is_empty(),
         running: false,
         created: ip.created,

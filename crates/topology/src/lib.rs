@@ -13,16 +13,17 @@ mod ip;
 mod mac;
 mod nic;
 pub mod northbound;
+mod pool;
 mod port;
 mod subnet;
 mod vpc;
 mod world;
 
-pub use fact::{Fact, FactValue, IpHolder, NicRequest, Problem, SubnetState, VpcState};
+pub use fact::{Fact, FactValue, IpHolder, NicRequest, Problem, Source, SubnetState, VpcState};
 pub use holder::{Identity, Workload, pods_on};
 pub use world::{
-    Allocation, Ip, Keeper, Namespace, Network, Pod, PodKey, Replicas, ReplicasKey, ReplicasKind, Router, Subnet, SubnetSpec, Usage, Vpc,
-    World,
+    Allocation, Ip, Keeper, Namespace, Network, Pod, PodKey, Pool, PoolSpec, Replicas, ReplicasKey, ReplicasKind, Router, Subnet,
+    SubnetSpec, Usage, Vpc, World,
 };
 
 /// An engine over an empty world, with every rule of the network.
@@ -33,10 +34,13 @@ pub fn engine() -> engine::Engine<World, Fact> {
     engine.index::<world::SubnetsByNamespace>();
     engine.index::<world::SubnetsByDefault>();
     engine.index::<holder::PodsByHolder>();
+    engine.index::<world::PoolsBySubnet>();
+    engine.index::<world::PoolsByNamespace>();
     // Registration order is the stratum: a rule reads inputs and what the rules above it derived.
     vpc::register(&mut engine);
     subnet::register(&mut engine);
     vpc::register_status(&mut engine);
+    pool::register(&mut engine);
     nic::register(&mut engine);
     ip::register(&mut engine);
     port::register(&mut engine);

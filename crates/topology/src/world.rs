@@ -81,11 +81,33 @@ pub struct SubnetSpec {
     pub default: bool,
 }
 
+/// An `IPPool`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// Creation, in seconds since 1970: the older of two that overlap wins.
+    pub created: i64,
+    /// The specification, or what is wrong with it.
+    pub spec: Result<PoolSpec, Problem>,
+}
+
+/// What a pool wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolSpec {
+    /// Subnet.
+    pub subnet: Name,
+    /// Inclusive ranges.
+    pub ranges: Vec<(IpAddr, IpAddr)>,
+    /// Namespaces whose pods get their addresses from the pool.
+    pub namespaces: Vec<Name>,
+}
+
 /// A namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Namespace {
     /// Subnet named by annotation.
     pub subnet: Option<Name>,
+    /// Pools named by annotation.
+    pub pools: Vec<Name>,
 }
 
 /// A pod that wants a network of its own.
@@ -230,6 +252,7 @@ pub struct World {
     ranges: Table<Name, Range>,
     networks: Table<Name, Network>,
     ips: Table<Name, Ip>,
+    pools: Table<Name, Pool>,
     replicas: Table<ReplicasKey, Replicas>,
 }
 
@@ -260,6 +283,7 @@ collections! {
     9 Network: Name => networks,
     10 Ip: Name => ips,
     11 Replicas: ReplicasKey => replicas,
+    12 Pool: Name => pools,
 }
 
 /// The subnets that claim ranges in a VPC.
@@ -280,6 +304,28 @@ impl Index<World> for SubnetsByNamespace {
     fn keys(_: &Name, subnet: &Subnet, out: &mut Vec<Name>) {
         if let Ok(spec) = &subnet.spec {
             out.extend(spec.namespaces.iter().cloned());
+        }
+    }
+}
+
+/// The pools of a subnet.
+pub(crate) struct PoolsBySubnet;
+impl Index<World> for PoolsBySubnet {
+    type Of = Pool;
+    type Key = Name;
+    fn keys(_: &Name, pool: &Pool, out: &mut Vec<Name>) {
+        out.extend(pool.spec.iter().map(|spec| Arc::clone(&spec.subnet)));
+    }
+}
+
+/// The pools of a subnet that name a namespace.
+pub(crate) struct PoolsByNamespace;
+impl Index<World> for PoolsByNamespace {
+    type Of = Pool;
+    type Key = (Name, Name);
+    fn keys(_: &Name, pool: &Pool, out: &mut Vec<(Name, Name)>) {
+        if let Ok(spec) = &pool.spec {
+            out.extend(spec.namespaces.iter().map(|namespace| (Arc::clone(&spec.subnet), Arc::clone(namespace))));
         }
     }
 }

@@ -6,7 +6,9 @@ mod cluster;
 use cluster::Cluster;
 use engine::Age;
 use proptest::prelude::*;
-use topology::{Allocation, Ip, Keeper, Namespace, Pod, PodKey, Replicas, ReplicasKey, ReplicasKind, Subnet, Vpc, Workload, input};
+use topology::{
+    Allocation, Ip, Keeper, Namespace, Pod, PodKey, Pool, PoolSpec, Replicas, ReplicasKey, ReplicasKind, Subnet, Vpc, Workload, input,
+};
 
 fn pod(i: usize) -> String {
     format!("kind: Pod\nmetadata: {{name: p{i}, namespace: default, uid: u{i}}}\nspec: {{}}\n")
@@ -99,6 +101,14 @@ enum Step {
         namespace: u8,
         replicas: u8,
     },
+    /// A part of a subnet, for pods of one namespace.
+    Pool {
+        name: u8,
+        there: bool,
+        subnet: u8,
+        first: u8,
+        created: i64,
+    },
     /// Addresses kept for the StatefulSet's pod, for the machine, for a plain pod by a user, or for nobody.
     Ip {
         of: u8,
@@ -129,6 +139,13 @@ fn step() -> impl Strategy<Value = Step> {
         (0u8..3, prop::bool::weighted(0.8), prop::option::of(0u8..4)).prop_map(|(n, there, s)| Step::Namespace(n, there, s)),
         (0u8..6, prop::bool::weighted(0.7), 0u8..3, prop::option::of(0u8..4), 0u8..3)
             .prop_map(|(name, there, namespace, subnet, uid)| Step::Pod { name, there, namespace, subnet, uid }),
+        (0u8..2, prop::bool::weighted(0.8), 0u8..4, 2u8..8, 0i64..3).prop_map(|(name, there, subnet, first, created)| Step::Pool {
+            name,
+            there,
+            subnet,
+            first,
+            created
+        }),
         (any::<bool>(), 0u8..3, 0u8..2).prop_map(|(machine, namespace, replicas)| Step::Replicas { machine, namespace, replicas }),
         (0u8..4, prop::bool::weighted(0.8), 0u8..3, 0u8..4, 2u8..6, prop::bool::weighted(0.2))
             .prop_map(|(of, there, namespace, subnet, address, deleting)| Step::Ip { of, there, namespace, subnet, address, deleting }),
@@ -172,12 +189,14 @@ fn apply(cluster: &mut Cluster, step: &Step) {
             engine.set::<Subnet>(&key, there.then_some(subnet), Age(*created));
         }
         Step::Namespace(n, there, subnet) => {
-            let namespace = Namespace { subnet: subnet.map(|s| format!("s{s}").into()) };
+            let namespace = Namespace { subnet: subnet.map(|s| format!("s{s}").into()), pools: vec!["q0".into()] };
             engine.set::<Namespace>(&format!("n{n}").into(), there.then_some(namespace), Age(0));
         }
         Step::Pod { name, there, namespace, subnet, uid } => {
             let key = PodKey { namespace: format!("n{namespace}").into(), name: format!("p{name}").into() };
-            let asked = api::annotations::NicAnnotations { subnet: subnet.map(|s| format!("s{s}").into()), ..Default::default() };
+            // Two of the pods name a pool, one that may be of another subnet.
+            let pool = (*name > 3).then(|| Box::new(api::annotations::PoolChoice::Named(vec![format!("q{}", name - 4).into()])));
+            let asked = api::annotations::NicAnnotations { pool, subnet: subnet.map(|s| format!("s{s}").into()), ..Default::default() };
             // Of six pods one is of a StatefulSet, and two run one virtual machine.
             let workload = match name {
                 0 => Some(Workload::StatefulSet("set".into())),
@@ -187,6 +206,15 @@ fn apply(cluster: &mut Cluster, step: &Step) {
             let node = Some(format!("node{uid}").into());
             let pod = Pod { uid: format!("u{uid}").into(), created: 0, node, workload, asked: Ok(asked), recorded: None };
             engine.set::<Pod>(&key, there.then_some(pod), Age(0));
+        }
+        Step::Pool { name, there, subnet, first, created } => {
+            let (from, to) = (format!("10.0.0.{}", subnet * 64 + first), format!("10.0.0.{}", subnet * 64 + first + 2));
+            let spec = PoolSpec {
+                subnet: format!("s{subnet}").into(),
+                ranges: vec![(from.parse().unwrap(), to.parse().unwrap())],
+                namespaces: vec!["n1".into()],
+            };
+            engine.set::<Pool>(&format!("q{name}").into(), there.then_some(Pool { created: *created, spec: Ok(spec) }), Age(*created));
         }
         Step::Replicas { machine, namespace, replicas } => {
             let (kind, name) = if *machine { (ReplicasKind::VirtualMachine, "machine") } else { (ReplicasKind::StatefulSet, "set") };
@@ -228,6 +256,7 @@ proptest! {
                 Step::Subnet { name, .. } => format!("s{name}"),
                 Step::Namespace(n, ..) => format!("n{n}"),
                 Step::Pod { name, namespace, .. } => format!("p{name}.{namespace}"),
+                Step::Pool { name, .. } => format!("q{name}"),
                 Step::Replicas { machine, namespace, .. } => format!("replicas {machine} {namespace}"),
                 Step::Ip { of, namespace, .. } => format!("ip {of} {namespace}"),
                 Step::Round => continue,
@@ -270,6 +299,9 @@ proptest! {
             for namespace in 0..3 {
                 apply(&mut cluster, &Step::Pod { name, there: false, namespace, subnet: None, uid: 0 });
             }
+        }
+        for name in 0..2 {
+            apply(&mut cluster, &Step::Pool { name, there: false, subnet: 0, first: 2, created: 0 });
         }
         for namespace in 0..3 {
             for of in 0..4 {

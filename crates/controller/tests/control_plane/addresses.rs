@@ -193,6 +193,51 @@ fn a_virtual_machine_keeps_its_address_from_pod_to_pod_until_it_is_deleted() {
 }
 
 #[test]
+fn pools_give_their_addresses_to_those_who_name_them_and_to_nobody_else() {
+    within(async {
+        let (client, database, _mirror) = cluster().await;
+        let pools: Api<v1::IpPool> = Api::all(client.clone());
+        let pool = |name: &str, ips: &[&str]| {
+            let ips = ips.iter().map(|ip| (*ip).to_owned()).collect();
+            v1::IpPool::new(name, v1::IpPoolSpec { subnet: "ovn-default".to_owned(), ips, ..v1::IpPoolSpec::default() })
+        };
+        pools.create(&PostParams::default(), &pool("web", &["10.16.0.2..10.16.0.3"])).await.unwrap();
+        let controller = Controller::start(&client, &database);
+        let message = |p: &v1::IpPool| Some(p.status.as_ref()?.conditions.as_ref()?.first()?.message.clone());
+        until(&pools, "web", "a condition", |p| message(p).is_some()).await;
+        let address = async |name: &str, notes: &[(&str, &str)]| {
+            create_pod(&client, name, notes).await;
+            note(&allocated(&client, name).await, annotations::IP_ADDRESS).unwrap()
+        };
+        assert_eq!(address("plain", &[]).await, "10.16.0.4");
+        assert_eq!(address("web-a", &[(annotations::IP_POOL, "web")]).await, "10.16.0.2");
+        assert_eq!(address("web-b", &[(annotations::IP_POOL, "web")]).await, "10.16.0.3");
+        // Who finds it full waits, and gets the next that is free.
+        create_pod(&client, "web-c", &[(annotations::IP_POOL, "web")]).await;
+        told(&client, "web-c", "no free IPv4 address is left in pool web").await;
+        let full = |p: &v1::IpPool| p.status.as_ref().is_some_and(|s| s.v4_available_ips == Some(0.0) && s.v4_using_ips == Some(2.0));
+        let shown = until(&pools, "web", "full", full).await.status.unwrap();
+        assert_eq!(shown.v4_using_ip_range.as_deref(), Some("10.16.0.2-10.16.0.3"));
+        delete_pod(&client, "web-a").await;
+        assert_eq!(note(&allocated(&client, "web-c").await, annotations::IP_ADDRESS).as_deref(), Some("10.16.0.2"));
+        // A list of addresses is a pool of the pod's own.
+        assert_eq!(address("listed", &[(annotations::IP_POOL, "10.16.0.50,10.16.0.51")]).await, "10.16.0.50");
+        assert_eq!(address("listed-too", &[(annotations::IP_POOL, "10.16.0.50,10.16.0.51")]).await, "10.16.0.51");
+        // What cannot work is told.
+        create_pod(&client, "lost", &[(annotations::IP_POOL, "nowhere")]).await;
+        told(&client, "lost", "pool \"nowhere\" does not exist").await;
+        for (name, ips, why) in
+            [("x-overlap", "10.16.0.3..10.16.0.9", "overlaps with pool \"web\""), ("x-outside", "10.99.0.0/24", "lies outside")]
+        {
+            pools.create(&PostParams::default(), &pool(name, &[ips])).await.unwrap();
+            until(&pools, name, why, |p| message(p).is_some_and(|m| m.contains(why))).await;
+            told(&client, name, why).await;
+        }
+        controller.stop().await;
+    });
+}
+
+#[test]
 fn of_pods_that_record_one_address_one_keeps_it_and_the_other_gets_it_afterwards() {
     within(async {
         let (client, database, mut mirror) = cluster().await;

@@ -12,7 +12,7 @@ use api::view::{NamespaceView, PodView, StatefulSetView, VirtualMachineView};
 use engine::{Age, Engine, Settled};
 use ipam::{Ipam, Request};
 use ovsdb_types::{Atom, Bindings, Datum, Desired, Diff, Difference, Dirty, Operation, Replica, RowUpdate, TableUpdates, nb};
-use topology::{Allocation, Fact, FactValue, Ip, Namespace, Pod, Replicas, ReplicasKind, Subnet, Vpc, World, input, northbound};
+use topology::{Allocation, Fact, FactValue, Ip, Namespace, Pod, Replicas, ReplicasKind, Source, Subnet, Vpc, World, input, northbound};
 
 pub struct Cluster {
     pub engine: Engine<World, Fact>,
@@ -116,6 +116,9 @@ impl Cluster {
                 (Fact::Pool(name), Some(FactValue::Pool { vpc, cidrs, excluded })) => {
                     self.ipam.set_subnet(name, ipam::SubnetSpec::new(Arc::clone(vpc), *cidrs, excluded.clone()));
                 }
+                (Fact::IpPool(name), Some(FactValue::IpPool { subnet, ranges })) => {
+                    self.ipam.set_pool(subnet, name, ipam::PoolSpec { ranges: ranges.clone(), exclusive: true });
+                }
                 _ => {}
             }
         }
@@ -134,7 +137,9 @@ impl Cluster {
                     if change.before.as_ref().is_some_and(before) {
                         self.ipam.release(&key.port());
                     }
-                    let wanted = Request { subnet: request.subnet, addresses: request.addresses, mac: request.mac, ..Default::default() };
+                    let Source { pools, candidates, .. } = request.source;
+                    let (addresses, mac) = (request.addresses, request.mac);
+                    let wanted = Request { subnet: request.subnet, addresses, candidates, pools, mac, ..Default::default() };
                     self.ipam.allocate(&key.port(), &wanted).ok().map(|held| Allocation {
                         identity: request.identity,
                         subnet: held.subnet,
