@@ -45,6 +45,10 @@ pub const NODE_LABEL: &str = "ovn.kubernetes.io/node-name";
 /// addresses.
 pub const RESERVED_LABEL: &str = "ovn.kubernetes.io/ip_reserved";
 
+/// On a `Subnet` whose change is not in force, because it would strand holders of addresses: what is, as
+/// `<cidrBlock> via <gateway>`.
+pub const IN_FORCE: &str = "ferrovia.io/in-force";
+
 /// What a pod's annotations ask of its primary NIC.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct NicAnnotations {

@@ -22,6 +22,7 @@ use topology::{
 use crate::config::Config;
 use crate::inputs::{Input, KINDS, Key, Kind, Object, Shown, ShownIp};
 use crate::outputs::{Notice, Output, Outputs, Subject};
+use crate::stranding::{self, Waiting};
 
 type Name = Arc<str>;
 
@@ -93,6 +94,8 @@ pub(crate) struct Core {
     contested: BTreeSet<PodKey>,
     /// Names whose MAC another one has too, with that one.
     shared: FxHashMap<PodKey, Name>,
+    /// Changes of subnets that would strand holders of addresses.
+    stranding: BTreeMap<Name, Waiting>,
     /// Whether what was there at the start has been taken in.
     started: bool,
     /// Pods that wait because their subnet has as many ports as the tunnels can tell apart.
@@ -138,6 +141,7 @@ impl Core {
             unallocated: FxHashMap::default(),
             contested: BTreeSet::new(),
             shared: FxHashMap::default(),
+            stranding: BTreeMap::new(),
             started: false,
             limited: BTreeMap::new(),
             blocked: BTreeMap::new(),
@@ -280,6 +284,7 @@ impl Core {
                 self.outputs.add(Output::Vpc(name));
             }
             Object::Subnet(name, subnet, age, shown) => {
+                let subnet = self.unless_stranding(&name, subnet, shown.in_force.as_ref());
                 self.engine.set::<Subnet>(&name, Some(subnet), age);
                 self.subnets.insert(Arc::clone(&name), shown);
                 self.outputs.add(Output::Subnet(name));
@@ -311,6 +316,41 @@ impl Core {
         }
     }
 
+    /// The subnet as it takes effect: a change that would strand who holds an address waits until they are gone.
+    fn unless_stranding(&mut self, name: &Name, wanted: Subnet, shown: Option<&stranding::Network>) -> Subnet {
+        let known = <Subnet as engine::Collection<World>>::table(self.engine.world()).get(name);
+        let known = known.and_then(|subnet| subnet.spec.as_ref().ok()).map(|spec| (spec.cidrs, spec.gateways.clone()));
+        let now = known.or_else(|| shown.cloned());
+        let waiting = now.as_ref().and_then(|now| stranding::waits(&self.ipam, self.started, name, now, &wanted));
+        match (waiting, now) {
+            (Some(waiting), Some(now)) => {
+                self.after_commit.insert(Output::Event(Subject::Subnet(Arc::clone(name))));
+                self.stranding.insert(Arc::clone(name), waiting);
+                stranding::with(wanted, now)
+            }
+            _ => {
+                self.stranding.remove(name);
+                wanted
+            }
+        }
+    }
+
+    /// Changes that wait are looked at again when something was released.
+    fn reconsider(&mut self, touched: &BTreeSet<Name>) {
+        for (name, waiting) in self.stranding.iter().filter(|(name, _)| touched.contains(*name) || !self.started) {
+            let age = Age(waiting.wanted.created);
+            if let Some(shown) = self.subnets.get(name) {
+                let subnet = Object::Subnet(Arc::clone(name), waiting.wanted.clone(), age, shown.clone());
+                self.urgent.push_back(Input::Set(Box::new(subnet)));
+            }
+        }
+    }
+
+    /// Why a change of a subnet is not in force, and what is.
+    pub(crate) fn stranding(&self, name: &str) -> Option<&Waiting> {
+        self.stranding.get(name)
+    }
+
     fn remove(&mut self, key: &Key) {
         if let Some(known) = self.known.get_mut(&key.kind()) {
             known.remove(key);
@@ -321,6 +361,7 @@ impl Core {
                 self.vpcs.remove(name);
             }
             Key::Subnet(name) => {
+                self.stranding.remove(name);
                 self.engine.set::<Subnet>(name, None, Age(0));
                 self.subnets.remove(name);
             }
@@ -431,6 +472,7 @@ impl Core {
         }
         // A MAC that was released may be what somebody in another subnet waits for.
         touched.extend(self.ipam.ready());
+        self.reconsider(&touched);
         for subnet in touched {
             for (owner, holding) in self.ipam.retry(&subnet) {
                 let key = PodKey::of_port(&owner);
@@ -842,7 +884,8 @@ impl Core {
             Subject::Subnet(name) => {
                 let (state, _, shown) = self.subnet(name)?;
                 let blocked = self.blocked(subject);
-                state.network.as_ref().err().or(blocked.as_ref()).or(state.waiting.as_ref()).map(|p| notice(&shown.uid, p))
+                let stranding = self.stranding(name).map(|waiting| &waiting.problem);
+                state.network.as_ref().err().or(stranding).or(blocked.as_ref()).or(state.waiting.as_ref()).map(|p| notice(&shown.uid, p))
             }
             Subject::Vpc(name) => {
                 let (state, shown) = self.vpc(name)?;

@@ -23,6 +23,8 @@ pub(crate) struct Shown<S> {
     pub(crate) finalizers: Vec<String>,
     pub(crate) resource_version: Option<String>,
     pub(crate) status: S,
+    /// Of a subnet: what the annotation says is in force.
+    pub(crate) in_force: Option<crate::stranding::Network>,
     /// What the controller fills in, as a merge patch of `spec`.
     pub(crate) defaults: Option<serde_json::Value>,
 }
@@ -35,6 +37,7 @@ impl<S> Shown<S> {
             finalizers: meta.finalizers.clone().unwrap_or_default(),
             resource_version: meta.resource_version.clone(),
             status,
+            in_force: None,
             defaults,
         }
     }
@@ -148,7 +151,8 @@ pub(crate) fn vpc(object: &v1::Vpc) -> Object {
 pub(crate) fn subnet(object: &v1::Subnet) -> Object {
     let (name, subnet, age) = input::subnet(object);
     let defaults = input::subnet_defaults(object);
-    Object::Subnet(name, subnet, age, Shown::new(&object.metadata, object.status.clone().unwrap_or_default(), defaults))
+    let shown = Shown::new(&object.metadata, object.status.clone().unwrap_or_default(), defaults);
+    Object::Subnet(name, subnet, age, Shown { in_force: input::in_force(object), ..shown })
 }
 
 fn pool(object: &v1::IpPool) -> Object {

@@ -11,6 +11,7 @@ mod ip_object;
 mod outputs;
 mod run;
 mod status;
+mod stranding;
 mod writer;
 
 pub use config::Config;

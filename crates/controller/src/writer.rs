@@ -11,6 +11,8 @@ use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use serde_json::{Value, json};
 
+use topology::SubnetState;
+
 use crate::core::Core;
 use crate::inputs::Shown;
 use crate::ip_object::{self, Content};
@@ -56,19 +58,12 @@ pub(crate) fn prepare(core: &Core, output: &Output, now: Timestamp) -> Option<Wr
         Output::Subnet(name) => {
             let (state, addresses, shown) = core.subnet(name)?;
             let name = name.to_string();
-            let defaults = shown.defaults.as_ref().filter(|_| state.network.is_ok() && state.finalizer);
-            match (finalizers(shown, state.finalizer), defaults) {
-                (None, None) => {}
-                (patch, defaults) => {
-                    let unchanged = || json!({ "metadata": { "resourceVersion": shown.resource_version } });
-                    let mut patch = patch.unwrap_or_else(unchanged);
-                    if let Some(defaults) = defaults {
-                        patch["spec"] = defaults.clone();
-                    }
-                    return Some(Write::Subnet { name, patch, subresource: false });
-                }
+            let stranding = core.stranding(&name);
+            if let Some(patch) = subnet(state, shown, stranding.map(|waiting| waiting.in_force.as_str())) {
+                return Some(Write::Subnet { name, patch, subresource: false });
             }
-            let blocked = core.blocked(&Subject::Subnet(name.as_str().into()));
+            let blocked = stranding.map(|waiting| waiting.problem.clone());
+            let blocked = blocked.or_else(|| core.blocked(&Subject::Subnet(name.as_str().into())));
             let wanted = status::subnet(state, blocked.as_ref(), &addresses, shown.generation);
             let patch = status_patch(&wanted, wanted.conditions.as_deref(), &shown.status, shown.status.conditions.as_deref(), &now_text)?;
             Some(Write::Subnet { name, patch, subresource: true })
@@ -142,6 +137,25 @@ fn status_patch<S: serde::Serialize>(
     }
     fields.insert("conditions".to_owned(), json!(stamped.as_deref().unwrap_or(shown_conditions)));
     Some(json!({ "status": fields }))
+}
+
+/// The patch of a subnet besides its status: our finalizer, what it leaves open, and what is in force while that is not what it
+/// says.
+fn subnet(state: &SubnetState, shown: &Shown<v1::SubnetStatus>, in_force: Option<&str>) -> Option<Value> {
+    let defaults = shown.defaults.as_ref().filter(|_| state.network.is_ok() && state.finalizer);
+    let noted = shown.in_force.as_ref().map(|(cidrs, gateways)| format!("{cidrs} via {}", join(gateways)));
+    let (finalizers, note) = (finalizers(shown, state.finalizer), noted.as_deref() != in_force);
+    if finalizers.is_none() && defaults.is_none() && !note {
+        return None;
+    }
+    let mut patch = finalizers.unwrap_or_else(|| json!({ "metadata": { "resourceVersion": shown.resource_version } }));
+    if let Some(defaults) = defaults {
+        patch["spec"] = defaults.clone();
+    }
+    if note {
+        patch["metadata"]["annotations"] = json!({ annotations::IN_FORCE: in_force });
+    }
+    Some(patch)
 }
 
 /// The patch that adds or takes away our finalizer, if it is not as wanted. The resource version guards others' entries.

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use api::annotations::{self, IP_POOL, LOGICAL_SWITCH, RESERVED_LABEL};
+use api::annotations::{self, IN_FORCE, IP_POOL, LOGICAL_SWITCH, RESERVED_LABEL};
 use api::cidr::parse_addresses;
 use api::view::{KUBEVIRT, NamespaceView, PodView, StatefulSetView};
 use api::{Cidrs, DEFAULT_VPC, FINALIZER, OVN_PROVIDER, v1};
@@ -71,6 +71,13 @@ pub fn subnet(object: &v1::Subnet) -> (Name, Subnet, Age) {
 #[must_use]
 pub fn subnet_defaults(object: &v1::Subnet) -> Option<serde_json::Value> {
     defaults::of(&object.spec, &subnet_spec(&object.spec).ok()?)
+}
+
+/// Ranges and gateways that a subnet has in force while its `spec` says others.
+#[must_use]
+pub fn in_force(object: &v1::Subnet) -> Option<(Cidrs, Vec<IpAddr>)> {
+    let (cidrs, gateways) = object.metadata.annotations.as_ref()?.get(IN_FORCE)?.split_once(" via ")?;
+    Some((cidrs.parse().ok()?, parse_addresses(gateways).ok()?))
 }
 
 fn subnet_spec(spec: &v1::SubnetSpec) -> Result<SubnetSpec, Problem> {

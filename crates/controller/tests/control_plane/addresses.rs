@@ -109,6 +109,55 @@ fn a_subnet_shows_what_it_left_open_and_keeps_what_it_said() {
 }
 
 #[test]
+fn a_subnet_grows_while_it_is_used_and_a_change_that_would_strand_pods_waits_for_them() {
+    within(async {
+        let (client, database, mut mirror) = cluster().await;
+        let mut controller = Controller::start(&client, &database);
+        let subnets: Api<v1::Subnet> = Api::all(client.clone());
+        let spec = v1::SubnetSpec {
+            cidr_block: Some("10.20.0.0/25".to_owned()),
+            namespaces: Some(vec!["default".to_owned()]),
+            ..v1::SubnetSpec::default()
+        };
+        subnets.create(&PostParams::default(), &v1::Subnet::new("s", spec)).await.unwrap();
+        create_pod(&client, "low", &[(annotations::LOGICAL_SWITCH, "s")]).await;
+        allocated(&client, "low").await;
+        let change = async |spec: Value| {
+            subnets.patch("s", &PatchParams::default(), &Patch::Merge(json!({ "spec": spec }))).await.unwrap();
+        };
+        let available = |s: &v1::Subnet| s.status.as_ref().and_then(|s| s.v4_available_ips);
+        change(json!({ "cidrBlock": "10.20.0.0/24" })).await;
+        until(&subnets, "s", "twice as many", |s| available(s) == Some(252.0)).await;
+        create_pod(&client, "high", &[(annotations::LOGICAL_SWITCH, "s"), (annotations::IP_ADDRESS, "10.20.0.200")]).await;
+        allocated(&client, "high").await;
+
+        let message = |s: &v1::Subnet| s.status.as_ref()?.conditions.as_ref()?.first().map(|c| c.message.clone());
+        change(json!({ "cidrBlock": "10.20.0.0/25" })).await;
+        let why = "would strand 10.20.0.200 of high.default; in force is 10.20.0.0/24 via 10.20.0.1";
+        until(&subnets, "s", why, |s| message(s).is_some_and(|m| m.contains(why))).await;
+        told(&client, "s", why).await;
+        // A controller that starts now knows it as well, and what is in force stays.
+        controller.kill().await;
+        controller = Controller::start(&client, &database);
+        create_pod(&client, "late", &[(annotations::LOGICAL_SWITCH, "s"), (annotations::IP_ADDRESS, "10.20.0.201")]).await;
+        allocated(&client, "late").await;
+        let both = "would strand 10.20.0.200 of high.default, 10.20.0.201 of late.default";
+        let gateway = |m: &crate::harness::Mirror| m.router_networks("ovn-cluster-s");
+        mirror.until("the range in force", |m| gateway(m).as_deref() == Some("10.20.0.1/24")).await;
+        change(json!({ "namespaces": [] })).await;
+        until(&subnets, "s", both, |s| message(s).is_some_and(|m| m.contains(both))).await;
+
+        delete_pod(&client, "high").await;
+        delete_pod(&client, "late").await;
+        let done =
+            |s: &v1::Subnet| available(s) == Some(124.0) && !s.metadata.annotations.iter().any(|a| a.contains_key(annotations::IN_FORCE));
+        until(&subnets, "s", "half as many", done).await;
+        mirror.until("the range that was wanted", |m| gateway(m).as_deref() == Some("10.20.0.1/25")).await;
+        controller.stop().await;
+    });
+}
+
+#[test]
 fn a_stateful_sets_pod_keeps_its_address_on_another_node_and_through_a_restart_of_the_controller() {
     within(async {
         let (client, database, mut mirror) = cluster().await;

@@ -107,6 +107,12 @@ impl Mirror {
         self.replica.rows(logical_switch_port::TABLE).map(row).collect()
     }
 
+    /// The addresses of a router port.
+    pub fn router_networks(&self, port: &str) -> Option<String> {
+        let row = self.replica.rows(logical_router_port::TABLE).find(|row| row.text(logical_router_port::NAME) == port)?;
+        Some(row.text(logical_router_port::NETWORKS).to_owned())
+    }
+
     pub fn is_complete(&self) -> bool {
         let notes = self.replica.rows(nb_global::TABLE).find_map(|row| row.get(nb_global::EXTERNAL_IDS).cloned());
         notes.is_some_and(|notes| notes.get(topology::northbound::COMPLETE) == Some("true"))
