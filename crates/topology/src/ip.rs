@@ -6,7 +6,7 @@ use engine::{Cx, Engine};
 
 use crate::fact::{Fact, FactValue, NicRequest, Problem, Source};
 use crate::holder::{self, Identity, Workload};
-use crate::world::{Ip, Keeper, Name, Network, Replicas, ReplicasKey, ReplicasKind, World};
+use crate::world::{Allocation, Ip, Keeper, Name, Network, Replicas, ReplicasKey, ReplicasKind, World};
 
 pub(crate) fn register(engine: &mut Engine<World, Fact>) {
     engine.leaf::<Ip>("kept", |cx, name, ip, out| {
@@ -44,6 +44,11 @@ pub(crate) fn identity(ip: &Ip) -> Identity {
         Keeper::StatefulSet { name, .. } => Identity::Workload(Workload::StatefulSet(Arc::clone(name))),
         Keeper::VirtualMachine => Identity::Workload(Workload::VirtualMachine(Arc::clone(&ip.holder.name))),
     }
+}
+
+/// Whether a NIC of a workload would be found again by this record.
+pub(crate) fn records(ip: &Ip, nic: &Allocation) -> bool {
+    !ip.deleting && identity(ip) == nic.identity && ip.subnet == nic.subnet && ip.addresses == nic.addresses && ip.mac == Some(nic.mac)
 }
 
 /// Whether what keeps the addresses is there.

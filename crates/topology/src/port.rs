@@ -9,9 +9,10 @@ use ovsdb_types::RowKey;
 use ovsdb_types::nb::{logical_switch as ls, logical_switch_port as lsp};
 
 use crate::fact::{Fact, FactValue, IpHolder};
-use crate::holder;
+use crate::holder::{self, Identity};
+use crate::ip;
 use crate::northbound::{RowFact, external_ids, refer, switch};
-use crate::world::{Allocation, Network, World};
+use crate::world::{Allocation, Ip, Network, World};
 
 pub(crate) fn register(engine: &mut Engine<World, Fact>) {
     engine.leaf::<Allocation>("port", |cx, key, nic, out| {
@@ -32,6 +33,10 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
             .say(out);
         refer(out, switch(&nic.subnet), ls::PORTS, row);
 
+        // Addresses that outlive their pod: nobody is told of them before it is recorded that they do.
+        if matches!(nic.identity, Identity::Workload(_)) && !cx.get::<Ip>(&name).is_some_and(|ip| ip::records(ip, nic)) {
+            return;
+        }
         let record = NicRecord {
             subnet: nic.subnet.as_ref().into(),
             addresses: nic.addresses.clone(),
