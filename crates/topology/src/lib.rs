@@ -33,6 +33,7 @@ pub fn engine() -> engine::Engine<World, Fact> {
     engine.index::<world::RangesByVpc>();
     engine.index::<world::SubnetsByNamespace>();
     engine.index::<world::SubnetsByDefault>();
+    engine.index::<world::SubnetsByRouterPort>();
     engine.index::<holder::PodsByHolder>();
     engine.index::<world::PoolsBySubnet>();
     engine.index::<world::PoolsByNamespace>();

@@ -9,7 +9,7 @@ use ovsdb_types::nb::{logical_router as lr, logical_router_port as lrp, logical_
 
 use crate::fact::{Fact, FactValue, Problem, SubnetState};
 use crate::northbound::{RowFact, external_ids, map, refer, router, switch};
-use crate::world::{Name, Network, Range, RangesByVpc, Router, Subnet, SubnetSpec, Usage, World};
+use crate::world::{Name, Network, Range, RangesByVpc, Router, Subnet, SubnetSpec, SubnetsByRouterPort, Usage, World};
 
 pub(crate) fn register(engine: &mut Engine<World, Fact>) {
     engine.rule::<Subnet, Range>("subnet-range", |_, name, subnet, out| {
@@ -31,7 +31,8 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
         let state = SubnetState { network, refused, finalizer: !gone, waiting };
         out.say(Fact::Subnet(Arc::clone(name)), FactValue::Subnet(state));
         if let (Ok((spec, _)), false) = (&checked, gone) {
-            rows(name, spec, out);
+            let port = switch_port(cx, name, &spec.vpc);
+            rows(name, spec, port, out);
             let network =
                 Network { vpc: Arc::clone(&spec.vpc), cidrs: spec.cidrs, gateways: spec.gateways.clone(), closing: subnet.deleting };
             out.derive(Arc::clone(name), network);
@@ -69,11 +70,20 @@ fn check(cx: &mut Cx<'_, World>, name: &Name, created: i64, spec: &SubnetSpec) -
     Ok(refused)
 }
 
-fn rows<DK, D>(name: &Name, spec: &SubnetSpec, out: &mut engine::Out<Fact, DK, D>) {
+/// The name of the switch's end of the link to its router. The southbound database has one space of names for ports of switches
+/// and of routers (`Port_Binding:logical_port`), so that it must not be that of a router port, such as when a subnet is
+/// named like its VPC. No name of a Kubernetes object has an underscore.
+fn switch_port(cx: &mut Cx<'_, World>, name: &Name, vpc: &Name) -> String {
+    let usual = format!("{name}-{vpc}");
+    let taken = cx.keys::<SubnetsByRouterPort>(&Name::from(usual.as_str())).next().is_some();
+    if taken { format!("{name}_{vpc}") } else { usual }
+}
+
+fn rows<DK, D>(name: &Name, spec: &SubnetSpec, switch_port: String, out: &mut engine::Out<Fact, DK, D>) {
     RowFact::new(switch(name)).set(ls::NAME, name.to_string()).set(ls::EXTERNAL_IDS, external_ids(&[])).say(out);
 
     let vpc = spec.vpc.as_ref();
-    let (router_port, switch_port) = (format!("{vpc}-{name}"), format!("{name}-{vpc}"));
+    let router_port = format!("{vpc}-{name}");
     let key = RowKey::new(lrp::TABLE, format!("{vpc}/{name}"));
     RowFact::new(key.clone())
         .set(lrp::NAME, router_port.clone())

@@ -308,6 +308,16 @@ impl Index<World> for SubnetsByNamespace {
     }
 }
 
+/// The subnets by the name of their router port.
+pub(crate) struct SubnetsByRouterPort;
+impl Index<World> for SubnetsByRouterPort {
+    type Of = Subnet;
+    type Key = Name;
+    fn keys(name: &Name, subnet: &Subnet, out: &mut Vec<Name>) {
+        out.extend(subnet.spec.iter().map(|spec| format!("{}-{name}", spec.vpc).into()));
+    }
+}
+
 /// The pools of a subnet.
 pub(crate) struct PoolsBySubnet;
 impl Index<World> for PoolsBySubnet {

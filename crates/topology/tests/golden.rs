@@ -58,6 +58,32 @@ metadata:
 }
 
 #[test]
+fn no_end_of_a_link_between_switch_and_router_has_the_name_of_another() {
+    let mut cluster = network(DEFAULT);
+    // Named alike; each named as the other's VPC; and with dashes that read two ways.
+    for (vpc, subnet, third) in [("same", "same", 1), ("x", "y", 2), ("y", "x", 3), ("a", "b-c", 4), ("b", "c-a", 5)] {
+        cluster.apply(&format!(
+            "
+kind: Vpc
+metadata: {{name: {vpc}}}
+spec: {{}}
+---
+kind: Subnet
+metadata: {{name: {subnet}}}
+spec: {{vpc: {vpc}, cidrBlock: 10.0.{third}.0/24}}
+"
+        ));
+    }
+    cluster.round();
+    let names = cluster.port_names();
+    let distinct: std::collections::BTreeSet<_> = names.iter().collect();
+    assert_eq!((names.len(), distinct.len()), (12, 12), "{names:?}");
+    for name in ["same-same", "same_same", "y_x", "x_y", "b-c_a", "c-a-b", "ovn-default-ovn-cluster"] {
+        assert!(distinct.contains(&name.to_owned()), "{name}: {names:?}");
+    }
+}
+
+#[test]
 fn what_cannot_work_is_told_and_the_rest_goes_on() {
     let mut cluster = network(DEFAULT);
     cluster.apply(

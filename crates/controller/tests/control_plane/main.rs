@@ -3,6 +3,7 @@
 
 mod addresses;
 mod harness;
+mod storm;
 
 use api::view::{NamespaceView, PodView};
 use api::{annotations, v1};

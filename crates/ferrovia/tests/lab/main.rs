@@ -1,6 +1,7 @@
 //! The whole path on real OVN and Open vSwitch: labs of network namespaces.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod addresses;
 mod chaos;
 mod harness;
 mod load;

@@ -213,6 +213,14 @@ impl Cluster {
         }
     }
 
+    /// The names of all ports, of switches and of routers.
+    pub fn port_names(&self) -> Vec<String> {
+        use ovsdb_types::nb::{logical_router_port as lrp, logical_switch_port as lsp};
+        let switches = self.replica.rows(lsp::TABLE).map(|row| row.text(lsp::NAME).to_owned());
+        let routers = self.replica.rows(lrp::TABLE).map(|row| row.text(lrp::NAME).to_owned());
+        switches.chain(routers).collect()
+    }
+
     /// The northbound database as text: tables, rows by name, columns that differ from their defaults; references by name.
     pub fn northbound(&self) -> String {
         let schema = &nb::SCHEMA;
