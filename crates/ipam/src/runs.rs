@@ -47,12 +47,19 @@ impl Runs {
         after.checked_sub(1).filter(|at| self.keys[*at].0 == high)
     }
 
+    /// How many runs of a block begin at or before `low`. Counted and not halved: the lines of a block that is not in the cache
+    /// are then fetched at the same time, and those behind are moved anyway when a run comes or goes.
+    #[inline(always)]
+    fn runs_until(runs: &[(u64, u64)], low: u64) -> usize {
+        runs.iter().map(|(first, _)| usize::from(*first <= low)).sum()
+    }
+
     /// The block and the run that hold `offset`.
     fn find(&self, offset: u128) -> Option<(usize, usize)> {
         let (high, low) = halves(offset);
         let at = self.block_before(high, low)?;
         let runs = &self.blocks[at];
-        let run = runs.partition_point(|(first, _)| *first <= low).checked_sub(1)?;
+        let run = Self::runs_until(runs, low).checked_sub(1)?;
         (low <= runs[run].1).then_some((at, run))
     }
 
@@ -72,7 +79,7 @@ impl Runs {
             after
         });
         let block = &mut self.blocks[home];
-        let at = block.partition_point(|(first, _)| *first <= low);
+        let at = Self::runs_until(block, low);
         if at > 0 && low <= block[at - 1].1 {
             return false;
         }
