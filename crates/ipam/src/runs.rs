@@ -17,6 +17,8 @@ pub(crate) struct Runs {
     keys: Vec<(u64, u64)>,
     blocks: Vec<Block>,
     count: usize,
+    /// The block of the last insertion: what is given out in turn goes on there, without a search.
+    recent: usize,
 }
 
 #[allow(clippy::cast_possible_truncation, reason = "the halves of the number are meant")]
@@ -43,7 +45,13 @@ impl Runs {
 
     /// The last block that begins at or before the offset.
     fn block_before(&self, high: u64, low: u64) -> Option<usize> {
-        let after = self.keys.partition_point(|key| *key <= (high, low));
+        let key = (high, low);
+        let is_recent = self.keys.get(self.recent).is_some_and(|first| first.0 == high && *first <= key)
+            && self.keys.get(self.recent + 1).is_none_or(|next| key < *next);
+        if is_recent {
+            return Some(self.recent);
+        }
+        let after = self.keys.partition_point(|first| *first <= key);
         after.checked_sub(1).filter(|at| self.keys[*at].0 == high)
     }
 
@@ -78,6 +86,7 @@ impl Runs {
             }
             after
         });
+        self.recent = home;
         let block = &mut self.blocks[home];
         let at = Self::runs_until(block, low);
         if at > 0 && low <= block[at - 1].1 {
