@@ -8,8 +8,8 @@ use crate::holders::{Holder, Slot};
 use crate::ipam::Ipam;
 use crate::macs::made;
 use crate::queue::{Members, WaitFor};
-use crate::request::{Claim, Holding, Owner, Request, SubnetName};
-use crate::subnet::Taking;
+use crate::request::{Addresses, Claim, Holding, Owner, Request, SubnetName};
+use crate::subnet::{Subnet, Taking};
 
 impl Ipam {
     /// Allocates for `owner`. The same request again returns the same holding; a changed one is made anew. On failure the
@@ -40,8 +40,10 @@ impl Ipam {
     /// Reads what an allocation will look up: see [`crate::table::Table::touch`].
     fn touch(&self, owner: &Owner, request: &Request) -> Option<()> {
         self.holders.touch(owner);
-        let vpc = &self.subnet(&request.subnet)?.spec.vpc;
+        let subnet = self.subnet(&request.subnet)?;
+        let vpc = &subnet.spec.vpc;
         self.vpcs.get(vpc)?.touch(request.mac.unwrap_or_else(|| made(vpc, owner, 0)));
+        subnet.touch(request);
         Some(())
     }
 
@@ -169,25 +171,24 @@ impl Ipam {
 
     /// Undoes the last attempt, as if it had not been.
     fn undo(&mut self, owner: &str, taking: Taking) {
-        let Some((slot, holder, _)) = self.unlist(owner) else { return };
-        if let Some(subnet) = self.subnets.get_mut(holder.subnet as usize).and_then(Option::as_mut) {
-            subnet.unhold(taking.addresses, slot);
+        self.unlist(owner, |subnet, slot, addresses| {
+            subnet.unhold(addresses, slot);
             subnet.undo(taking);
-        }
+        });
     }
 
-    /// Takes a holder out of the tables of holders and of MACs, and says whether the MAC is nobody's now.
-    fn unlist(&mut self, owner: &str) -> Option<(Slot, Holder, bool)> {
+    /// Takes a holder out of all tables, those of its subnet by `leave`, and says whether the MAC is nobody's now.
+    #[inline(always)]
+    fn unlist(&mut self, owner: &str, leave: impl FnOnce(&mut Subnet, Slot, Addresses)) -> Option<(Holder, bool)> {
         let slot = self.holders.find(owner)?;
         let known = self.holders.get(slot)?;
         let subnet = self.subnets.get_mut(known.subnet as usize)?.as_mut()?;
         let macs = self.vpcs.get_mut(&subnet.spec.vpc)?;
         macs.touch(known.mac);
-        subnet.touch(known.addresses);
+        leave(subnet, slot, known.addresses);
         subnet.held -= 1;
-        let holder = self.holders.remove(slot)?;
-        let free = macs.release(holder.mac, slot);
-        Some((slot, holder, free))
+        let free = macs.release(known.mac, slot);
+        Some((self.holders.remove(slot)?, free))
     }
 
     /// Takes everything from `owner`, its place in the queue too. Returns what it held.
@@ -198,11 +199,8 @@ impl Ipam {
 
     /// Takes from `owner` what it holds.
     pub(crate) fn give_up(&mut self, owner: &str) -> Option<Holding> {
-        let (slot, holder, mac_free) = self.unlist(owner)?;
-        let subnet = self.subnets.get_mut(holder.subnet as usize)?.as_mut()?;
-        for ip in holder.addresses.iter() {
-            subnet.give(ip, slot);
-        }
+        let (holder, mac_free) = self.unlist(owner, |subnet, slot, addresses| subnet.give(addresses, slot))?;
+        let subnet = self.subnets.get(holder.subnet as usize)?.as_ref()?;
         if !self.queue.is_empty() {
             let mac = mac_free.then(|| (subnet.spec.vpc.clone(), holder.mac));
             self.queue.released(&subnet.name, holder.addresses.iter(), mac);

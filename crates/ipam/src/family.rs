@@ -158,9 +158,18 @@ impl Family {
     }
 
     /// See [`Table::touch`].
+    #[inline(always)]
     pub(crate) fn touch(&self, offset: u128) {
         self.holders.touch(hash(offset));
-        self.set.touch_oldest();
+    }
+
+    /// The same for what [`Family::take_next`] will take.
+    #[inline(always)]
+    pub(crate) fn touch_next(&self) {
+        let scope = self.general.as_ref().unwrap_or(&self.whole);
+        if let Some(offset) = self.set.next(&scope.ranges, scope.cursor) {
+            self.touch(offset);
+        }
     }
 
     /// Takes a chosen offset that nobody holds.
@@ -227,9 +236,12 @@ impl Family {
     }
 
     /// Gives back what was held.
+    #[inline(always)]
     pub(crate) fn give(&mut self, offset: u128, slot: Slot) {
-        self.unhold(offset, slot);
+        self.touch(offset);
+        // First, since it takes time and the search for the holder waits for memory.
         self.set.give(offset);
+        self.unhold(offset, slot);
     }
 
     /// How many hold addresses of this range that may not be allocated any more.

@@ -165,11 +165,10 @@ impl FreeSet {
         self.released.iter().copied()
     }
 
-    /// Reads what the next [`FreeSet::give`] will change, without waiting for it.
-    pub(crate) fn touch_oldest(&self) {
-        if let (Some(oldest), Form::Bits(bits)) = (self.released.front(), &self.busy) {
-            std::hint::black_box(index(*oldest).is_some_and(|oldest| bits.contains(oldest)));
-        }
+    /// What [`FreeSet::take_next`] will nearly always take.
+    pub(crate) fn next(&self, within: &Ranges, cursor: u128) -> Option<u128> {
+        let free = if self.count < self.size { self.free_from(within, cursor) } else { None };
+        free.or_else(|| self.released.front().copied())
     }
 
     /// Gives back an offset that was taken and not given back since.

@@ -17,6 +17,8 @@ pub(crate) struct Runs {
     keys: Vec<(u64, u64)>,
     blocks: Vec<Block>,
     count: usize,
+    /// The block of the last insertion: what is given out in turn goes on there, without a search.
+    recent: usize,
 }
 
 #[allow(clippy::cast_possible_truncation, reason = "the halves of the number are meant")]
@@ -43,8 +45,21 @@ impl Runs {
 
     /// The last block that begins at or before the offset.
     fn block_before(&self, high: u64, low: u64) -> Option<usize> {
-        let after = self.keys.partition_point(|key| *key <= (high, low));
+        let key = (high, low);
+        let is_recent = self.keys.get(self.recent).is_some_and(|first| first.0 == high && *first <= key)
+            && self.keys.get(self.recent + 1).is_none_or(|next| key < *next);
+        if is_recent {
+            return Some(self.recent);
+        }
+        let after = self.keys.partition_point(|first| *first <= key);
         after.checked_sub(1).filter(|at| self.keys[*at].0 == high)
+    }
+
+    /// How many runs of a block begin at or before `low`. Counted and not halved: the lines of a block that is not in the cache
+    /// are then fetched at the same time, and those behind are moved anyway when a run comes or goes.
+    #[inline(always)]
+    fn runs_until(runs: &[(u64, u64)], low: u64) -> usize {
+        runs.iter().map(|(first, _)| usize::from(*first <= low)).sum()
     }
 
     /// The block and the run that hold `offset`.
@@ -52,7 +67,7 @@ impl Runs {
         let (high, low) = halves(offset);
         let at = self.block_before(high, low)?;
         let runs = &self.blocks[at];
-        let run = runs.partition_point(|(first, _)| *first <= low).checked_sub(1)?;
+        let run = Self::runs_until(runs, low).checked_sub(1)?;
         (low <= runs[run].1).then_some((at, run))
     }
 
@@ -71,8 +86,9 @@ impl Runs {
             }
             after
         });
+        self.recent = home;
         let block = &mut self.blocks[home];
-        let at = block.partition_point(|(first, _)| *first <= low);
+        let at = Self::runs_until(block, low);
         if at > 0 && low <= block[at - 1].1 {
             return false;
         }

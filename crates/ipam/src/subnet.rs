@@ -198,10 +198,14 @@ impl Subnet {
         }
     }
 
-    /// See [`crate::table::Table::touch`].
-    pub(crate) fn touch(&self, addresses: Addresses) {
-        for (at, offset) in addresses.iter().filter_map(|ip| self.place(ip)) {
-            self.families[at].touch(offset);
+    /// Reads what a request will look up: see [`crate::table::Table::touch`].
+    pub(crate) fn touch(&self, request: &Request) {
+        for family in &self.families {
+            match request.chosen(family.is_v4()).map(|ip| family.offset(ip)) {
+                Some(Some(offset)) => family.touch(offset),
+                None if request.pools.is_empty() && request.candidates.is_empty() => family.touch_next(),
+                _ => {}
+            }
         }
     }
 
@@ -216,10 +220,12 @@ impl Subnet {
         }
     }
 
-    pub(crate) fn give(&mut self, ip: IpAddr, slot: Slot) {
-        match self.place(ip) {
-            Some((at, offset)) => self.families[at].give(offset, slot),
-            None => drop(self.strays.remove(&ip)),
+    pub(crate) fn give(&mut self, addresses: Addresses, slot: Slot) {
+        for ip in addresses.iter() {
+            match self.place(ip) {
+                Some((at, offset)) => self.families[at].give(offset, slot),
+                None => drop(self.strays.remove(&ip)),
+            }
         }
     }
 
