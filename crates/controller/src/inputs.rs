@@ -5,8 +5,10 @@ use std::sync::Arc;
 use api::v1;
 use api::view::{NamespaceView, PodView, StatefulSetView, VirtualMachineInstanceView, VirtualMachineView};
 use engine::Age;
-use futures::StreamExt;
+use futures::{Stream, StreamExt, stream};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::core::PartialObjectMeta;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Resource};
@@ -214,8 +216,8 @@ pub(crate) async fn watch(client: kube::Client, keep_vm_ip: bool, inputs: mpsc::
     let virtual_machines = async {
         if keep_vm_ip {
             tokio::join!(
-                feed(Api::all(client.clone()), machines, virtual_machine, &inputs),
-                feed(Api::all(client.clone()), instances, instance, &inputs),
+                feed(&client, machines, virtual_machine, definitions::<VirtualMachineView>(&client), &inputs),
+                feed(&client, instances, instance, definitions::<VirtualMachineInstanceView>(&client), &inputs),
             );
         } else {
             for kind in [machines, instances] {
@@ -223,52 +225,82 @@ pub(crate) async fn watch(client: kube::Client, keep_vm_ip: bool, inputs: mpsc::
             }
         }
     };
+    let ours = stream::pending;
     tokio::join!(
-        feed(Api::all(client.clone()), Kind::Vpc, vpc, &inputs),
-        feed(Api::all(client.clone()), Kind::Subnet, subnet, &inputs),
-        feed(Api::all(client.clone()), Kind::Namespace, namespace, &inputs),
-        feed(Api::all(client.clone()), Kind::Pod, if keep_vm_ip { pod } else { plain_pod }, &inputs),
-        feed(Api::all(client.clone()), Kind::IpPool, pool, &inputs),
-        feed(Api::all(client.clone()), Kind::Ip, ip, &inputs),
-        feed(Api::all(client.clone()), Kind::Replicas(ReplicasKind::StatefulSet), stateful_set, &inputs),
+        feed(&client, Kind::Vpc, vpc, ours(), &inputs),
+        feed(&client, Kind::Subnet, subnet, ours(), &inputs),
+        feed(&client, Kind::Namespace, namespace, ours(), &inputs),
+        feed(&client, Kind::Pod, if keep_vm_ip { pod } else { plain_pod }, ours(), &inputs),
+        feed(&client, Kind::IpPool, pool, ours(), &inputs),
+        feed(&client, Kind::Ip, ip, ours(), &inputs),
+        feed(&client, Kind::Replicas(ReplicasKind::StatefulSet), stateful_set, ours(), &inputs),
         virtual_machines,
     );
 }
 
-async fn feed<K>(api: Api<K>, kind: Kind, parse: fn(&K) -> Object, inputs: &mpsc::Sender<Input>)
-where
+/// Yields whenever the definition of a kind that need not be installed comes or changes.
+fn definitions<K: Resource<DynamicType = ()>>(client: &kube::Client) -> impl Stream<Item = ()> + Send + use<K> {
+    let name = format!("metadata.name={}.{}", K::plural(&()), K::group(&()));
+    let api = Api::<PartialObjectMeta<CustomResourceDefinition>>::all(client.clone());
+    watcher::watcher(api, watcher::Config::default().fields(&name)).default_backoff().filter_map(|event| {
+        // Errors do not matter: the kind's own watch tries again by itself, with longer and longer pauses.
+        std::future::ready(matches!(event, Ok(Event::Apply(_) | Event::InitApply(_))).then_some(()))
+    })
+}
+
+/// Follows the objects of a kind. One that the cluster need not serve has `definitions`: there is none of it until it is
+/// served, which is tried at once when they yield.
+async fn feed<K>(
+    client: &kube::Client,
+    kind: Kind,
+    parse: fn(&K) -> Object,
+    definitions: impl Stream<Item = ()> + Send,
+    inputs: &mpsc::Sender<Input>,
+) where
     K: Resource<DynamicType = ()> + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
-    let events = watcher::watcher(api, watcher::Config::default()).default_backoff();
-    let mut events = std::pin::pin!(events);
+    let follow = || Box::pin(watcher::watcher(Api::<K>::all(client.clone()), watcher::Config::default()).default_backoff());
+    let mut events = follow();
+    let mut definitions = std::pin::pin!(definitions);
+    let optional = matches!(kind, Kind::Replicas(ReplicasKind::VirtualMachine | ReplicasKind::Instance));
     let mut listing = Vec::new();
-    let mut unknown = false;
-    while let Some(event) = events.next().await {
+    let mut unserved = false;
+    loop {
+        let event = tokio::select! {
+            event = events.next() => event,
+            Some(()) = definitions.next() => {
+                if unserved {
+                    events = follow();
+                }
+                continue;
+            }
+        };
         let input = match event {
-            Ok(Event::Init) => {
+            None => return,
+            Some(Ok(Event::Init)) => {
                 listing.clear();
                 continue;
             }
-            Ok(Event::InitApply(object)) => {
+            Some(Ok(Event::InitApply(object))) => {
                 listing.push(parse(&object));
                 continue;
             }
-            Ok(Event::InitDone) => {
-                unknown = false;
+            Some(Ok(Event::InitDone)) => {
+                unserved = false;
                 Input::Replaced(kind, std::mem::take(&mut listing))
             }
-            Ok(Event::Apply(object)) => Input::Set(Box::new(parse(&object))),
-            Ok(Event::Delete(object)) => Input::Removed(parse(&object).key()),
-            // A kind that this cluster does not have, such as those of KubeVirt: there is none of it, until it is installed.
-            Err(watcher::Error::InitialListFailed(kube::Error::Api(status))) if status.code == 404 => {
-                if unknown {
+            Some(Ok(Event::Apply(object))) => Input::Set(Box::new(parse(&object))),
+            Some(Ok(Event::Delete(object))) => Input::Removed(parse(&object).key()),
+            Some(Err(watcher::Error::InitialListFailed(kube::Error::Api(status)))) if status.code == 404 && optional => {
+                if unserved {
                     continue;
                 }
                 tracing::info!(?kind, "this API server does not serve the kind");
-                unknown = true;
+                unserved = true;
                 Input::Replaced(kind, Vec::new())
             }
-            Err(error) => {
+            // Not to be served is not to be empty: without its definition nothing is known of a kind of ours.
+            Some(Err(error)) => {
                 tracing::warn!(?kind, %error, "watch interrupted; it goes on by itself");
                 continue;
             }
