@@ -16,11 +16,11 @@ use ovsdb_types::{
 use rustc_hash::{FxHashMap, FxHashSet};
 use topology::{
     Allocation, Fact, FactValue, Ip, IpHolder, Namespace, NicRequest, Pod, PodKey, Pool, Problem, Replicas, Source, Subnet, SubnetState,
-    Usage, Vpc, VpcState, World, northbound, pods_on,
+    Usage, Vip, Vpc, VpcState, World, northbound, pods_on,
 };
 
 use crate::config::Config;
-use crate::inputs::{Input, KINDS, Key, Kind, Object, Shown, ShownIp};
+use crate::inputs::{Input, KINDS, Key, Kind, Object, Shown, ShownIp, ShownVip};
 use crate::outputs::{Notice, Output, Outputs, Subject};
 use crate::stranding::{self, Waiting};
 
@@ -84,6 +84,7 @@ pub(crate) struct Core {
     pools: FxHashMap<Name, Shown<v1::IpPoolStatus>>,
     /// The subnet of each pool that the allocator knows.
     pool_subnets: BTreeMap<Name, Name>,
+    vips: FxHashMap<Name, ShownVip>,
     ips: FxHashMap<Name, ShownIp>,
     /// `IP` objects that cannot be read, with the reason.
     unreadable: FxHashMap<Name, Problem>,
@@ -135,6 +136,7 @@ impl Core {
             subnets: FxHashMap::default(),
             pools: FxHashMap::default(),
             pool_subnets: BTreeMap::new(),
+            vips: FxHashMap::default(),
             ips: FxHashMap::default(),
             unreadable: FxHashMap::default(),
             requests: FxHashMap::default(),
@@ -296,6 +298,11 @@ impl Core {
                 self.pools.insert(Arc::clone(&name), shown);
                 self.after_commit.insert(Output::IpPool(name));
             }
+            Object::Vip(name, vip, age, shown) => {
+                self.engine.set::<Vip>(&name, Some(vip), age);
+                self.vips.insert(Arc::clone(&name), shown);
+                self.after_commit.insert(Output::Vip(name));
+            }
             Object::Replicas(key, replicas, age) => self.engine.set::<Replicas>(&key, replicas, age),
             Object::Ip(name, ip, age, shown) => {
                 let ip = match ip {
@@ -370,6 +377,10 @@ impl Core {
             Key::IpPool(name) => {
                 self.engine.set::<Pool>(name, None, Age(0));
                 self.pools.remove(name);
+            }
+            Key::Vip(name) => {
+                self.engine.set::<Vip>(name, None, Age(0));
+                self.vips.remove(name);
             }
             Key::Replicas(key) => self.engine.set::<Replicas>(key, None, Age(0)),
             Key::Ip(name) => {
@@ -447,6 +458,10 @@ impl Core {
                 (Fact::PoolState(name), Some(_)) => {
                     self.outputs.add(Output::Event(Subject::IpPool(Arc::clone(&name))));
                     self.after_commit.insert(Output::IpPool(name));
+                }
+                (Fact::VipState(name), Some(_)) => {
+                    self.outputs.add(Output::Event(Subject::Vip(Arc::clone(&name))));
+                    self.after_commit.insert(Output::Vip(name));
                 }
                 (Fact::IpProblem(name), Some(_)) => self.outputs.add(Output::Event(Subject::Ip(name))),
                 (Fact::PodProblem(key), Some(_)) => self.outputs.add(Output::Event(Subject::Pod(key))),
@@ -603,6 +618,7 @@ impl Core {
 
     fn allocated(&mut self, key: PodKey, request: &NicRequest, holding: Holding) {
         self.unallocated.remove(&key);
+        self.after_commit.extend(key.vip().map(Output::Vip));
         let Holding { subnet, addresses, mac } = holding;
         self.engine.set::<Allocation>(&key, Some(Allocation { identity: request.identity.clone(), subnet, addresses, mac }), Age(0));
     }
@@ -611,6 +627,10 @@ impl Core {
         self.engine.set::<Allocation>(&key, None, Age(0));
         for pod in pods_on(self.engine.world(), &key) {
             self.outputs.add(Output::Event(Subject::Pod(pod)));
+        }
+        if let Some(vip) = key.vip() {
+            self.outputs.add(Output::Event(Subject::Vip(Arc::clone(&vip))));
+            self.after_commit.insert(Output::Vip(vip));
         }
         if self.ips.contains_key(&key.port()) {
             self.outputs.add(Output::Event(Subject::Ip(key.port())));
@@ -854,6 +874,18 @@ impl Core {
         }
     }
 
+    /// What is wrong with a `Vip`, if anything, what it holds, and what the API server shows.
+    pub(crate) fn vip(&self, name: &str) -> Option<(Option<Problem>, Option<Holding>, &ShownVip)> {
+        let shown = self.vips.get(name)?;
+        let key = PodKey::of_vip(name);
+        let problem = match self.engine.desired(&Fact::VipState(name.into())) {
+            Some(FactValue::VipState(problem)) => problem.clone(),
+            _ => None,
+        };
+        let refused = || self.unallocated.get(&key).map(|why| Problem { reason: "AddressNotAllocated", message: why.clone() });
+        Some((problem.or_else(refused), self.ipam.holding(&key.port()), shown))
+    }
+
     pub(crate) fn vpc(&self, name: &str) -> Option<(&VpcState, &Shown<v1::VpcStatus>)> {
         match self.engine.desired(&Fact::Vpc(name.into()))? {
             FactValue::Vpc(state) => Some((state, self.vpcs.get(name)?)),
@@ -894,6 +926,10 @@ impl Core {
             Subject::IpPool(name) => {
                 let (problem, _, shown) = self.pool(name)?;
                 problem.map(|problem| notice(&shown.uid, problem))
+            }
+            Subject::Vip(name) => {
+                let (problem, _, shown) = self.vip(name)?;
+                problem.map(|problem| notice(&shown.shown.uid, &problem))
             }
             Subject::Ip(name) => {
                 let uid = &self.ips.get(name)?.uid;

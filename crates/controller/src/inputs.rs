@@ -13,7 +13,7 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Resource};
 use tokio::sync::mpsc;
-use topology::{Ip, Namespace, Pod, PodKey, Pool, Problem, Replicas, ReplicasKey, ReplicasKind, Subnet, Vpc, Workload, input};
+use topology::{Ip, Namespace, Pod, PodKey, Pool, Problem, Replicas, ReplicasKey, ReplicasKind, Subnet, Vip, Vpc, Workload, input};
 
 type Name = Arc<str>;
 
@@ -57,6 +57,15 @@ pub(crate) struct ShownIp {
     pub(crate) content: crate::ip_object::Content,
 }
 
+/// What the API server shows of a `Vip`.
+#[derive(Clone, Debug)]
+pub(crate) struct ShownVip {
+    pub(crate) shown: Shown<v1::VipStatus>,
+    /// Of the spec, and repeated in the status.
+    pub(crate) r#type: String,
+    pub(crate) selector: Vec<String>,
+}
+
 /// An object as it is now.
 #[derive(Debug)]
 pub(crate) enum Object {
@@ -66,6 +75,7 @@ pub(crate) enum Object {
     /// `None`: the pod needs no network of its own.
     Pod(PodKey, Option<Pod>, Age),
     IpPool(Name, Pool, Age, Shown<v1::IpPoolStatus>),
+    Vip(Name, Vip, Age, ShownVip),
     /// An error: it reserves nothing, and the user is told why.
     Ip(Name, Result<Option<Ip>, Problem>, Age, ShownIp),
     /// `None`: it keeps nothing any more.
@@ -80,6 +90,7 @@ pub(crate) enum Key {
     Namespace(Name),
     Pod(PodKey),
     IpPool(Name),
+    Vip(Name),
     Ip(Name),
     Replicas(ReplicasKey),
 }
@@ -92,16 +103,18 @@ pub(crate) enum Kind {
     Namespace,
     Pod,
     IpPool,
+    Vip,
     Ip,
     Replicas(ReplicasKind),
 }
 
-pub(crate) const KINDS: [Kind; 9] = [
+pub(crate) const KINDS: [Kind; 10] = [
     Kind::Vpc,
     Kind::Subnet,
     Kind::Namespace,
     Kind::Pod,
     Kind::IpPool,
+    Kind::Vip,
     Kind::Ip,
     Kind::Replicas(ReplicasKind::StatefulSet),
     Kind::Replicas(ReplicasKind::VirtualMachine),
@@ -116,6 +129,7 @@ impl Object {
             Self::Namespace(name, ..) => Key::Namespace(Arc::clone(name)),
             Self::Pod(key, ..) => Key::Pod(key.clone()),
             Self::IpPool(name, ..) => Key::IpPool(Arc::clone(name)),
+            Self::Vip(name, ..) => Key::Vip(Arc::clone(name)),
             Self::Ip(name, ..) => Key::Ip(Arc::clone(name)),
             Self::Replicas(key, ..) => Key::Replicas(key.clone()),
         }
@@ -130,6 +144,7 @@ impl Key {
             Self::Namespace(_) => Kind::Namespace,
             Self::Pod(_) => Kind::Pod,
             Self::IpPool(_) => Kind::IpPool,
+            Self::Vip(_) => Kind::Vip,
             Self::Ip(_) => Kind::Ip,
             Self::Replicas(key) => Kind::Replicas(key.kind),
         }
@@ -160,6 +175,13 @@ pub(crate) fn subnet(object: &v1::Subnet) -> Object {
 fn pool(object: &v1::IpPool) -> Object {
     let (name, pool, age) = input::pool(object);
     Object::IpPool(name, pool, age, Shown::new(&object.metadata, object.status.clone().unwrap_or_default(), None))
+}
+
+fn vip(object: &v1::Vip) -> Object {
+    let (name, vip, age) = input::vip(object);
+    let shown = Shown::new(&object.metadata, object.status.clone().unwrap_or_default(), None);
+    let (r#type, selector) = (object.spec.r#type.clone().unwrap_or_default(), object.spec.selector.clone().unwrap_or_default());
+    Object::Vip(name, vip, age, ShownVip { shown, r#type, selector })
 }
 
 fn namespace(object: &NamespaceView) -> Object {
@@ -232,6 +254,7 @@ pub(crate) async fn watch(client: kube::Client, keep_vm_ip: bool, inputs: mpsc::
         feed(&client, Kind::Namespace, namespace, ours(), &inputs),
         feed(&client, Kind::Pod, if keep_vm_ip { pod } else { plain_pod }, ours(), &inputs),
         feed(&client, Kind::IpPool, pool, ours(), &inputs),
+        feed(&client, Kind::Vip, vip, ours(), &inputs),
         feed(&client, Kind::Ip, ip, ours(), &inputs),
         feed(&client, Kind::Replicas(ReplicasKind::StatefulSet), stateful_set, ours(), &inputs),
         virtual_machines,

@@ -17,6 +17,8 @@ pub(crate) enum Output {
     Subnet(Arc<str>),
     /// Status of a pool.
     IpPool(Arc<str>),
+    /// Status of a virtual IP.
+    Vip(Arc<str>),
     /// Tell users why an object is not served.
     Event(Subject),
     /// The `IP` object of a NIC. Last in order: nobody waits for it.
@@ -30,6 +32,7 @@ pub(crate) enum Subject {
     Subnet(Arc<str>),
     Vpc(Arc<str>),
     IpPool(Arc<str>),
+    Vip(Arc<str>),
     Ip(Arc<str>),
     /// The network as a whole; events stand at namespace `kube-system`.
     Network,

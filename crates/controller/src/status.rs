@@ -1,10 +1,11 @@
 //! Status objects from what the rules say.
 
 use api::{Condition, DEFAULT_VPC, v1};
-use ipam::AddressRanges;
+use ipam::{AddressRanges, Holding};
 use topology::{Problem, SubnetState, VpcState};
 
 use crate::core::Addresses;
+use crate::inputs::ShownVip;
 
 /// The status of a VPC, to be compared with the one shown.
 pub(crate) fn vpc(name: &str, state: &VpcState, generation: Option<i64>, default_subnet: Option<&str>) -> v1::VpcStatus {
@@ -58,6 +59,20 @@ pub(crate) fn pool(problem: Option<&Problem>, addresses: &Addresses, generation:
         v4_using_ip_range: ranges(&used.v4),
         v6_available_ip_range: ranges(&available.v6),
         v6_using_ip_range: ranges(&used.v6),
+    }
+}
+
+/// The status of a virtual IP, to be compared with the one shown.
+pub(crate) fn vip(problem: Option<&Problem>, held: Option<&Holding>, shown: &ShownVip) -> v1::VipStatus {
+    // What it holds no more is shown no more.
+    let family = |v4: bool| held.and_then(|held| held.addresses.iter().find(|ip| ip.is_ipv4() == v4)).map(ToString::to_string);
+    v1::VipStatus {
+        conditions: Some(vec![ready(problem, None, "", shown.shown.generation)]),
+        r#type: Some(shown.r#type.clone()),
+        v4_ip: Some(family(true).unwrap_or_default()),
+        v6_ip: Some(family(false).unwrap_or_default()),
+        mac: Some(held.map(|held| held.mac.to_string()).unwrap_or_default()),
+        selector: Some(shown.selector.clone()),
     }
 }
 

@@ -26,6 +26,7 @@ pub(crate) enum Write {
     Subnet { name: String, patch: Value, subresource: bool },
     Vpc { name: String, patch: Value, subresource: bool },
     IpPool { name: String, patch: Value },
+    Vip { name: String, patch: Value },
     Event { namespace: String, event: Box<k8s_openapi::api::core::v1::Event> },
     CreateIp(Box<v1::Ip>),
     PatchIp { name: String, patch: Value },
@@ -84,6 +85,16 @@ pub(crate) fn prepare(core: &Core, output: &Output, now: Timestamp) -> Option<Wr
             let wanted = status::pool(problem, &addresses, shown.generation);
             let patch = status_patch(&wanted, wanted.conditions.as_deref(), &shown.status, shown.status.conditions.as_deref(), &now_text)?;
             Some(Write::IpPool { name: name.to_string(), patch })
+        }
+        Output::Vip(name) => {
+            let (problem, held, vip) = core.vip(name)?;
+            let shown = &vip.shown;
+            if let Some(patch) = finalizers(shown, false) {
+                return Some(Write::Vip { name: name.to_string(), patch });
+            }
+            let wanted = status::vip(problem.as_ref(), held.as_ref(), vip);
+            let patch = status_patch(&wanted, wanted.conditions.as_deref(), &shown.status, shown.status.conditions.as_deref(), &now_text)?;
+            Some(Write::Vip { name: name.to_string(), patch })
         }
         Output::Event(subject) => event(core, subject, now),
         Output::Ip(name) => ip(core, name),
@@ -181,6 +192,7 @@ fn event(core: &Core, subject: &Subject, now: Timestamp) -> Option<Write> {
         Subject::Subnet(name) => ("Subnet", "kubeovn.io/v1", None, name.to_string()),
         Subject::Vpc(name) => ("Vpc", "kubeovn.io/v1", None, name.to_string()),
         Subject::IpPool(name) => ("IPPool", "kubeovn.io/v1", None, name.to_string()),
+        Subject::Vip(name) => ("Vip", "kubeovn.io/v1", None, name.to_string()),
         Subject::Ip(name) => ("IP", "kubeovn.io/v1", None, name.to_string()),
         Subject::Network => ("Namespace", "v1", None, "kube-system".to_owned()),
     };
@@ -227,6 +239,8 @@ pub(crate) async fn execute(client: kube::Client, write: Write) -> Result<(), ku
         Write::Subnet { name, patch, subresource } => patch_cluster::<v1::Subnet>(client, &name, patch, subresource).await,
         Write::Vpc { name, patch, subresource } => patch_cluster::<v1::Vpc>(client, &name, patch, subresource).await,
         Write::IpPool { name, patch } => patch_cluster::<v1::IpPool>(client, &name, patch, true).await,
+        // The kind has no subresource for its status.
+        Write::Vip { name, patch } => patch_cluster::<v1::Vip>(client, &name, patch, false).await,
         Write::CreateIp(object) => Api::<v1::Ip>::all(client).create(&PostParams::default(), &object).await.map(drop),
         Write::PatchIp { name, patch } => patch_cluster::<v1::Ip>(client, &name, patch, false).await,
         Write::DeleteIp { name, uid } => {

@@ -27,6 +27,8 @@ pub enum Fact {
     Record(PodKey),
     /// A pod cannot be served.
     PodProblem(PodKey),
+    /// State of a `Vip`.
+    VipState(Name),
     /// An `IP` object cannot hold what it asks for.
     IpProblem(Name),
     /// State of a VPC.
@@ -58,6 +60,8 @@ pub enum FactValue {
     },
     /// What is wrong with a pool, if anything.
     PoolState(Option<Problem>),
+    /// What is wrong with a `Vip`, if anything, besides its allocation.
+    VipState(Option<Problem>),
     /// Request.
     Request(NicRequest),
     /// What the `IP` object shows besides the allocation.

@@ -13,7 +13,8 @@ use k8s_meta::ObjectMeta;
 use crate::defaults;
 use crate::fact::Problem;
 use crate::world::{
-    Ip, Keeper, Name, Namespace, Pod, PodKey, Pool, PoolSpec, Replicas, ReplicasKey, ReplicasKind, Subnet, SubnetSpec, Vpc, Workload,
+    Ip, Keeper, Name, Namespace, Pod, PodKey, Pool, PoolSpec, Replicas, ReplicasKey, ReplicasKind, Subnet, SubnetSpec, Vip, VipSpec, Vpc,
+    Workload,
 };
 
 /// `spec.podType` of an `IP` object whose holder is a pod of a StatefulSet.
@@ -159,6 +160,41 @@ pub fn pool(object: &v1::IpPool) -> (Name, Pool, Age) {
         Err(why) => Err(Problem { reason: "BadField", message: format!("spec.ips: {why}") }),
     };
     (name(meta), Pool { created: age.0, spec }, age)
+}
+
+/// A `Vip`. What its status shows in full is held; else the spec says what is chosen.
+#[must_use]
+pub fn vip(object: &v1::Vip) -> (Name, Vip, Age) {
+    let (meta, age) = (&object.metadata, age(&object.metadata));
+    let (created, deleting) = (age.0, meta.deletion_timestamp.is_some());
+    (name(meta), Vip { created, deleting, spec: vip_spec(object) }, age)
+}
+
+fn vip_spec(object: &v1::Vip) -> Result<VipSpec, Problem> {
+    let (spec, none) = (&object.spec, v1::VipStatus::default());
+    let status = object.status.as_ref().unwrap_or(&none);
+    let text = |field: &Option<String>| field.as_deref().map(str::trim).filter(|text| !text.is_empty()).map(Name::from);
+    let read = |v4: &Option<String>, v6: &Option<String>, mac: &Option<String>, of: &str| {
+        let bad = |field: &str, why: &dyn std::fmt::Display| Problem { reason: "BadField", message: format!("{of}.{field}: {why}") };
+        let mut addresses = Vec::new();
+        for (field, value) in [("v4ip", v4), ("v6ip", v6)] {
+            if let Some(value) = text(value) {
+                addresses.push(value.parse::<IpAddr>().map_err(|why| bad(field, &why))?);
+            }
+        }
+        let mac = text(mac).map(|mac| mac.parse()).transpose().map_err(|why| bad("macAddress", &why))?;
+        Ok((addresses, mac))
+    };
+    let (addresses, mac) = read(&spec.v4_ip, &spec.v6_ip, &spec.mac_address, "spec")?;
+    let subnet = text(&spec.subnet);
+    // A status that cannot be read, or is not of this spec, shows nothing that is held.
+    let held = read(&status.v4_ip, &status.v6_ip, &status.mac, "status").unwrap_or_default();
+    match held {
+        (all, Some(shown)) if !all.is_empty() && addresses.iter().all(|ip| all.contains(ip)) && mac.is_none_or(|mac| mac == shown) => {
+            Ok(VipSpec { subnet, addresses: all, mac: Some(shown), held: true })
+        }
+        _ => Ok(VipSpec { subnet, addresses, mac, held: false }),
+    }
 }
 
 /// Name and namespace of a pod.

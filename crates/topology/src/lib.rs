@@ -16,6 +16,7 @@ pub mod northbound;
 mod pool;
 mod port;
 mod subnet;
+mod vip;
 mod vpc;
 mod world;
 
@@ -23,7 +24,7 @@ pub use fact::{Fact, FactValue, IpHolder, NicRequest, Problem, Source, SubnetSta
 pub use holder::{Identity, Workload, pods_on};
 pub use world::{
     Allocation, Ip, Keeper, Namespace, Network, Pod, PodKey, Pool, PoolSpec, Replicas, ReplicasKey, ReplicasKind, Router, Subnet,
-    SubnetSpec, Usage, Vpc, World,
+    SubnetSpec, Usage, Vip, VipSpec, Vpc, World,
 };
 
 /// An engine over an empty world, with every rule of the network.
@@ -44,6 +45,7 @@ pub fn engine() -> engine::Engine<World, Fact> {
     pool::register(&mut engine);
     nic::register(&mut engine);
     ip::register(&mut engine);
+    vip::register(&mut engine);
     port::register(&mut engine);
     engine
 }

@@ -17,6 +17,9 @@ use crate::world::{Allocation, Ip, Network, World};
 pub(crate) fn register(engine: &mut Engine<World, Fact>) {
     engine.leaf::<Allocation>("port", |cx, key, nic, out| {
         let Some(network) = cx.get::<Network>(&nic.subnet) else { return };
+        if key.vip().is_some() {
+            return;
+        }
         let pods = holder::pods(cx, key, Some(&nic.identity));
         let name = key.port();
         let node = pods.first().and_then(|(_, pod)| pod.node.clone());

@@ -33,7 +33,22 @@ impl PodKey {
         let (name, namespace) = port.rsplit_once('.').unwrap_or((port, ""));
         Self { namespace: namespace.into(), name: name.into() }
     }
+
+    /// The name that the addresses of a `Vip` are held on, which is that of no pod.
+    #[must_use]
+    pub fn of_vip(vip: &str) -> Self {
+        Self::of_port(&format!("{VIP}{vip}"))
+    }
+
+    /// The `Vip` whose addresses are held on this name, if it is one's.
+    #[must_use]
+    pub fn vip(&self) -> Option<Name> {
+        self.name.starts_with(VIP).then(|| self.port()[VIP.len()..].into())
+    }
 }
+
+/// No name of a Kubernetes object has a slash.
+const VIP: &str = "vip/";
 
 /// A `Vpc`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,6 +114,30 @@ pub struct PoolSpec {
     pub ranges: Vec<(IpAddr, IpAddr)>,
     /// Namespaces whose pods get their addresses from the pool.
     pub namespaces: Vec<Name>,
+}
+
+/// A `Vip`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vip {
+    /// Creation, in seconds since 1970.
+    pub created: i64,
+    /// Whether deletion was asked for: then nothing is held.
+    pub deleting: bool,
+    /// What is held, or what is wrong with it.
+    pub spec: Result<VipSpec, Problem>,
+}
+
+/// A `Vip` that can be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VipSpec {
+    /// Subnet; the default one when there is none.
+    pub subnet: Option<Name>,
+    /// Addresses that are chosen or held, IPv4 first.
+    pub addresses: Vec<IpAddr>,
+    /// MAC that is chosen or held.
+    pub mac: Option<MacAddr>,
+    /// Whether all this is what the status shows as held.
+    pub held: bool,
 }
 
 /// A namespace.
@@ -254,6 +293,7 @@ pub struct World {
     ips: Table<Name, Ip>,
     pools: Table<Name, Pool>,
     replicas: Table<ReplicasKey, Replicas>,
+    vips: Table<Name, Vip>,
 }
 
 macro_rules! collections {
@@ -284,6 +324,7 @@ collections! {
     10 Ip: Name => ips,
     11 Replicas: ReplicasKey => replicas,
     12 Pool: Name => pools,
+    13 Vip: Name => vips,
 }
 
 /// The subnets that claim ranges in a VPC.

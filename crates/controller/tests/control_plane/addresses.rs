@@ -287,6 +287,54 @@ fn pools_give_their_addresses_to_those_who_name_them_and_to_nobody_else() {
 }
 
 #[test]
+fn a_virtual_ip_holds_addresses_and_shows_them() {
+    within(async {
+        let (client, database, _mirror) = cluster().await;
+        let mut controller = Controller::start(&client, &database);
+        let vips: Api<v1::Vip> = Api::all(client.clone());
+        let create = async |name: &str, spec: v1::VipSpec| vips.create(&PostParams::default(), &v1::Vip::new(name, spec)).await.unwrap();
+        let held = async |name: &str| {
+            let status = |vip: &v1::Vip| vip.status.clone().filter(|s| s.mac.as_deref().is_some_and(|mac| !mac.is_empty()));
+            status(&until(&vips, name, "an address", |vip| status(vip).is_some()).await).unwrap()
+        };
+        create("any", v1::VipSpec::default()).await;
+        let chosen = v1::VipSpec {
+            v4_ip: Some("10.16.0.50".to_owned()),
+            mac_address: Some("02:00:00:00:00:50".to_owned()),
+            r#type: Some("switch_lb_vip".to_owned()),
+            ..v1::VipSpec::default()
+        };
+        create("chosen.too", chosen.clone()).await;
+        let any = held("any").await;
+        let shown = held("chosen.too").await;
+        assert_eq!(any.v4_ip.as_deref(), Some("10.16.0.2"));
+        let texts = [shown.v4_ip.as_deref(), shown.mac.as_deref(), shown.r#type.as_deref()];
+        assert_eq!(texts, [Some("10.16.0.50"), Some("02:00:00:00:00:50"), Some("switch_lb_vip")]);
+        // Nobody else gets it, not even after a restart, and no `IP` object is made of it.
+        controller.kill().await;
+        controller = Controller::start(&client, &database);
+        create_pod(&client, "thief", &[(annotations::IP_ADDRESS, "10.16.0.2")]).await;
+        told(&client, "thief", "address 10.16.0.2 is in use by vip/any").await;
+        create("second", v1::VipSpec { mac_address: None, ..chosen }).await;
+        told(&client, "second", "address 10.16.0.50 is in use by vip/chosen.too").await;
+        assert_eq!(held("any").await, any);
+        create("lost", v1::VipSpec { subnet: Some("nowhere".to_owned()), ..v1::VipSpec::default() }).await;
+        told(&client, "lost", "spec.subnet: subnet \"nowhere\" does not exist").await;
+        assert_eq!(ips(&client).list(&kube::api::ListParams::default()).await.unwrap().items.len(), 0);
+        // Whoever waits for it is served when it goes, and an earlier controller's finalizer does not hold it.
+        let patch = Patch::Merge(json!({ "metadata": { "finalizers": [api::FINALIZER] } }));
+        vips.patch("any", &PatchParams::default(), &patch).await.unwrap();
+        for name in ["any", "chosen.too"] {
+            vips.delete(name, &DeleteParams::default()).await.unwrap();
+            gone(&vips, name).await;
+        }
+        assert_eq!(record(&allocated(&client, "thief").await).0, "10.16.0.2");
+        assert_eq!(held("second").await.v4_ip.as_deref(), Some("10.16.0.50"));
+        controller.stop().await;
+    });
+}
+
+#[test]
 fn of_pods_that_record_one_address_one_keeps_it_and_the_other_gets_it_afterwards() {
     within(async {
         let (client, database, mut mirror) = cluster().await;
