@@ -3,11 +3,15 @@
 
 mod cluster;
 
+use std::collections::BTreeSet;
+
 use cluster::Cluster;
 use engine::Age;
 use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
 use topology::{
-    Allocation, Ip, Keeper, Namespace, Pod, PodKey, Pool, PoolSpec, Replicas, ReplicasKey, ReplicasKind, Subnet, Vpc, Workload, input,
+    Allocation, Ip, Keeper, Namespace, Pod, PodKey, Pool, PoolSpec, Replicas, ReplicasKey, ReplicasKind, Subnet, Vip, VipSpec, Vpc,
+    Workload, input,
 };
 
 fn pod(i: usize) -> String {
@@ -66,7 +70,7 @@ fn a_resync_of_an_unchanged_cluster_writes_nothing() {
         desired: &cluster.desired,
         replica: &cluster.replica,
         ownership: &ownership,
-        skip: &std::collections::BTreeSet::new(),
+        skip: &BTreeSet::new(),
         vendor: api::VENDOR,
         claimed: &topology::northbound::claimed,
     };
@@ -118,7 +122,21 @@ enum Step {
         address: u8,
         deleting: bool,
     },
+    /// Addresses held for no single pod; as the user chose, or as the status shows.
+    Vip {
+        name: u8,
+        there: bool,
+        subnet: Option<u8>,
+        address: u8,
+        held: bool,
+        deleting: bool,
+    },
     Round,
+}
+
+/// The names of VPCs: one of them is that of a subnet, too.
+fn vpc_name(n: u8) -> String {
+    if n == 2 { "s2".to_owned() } else { format!("v{n}") }
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -149,6 +167,8 @@ fn step() -> impl Strategy<Value = Step> {
         (any::<bool>(), 0u8..3, 0u8..2).prop_map(|(machine, namespace, replicas)| Step::Replicas { machine, namespace, replicas }),
         (0u8..4, prop::bool::weighted(0.8), 0u8..3, 0u8..4, 2u8..6, prop::bool::weighted(0.2))
             .prop_map(|(of, there, namespace, subnet, address, deleting)| Step::Ip { of, there, namespace, subnet, address, deleting }),
+        (0u8..2, prop::bool::weighted(0.8), prop::option::of(0u8..4), 2u8..6, any::<bool>(), prop::bool::weighted(0.2))
+            .prop_map(|(name, there, subnet, address, held, deleting)| Step::Vip { name, there, subnet, address, held, deleting }),
         Just(Step::Round),
     ]
 }
@@ -169,14 +189,14 @@ fn apply(cluster: &mut Cluster, step: &Step) {
     match step {
         Step::Vpc(n, there, deleting) => {
             let vpc = Vpc { uid: "v".into(), deleting: *deleting, finalizer: true };
-            engine.set::<Vpc>(&format!("v{n}").into(), there.then_some(vpc), Age(0));
+            engine.set::<Vpc>(&vpc_name(*n).into(), there.then_some(vpc), Age(0));
         }
         Step::Subnet { name, there, vpc, range, namespaces, default, deleting, created } => {
             let json = serde_json::json!({
                 "apiVersion": "kubeovn.io/v1", "kind": "Subnet",
                 "metadata": { "name": format!("s{name}") },
                 "spec": {
-                    "vpc": format!("v{vpc}"),
+                    "vpc": vpc_name(*vpc),
                     // Ranges 0 to 3 are disjoint /26s, 4 covers two of them, 5 cannot be read.
                     "cidrBlock": match range { 4 => "10.0.0.0/25".to_owned(), 5 => "10.0.0.0/99".to_owned(), r => format!("10.0.0.{}/26", r * 64) },
                     "namespaces": (0..2).filter(|i| namespaces & (1 << i) != 0).map(|i| format!("n{i}")).collect::<Vec<_>>(),
@@ -231,15 +251,41 @@ fn apply(cluster: &mut Cluster, step: &Step) {
             let ip = Ip { created: 0, deleting: *deleting, holder, subnet: format!("s{subnet}").into(), addresses, mac, keeper };
             engine.set::<Ip>(&name, there.then_some(ip), Age(0));
         }
+        Step::Vip { name, there, subnet, address, held, deleting } => {
+            let given = *held || *address != 5;
+            let addresses = given.then(|| format!("10.0.0.{}", subnet.unwrap_or(0) * 64 + address).parse().unwrap()).into_iter().collect();
+            let mac = held.then(|| format!("02:00:00:00:09:{address:02}").parse().unwrap());
+            let spec = VipSpec { subnet: subnet.map(|s| format!("s{s}").into()), addresses, mac, held: *held };
+            let vip = Vip { created: 0, deleting: *deleting, spec: Ok(spec) };
+            engine.set::<Vip>(&format!("w{name}").into(), there.then_some(vip), Age(0));
+        }
         Step::Round => drop(cluster.round()),
     }
+}
+
+/// A rule takes part in the laws below if random histories make it run: a new one whose inputs they lack fails here.
+#[test]
+fn random_histories_run_every_rule() {
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let strategy = prop::collection::vec(step(), 30..60);
+    let (mut ran, mut rules) = (BTreeSet::new(), BTreeSet::new());
+    for _ in 0..20 {
+        let mut cluster = Cluster::default();
+        for step in strategy.new_tree(&mut runner).unwrap().current() {
+            apply(&mut cluster, &step);
+        }
+        cluster.round();
+        rules.extend(cluster.engine.rules());
+        ran.extend(cluster.ran);
+    }
+    assert_eq!(ran, rules);
 }
 
 /// Every name that a NIC can be on.
 fn holders() -> Vec<PodKey> {
     let names: Vec<String> = (0..6).map(|p| format!("p{p}")).chain(["machine".into(), "nobody".into()]).collect();
     let key = |name: &String, n: u8| PodKey { namespace: format!("n{n}").into(), name: name.as_str().into() };
-    names.iter().flat_map(|name| (0..3).map(move |n| key(name, n))).collect()
+    names.iter().flat_map(|name| (0..3).map(move |n| key(name, n))).chain((0..2).map(|n| PodKey::of_vip(&format!("w{n}")))).collect()
 }
 
 proptest! {
@@ -259,6 +305,7 @@ proptest! {
                 Step::Pool { name, .. } => format!("q{name}"),
                 Step::Replicas { machine, namespace, .. } => format!("replicas {machine} {namespace}"),
                 Step::Ip { of, namespace, .. } => format!("ip {of} {namespace}"),
+                Step::Vip { name, .. } => format!("w{name}"),
                 Step::Round => continue,
             };
             last.retain(|(n, _)| *n != name);
@@ -302,6 +349,9 @@ proptest! {
         }
         for name in 0..2 {
             apply(&mut cluster, &Step::Pool { name, there: false, subnet: 0, first: 2, created: 0 });
+        }
+        for name in 0..2 {
+            apply(&mut cluster, &Step::Vip { name, there: false, subnet: None, address: 2, held: false, deleting: false });
         }
         for namespace in 0..3 {
             for of in 0..4 {

@@ -57,6 +57,22 @@ fn the_example_works_over_vxlan() {
     example_works("vxlan");
 }
 
+/// The header and the only row of a table of kubectl's, by columns; without the age.
+fn row(table: &str) -> Vec<(String, String)> {
+    let (header, row) = table.trim_end().split_once('\n').unwrap();
+    let starts: Vec<usize> = header.match_indices(|c: char| !c.is_whitespace()).map(|(at, _)| at).collect();
+    let starts: Vec<usize> = starts.iter().copied().filter(|at| *at == 0 || header[..*at].ends_with(' ')).collect();
+    let cut = |line: &str, from: usize, to: Option<&usize>| {
+        line.get(from..to.map_or(line.len(), |to| *to.min(&line.len()))).unwrap_or("").trim().to_owned()
+    };
+    let cells = starts.iter().enumerate().map(|(i, from)| (cut(header, *from, starts.get(i + 1)), cut(row, *from, starts.get(i + 1))));
+    cells.filter(|(column, _)| column != "AGE").collect()
+}
+
+fn owned(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect()
+}
+
 #[test]
 fn kubectl_applies_gets_waits_and_deletes_and_is_told_what_is_wrong() {
     let lab = Lab::up(&["--nodes", "1"]);
@@ -86,6 +102,96 @@ spec: {containers: [{name: c, image: none}]}
     lab.kubectl(&["wait", "--for=condition=Ready", "subnet/lake", "--timeout=30s"]);
     assert_eq!(lab.kubectl(&["get", "pod", "boat", "-n", "lake", "-o", "jsonpath={.status.podIP}"]), "10.30.0.2");
     assert!(lab.kubectl(&["get", "subnet,vpc"]).contains("10.30.0.0/24"));
+    // Columns as those who know the kinds expect them, and each field documented.
+    lab.apply(
+        "
+apiVersion: kubeovn.io/v1
+kind: IPPool
+metadata: {name: pier}
+spec: {subnet: lake, ips: [10.30.0.40..10.30.0.49]}
+---
+apiVersion: kubeovn.io/v1
+kind: Vip
+metadata: {name: buoy}
+spec: {subnet: lake, v4ip: 10.30.0.9, macAddress: '02:00:00:00:00:09'}
+",
+    );
+    lab.kubectl(&["wait", "--for=condition=Ready", "vip/buoy", "ippool/pier", "--timeout=30s"]);
+    lab.kubectl(&["wait", "--for=jsonpath={.status.v4usingIPs}=2", "subnet/lake", "--timeout=30s"]);
+    lab.kubectl(&["wait", "--for=create", "ip/boat.lake", "--timeout=30s"]);
+    let mac = lab.kubectl(&["get", "pod", "boat", "-n", "lake", "-o", r"jsonpath={.metadata.annotations.ovn\.kubernetes\.io/mac_address}"]);
+    for (object, columns) in [
+        (
+            "subnet/lake",
+            vec![
+                ("NAME", "lake"),
+                ("PROVIDER", "ovn"),
+                ("VPC", "lake"),
+                ("VLAN", ""),
+                ("PROTOCOL", "IPv4"),
+                ("CIDR", "10.30.0.0/24"),
+                ("PRIVATE", "false"),
+                ("NAT", "false"),
+                ("DEFAULT", "false"),
+                ("GATEWAYTYPE", ""),
+                ("V4USED", "2"),
+                ("V4AVAILABLE", "251"),
+                ("V6USED", "0"),
+                ("V6AVAILABLE", "0"),
+                ("EXCLUDEIPS", "[\"10.30.0.1\"]"),
+                ("U2OINTERCONNECTIONIP", ""),
+            ],
+        ),
+        (
+            "ip/boat.lake",
+            vec![("NAME", "boat.lake"), ("V4IP", "10.30.0.2"), ("V6IP", ""), ("MAC", &mac), ("NODE", "node1"), ("SUBNET", "lake")],
+        ),
+        (
+            "ippool/pier",
+            vec![
+                ("NAME", "pier"),
+                ("SUBNET", "lake"),
+                ("ENABLEADDRESSSET", "false"),
+                ("IPS", "[\"10.30.0.40..10.30.0.49\"]"),
+                ("V4USED", "0"),
+                ("V4AVAILABLE", "10"),
+                ("V6USED", "0"),
+                ("V6AVAILABLE", "0"),
+            ],
+        ),
+        (
+            "vip/buoy",
+            vec![
+                ("NAME", "buoy"),
+                ("NAMESPACE", ""),
+                ("V4IP", "10.30.0.9"),
+                ("V6IP", ""),
+                ("MAC", "02:00:00:00:00:09"),
+                ("SUBNET", "lake"),
+                ("TYPE", ""),
+            ],
+        ),
+        (
+            "vpc/lake",
+            vec![
+                ("NAME", "lake"),
+                ("ENABLEEXTERNAL", ""),
+                ("ENABLEBFD", ""),
+                ("STANDBY", "true"),
+                ("SUBNETS", "[\"lake\"]"),
+                ("EXTRAEXTERNALSUBNETS", ""),
+                ("NAMESPACES", "[\"lake\"]"),
+                ("DEFAULTSUBNET", ""),
+            ],
+        ),
+    ] {
+        assert_eq!(row(&lab.kubectl(&["get", object])), owned(&columns), "{object}");
+    }
+    for (field, says) in [("subnet.spec.cidrBlock", "cidrBlock"), ("vip.spec.v4ip", "IPv4 address"), ("ippool.status", "status")] {
+        let explained = lab.kubectl(&["explain", field]);
+        assert!(explained.contains("DESCRIPTION") && explained.contains(says), "{explained}");
+    }
+    lab.kubectl(&["delete", "vip/buoy", "ippool/pier", "--timeout=30s"]);
 
     let subnet =
         |name: &str, spec: &str| format!("apiVersion: kubeovn.io/v1\nkind: Subnet\nmetadata: {{name: {name}}}\nspec: {{{spec}}}\n");

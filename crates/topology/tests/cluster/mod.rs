@@ -3,7 +3,7 @@
 #![allow(dead_code)] // each test file uses its own part
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -20,12 +20,21 @@ pub struct Cluster {
     pub desired: Desired,
     pub replica: Replica,
     pub bindings: Bindings,
+    /// The rules that ran.
+    pub ran: BTreeSet<&'static str>,
 }
 
 impl Default for Cluster {
     fn default() -> Self {
         let replica = Replica::new(northbound::monitored(), northbound::indexes());
-        Self { engine: topology::engine(), ipam: Ipam::default(), desired: Desired::default(), replica, bindings: Bindings::default() }
+        Self {
+            engine: topology::engine(),
+            ipam: Ipam::default(),
+            desired: Desired::default(),
+            replica,
+            bindings: Bindings::default(),
+            ran: BTreeSet::new(),
+        }
     }
 }
 
@@ -94,7 +103,7 @@ impl Cluster {
             desired: &self.desired,
             replica: &self.replica,
             ownership: &ownership,
-            skip: &std::collections::BTreeSet::new(),
+            skip: &BTreeSet::new(),
             vendor: api::VENDOR,
             claimed: &northbound::claimed,
         };
@@ -104,6 +113,7 @@ impl Cluster {
     }
 
     fn take(&mut self, settled: Settled<Fact>, dirty: &mut Dirty) {
+        self.ran.extend(settled.counts.iter().filter(|count| count.runs > 0).map(|count| count.rule));
         for change in &settled.changes {
             match (&change.fact, &change.after) {
                 (Fact::Northbound(fact), after) => {
@@ -189,7 +199,7 @@ impl Cluster {
 
     fn collect_garbage(&mut self) {
         let schema = &nb::SCHEMA;
-        let mut referred: std::collections::BTreeSet<Atom> = std::collections::BTreeSet::new();
+        let mut referred: BTreeSet<Atom> = BTreeSet::new();
         let tables: Vec<_> = self.replica.monitored().tables.iter().map(|(id, _)| *id).collect();
         for id in &tables {
             for row in self.replica.rows(*id) {
