@@ -26,7 +26,13 @@ use crate::write::{self, Options};
 const IN_FLIGHT: usize = 256;
 
 /// A write that the collector makes of its own accord.
-const PLAIN: Options = Options { validation: FieldValidation::Ignore, dry_run: false, status: false, replace: false };
+const PLAIN: Options<'_> = Options {
+    validation: FieldValidation::Ignore,
+    dry_run: false,
+    status: false,
+    replace: false,
+    manager: Some("kube-controller-manager"),
+};
 
 #[derive(Debug, Default)]
 pub struct Collector {
@@ -307,7 +313,7 @@ async fn change(server: &Server, target: &Target, uid: &str, change: impl Fn(&mu
         // Of a namesake, the precondition fails.
         object::set_meta(&mut new, "uid", Some(json!(uid)));
         change(&mut new);
-        Ok(Value::Object(new))
+        Ok(Value::Object(new).into())
     };
     write::modify(server, target, PLAIN, changed).await.map(drop)
 }

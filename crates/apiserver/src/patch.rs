@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::error::Error;
 use crate::kinds::Kind;
-use crate::request::{decode_body, decode_yaml};
+use crate::request::decode_body;
 use crate::strategic;
 
 #[derive(Debug)]
@@ -22,12 +22,8 @@ impl Patch {
             }
             "application/merge-patch+json" => decode_body("", body).map(Self::Merge),
             "application/strategic-merge-patch+json" if kind.admission.is_none() => decode_body("", body).map(Self::Strategic),
-            "application/apply-patch+yaml" => {
-                decode_yaml(body)?;
-                Err(Error::UnsupportedMediaType("not yet: server-side apply is not served".to_owned()))
-            }
             other => Err(Error::UnsupportedMediaType(format!(
-                "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json; got {other:?}"
+                "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml; got {other:?}"
             ))),
         }
     }
