@@ -268,8 +268,8 @@ async fn respond(server: &Server, request: Request) -> Result<Response<Body>, Er
         }
         (&Method::PATCH, Some(_), _) => {
             let patch = Patch::parse(&media, &body, &kind)?;
-            let change = |_: &Kind, old: &object::Object| {
-                let old = Value::Object(old.clone());
+            let change = |_: &Kind, old: &object::Stored| {
+                let old = Value::Object(if patch.names_owners() { old.whole()? } else { old.object.clone() });
                 patch.apply(if new_events { events::to_shown(old) } else { old }).map(|new| inward(new).into())
             };
             let outcome = write::modify(server, &target, options, change).await?;
@@ -382,7 +382,8 @@ async fn bind(server: &Server, target: &Target, binding: &Value, options: Option
         return Err(Error::BadRequest("a binding needs target.name".to_owned()));
     };
     let name = target.name.as_deref().unwrap_or_default();
-    let change = |kind: &Kind, old: &object::Object| {
+    let change = |kind: &Kind, old: &object::Stored| {
+        let old = &old.object;
         let mut pod = Value::Object(old.clone());
         if object::is_terminating(old) {
             return Err(write::conflict(kind, name, format!("pod {name} is being deleted, cannot be assigned to a host")));

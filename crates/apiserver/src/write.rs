@@ -7,7 +7,7 @@ use crate::apply::{self, Change, Managed, Writer};
 use crate::error::{Cause, Error, MODIFIED};
 use crate::kinds::{Kind, resource_prefix};
 use crate::lifecycle;
-use crate::object::{self, Object};
+use crate::object::{self, Object, Stored};
 use crate::request::{FieldValidation, Target};
 use crate::server::Server;
 use crate::store::{Entry, Expect, Write, WriteError};
@@ -214,11 +214,11 @@ async fn create_owned(
         }
         check(&kind, &object, None)?;
         let managed = owners.clone().unwrap_or_else(|| {
-            let mut managed = Managed::of_write(given, &Managed::default());
+            let mut managed = Managed::default();
+            managed.take_over(given);
             apply::update(&mut managed, &kind, &Object::new(), &object, options.writer(&kind.api_version()), &object::now());
             managed
         });
-        object::set_meta(&mut object, "managedFields", managed.written());
         if kind.is_definition() {
             definition::establish(&mut object);
         }
@@ -228,7 +228,7 @@ async fn create_owned(
         if server.store().latest(&key).is_some() {
             return Err(exists());
         }
-        let encoded = object::encode(&object)?;
+        let encoded = object::encode_owned(&object, managed.written().as_deref())?;
         if options.dry_run {
             return Ok(Written { bytes: encoded.with_rv(0), warnings });
         }
@@ -267,7 +267,7 @@ pub async fn modify(
     server: &Server,
     target: &Target,
     options: Options<'_>,
-    change: impl Fn(&Kind, &Object) -> Result<Change, Error>,
+    change: impl Fn(&Kind, &Stored) -> Result<Change, Error>,
 ) -> Result<Written, Error> {
     let (namespace, name) = (target.namespace.as_deref(), target.name.as_deref().unwrap_or_default());
     loop {
@@ -276,11 +276,11 @@ pub async fn modify(
         let Some(entry) = server.store().latest(&key) else {
             return Err(Error::NotFound { resource: kind.resource(), name: name.to_owned() });
         };
-        let mut old = object::decode(&entry)?;
-        let Change { object, owners } = change(&kind, &old)?;
+        let stored = Stored::read(&entry)?;
+        let Change { object, owners } = change(&kind, &stored)?;
+        let Stored { object: old, owners: owned } = stored;
         let mut new = check_identity(&kind, namespace, Some(name), object)?;
         let given = apply::take(&mut new).filter(|_| !options.status);
-        let live = apply::take(&mut old).and_then(Managed::read).unwrap_or_default();
         let (rv, uid) = (object::meta(&new, "resourceVersion"), object::meta(&new, "uid"));
         if options.replace && rv.is_none() && kind.admission.is_some() {
             let missing = Cause::invalid("metadata.resourceVersion", &json!(0), "must be specified for an update");
@@ -289,12 +289,19 @@ pub async fn modify(
         check_preconditions(&kind, name, &entry, &old, rv, uid)?;
         builtin::normalize(&kind, &mut new);
         let warnings = conform(&kind, &mut new, options.validation)?;
-        let mut new = settle(&kind, &old, new, options.status, entry.rv);
+        let new = settle(&kind, &old, new, options.status, entry.rv);
         check_finalizers(&kind, name, &old, &new)?;
-        let applied = owners.is_some();
-        let mut managed = owners.unwrap_or_else(|| Managed::of_write(given, &live));
         let changed = new != old;
-        if !changed && managed.is_same(&live) {
+        let applied = owners.is_some();
+        if !changed && !applied && given.is_none() {
+            return Ok(Written { bytes: entry.bytes, warnings });
+        }
+        let mut managed = Managed::stored(owned.as_deref());
+        let others = match owners {
+            Some(owners) => !std::mem::replace(&mut managed, owners).is_same(&managed),
+            None => managed.take_over(given),
+        };
+        if !changed && !others {
             return Ok(Written { bytes: entry.bytes, warnings });
         }
         check(&kind, &new, Some(&old))?;
@@ -304,8 +311,7 @@ pub async fn modify(
         } else if changed && options.manager.is_some() {
             apply::update(&mut managed, &kind, &old, &new, options.writer(&version), &now);
         }
-        object::set_meta(&mut new, "managedFields", managed.written());
-        let encoded = object::encode(&new)?;
+        let encoded = object::encode_owned(&new, managed.written().as_deref())?;
         if options.dry_run {
             return Ok(Written { bytes: encoded.with_rv(entry.rv), warnings });
         }
@@ -346,7 +352,7 @@ pub async fn apply(server: &Server, target: &Target, body: &Value, options: Opti
                 outcome => return outcome.map(|written| (true, written)),
             }
         }
-        let change = |kind: &Kind, live: &Object| apply::onto(kind, live, body, options.writer(&version), force, &object::now());
+        let change = |kind: &Kind, live: &Stored| apply::onto(kind, live, body, options.writer(&version), force, &object::now());
         match modify(server, target, options, change).await {
             // It went meanwhile.
             Err(Error::NotFound { .. }) if exists && !options.status => {}

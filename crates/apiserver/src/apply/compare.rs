@@ -200,7 +200,7 @@ mod tests {
                 "f:tolerations": {},
             },
         });
-        assert_eq!(fields(&pod, POD).unwrap().written(), wanted);
+        assert_eq!(json!(fields(&pod, POD).unwrap()), wanted);
         let twice = json!({ "spec": { "containers": [{ "name": "c" }, { "name": "c" }] } });
         assert_eq!(fields(&twice, POD).unwrap_err(), ".spec.containers: duplicate entries for key [name=\"c\"]");
     }

@@ -7,11 +7,13 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Map, Value, json};
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde_json::{Map, Value};
 
 use super::schema::Schema;
 
-/// Members at and below one place; the root itself is never a member.
+/// Members at and below one place.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FieldSet {
     member: bool,
@@ -25,6 +27,11 @@ impl FieldSet {
 
     pub fn add_here(&mut self) {
         self.member = true;
+    }
+
+    /// The whole of an object is nobody's.
+    pub fn drop_here(&mut self) {
+        self.member = false;
     }
 
     pub fn has_here(&self) -> bool {
@@ -110,6 +117,11 @@ impl FieldSet {
         self
     }
 
+    /// How many elements the longest path has.
+    pub fn depth(&self) -> usize {
+        self.below.values().map(|set| set.depth() + 1).max().unwrap_or(0)
+    }
+
     /// The members' paths, such as `.spec.containers[name="a"].image`.
     pub fn paths(&self) -> Vec<String> {
         let mut found = Vec::new();
@@ -125,38 +137,51 @@ impl FieldSet {
             set.gather(&format!("{path}{}", shown(element)), found);
         }
     }
+}
 
-    /// Reads `fieldsV1`; `None` if it is not that.
-    pub fn read(fields: Value) -> Option<Self> {
-        let mut set = Self::read_node(fields)?;
-        set.member = false;
-        Some(set)
+impl Serialize for FieldSet {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        if self.member && !self.below.is_empty() {
+            map.serialize_entry(".", &FieldSet::default())?;
+        }
+        for (element, set) in &self.below {
+            map.serialize_entry(element, set)?;
+        }
+        map.end()
+    }
+}
+
+/// Reads a node; what has nothing below it is a member.
+struct Node;
+
+impl<'de> Visitor<'de> for Node {
+    type Value = FieldSet;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("an object of path elements")
     }
 
-    fn read_node(fields: Value) -> Option<Self> {
-        let Value::Object(fields) = fields else { return None };
-        let mut set = Self { member: fields.is_empty(), below: BTreeMap::new() };
-        for (element, inner) in fields {
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<FieldSet, M::Error> {
+        let mut set = FieldSet::default();
+        while let Some(element) = map.next_key::<String>()? {
             match element.split_once(':') {
-                None if element == "." => set.member = true,
-                Some(("f" | "v" | "k" | "i", _)) => {
-                    let inner = Self::read_node(inner)?;
-                    set.put(element, inner);
+                None if element == "." => {
+                    map.next_value::<IgnoredAny>()?;
+                    set.member = true;
                 }
-                _ => return None,
+                Some(("f" | "v" | "k" | "i", _)) => set.put(element, map.next_value()?),
+                _ => return Err(serde::de::Error::custom("not a path element")),
             }
         }
-        Some(set)
+        set.member |= set.below.is_empty();
+        Ok(set)
     }
+}
 
-    /// As `fieldsV1` carries it.
-    pub fn written(self) -> Value {
-        let mut fields = Map::new();
-        if self.member && !self.below.is_empty() {
-            fields.insert(".".to_owned(), json!({}));
-        }
-        fields.extend(self.below.into_iter().map(|(element, set)| (element, set.written())));
-        Value::Object(fields)
+impl<'de> Deserialize<'de> for FieldSet {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Node)
     }
 }
 
@@ -178,8 +203,13 @@ pub fn shown(element: &str) -> String {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use serde_json::json;
 
     use super::*;
+
+    fn read(wire: Value) -> Option<FieldSet> {
+        serde_json::from_value(wire).ok()
+    }
 
     fn set() -> impl Strategy<Value = FieldSet> {
         let leaf = Just(FieldSet { member: true, below: BTreeMap::new() });
@@ -187,25 +217,25 @@ mod tests {
             (any::<bool>(), proptest::collection::btree_map("[fkv]:[abc]", inner, 1..4))
                 .prop_map(|(member, below)| FieldSet { member, below })
         });
-        proptest::collection::btree_map("f:[abc]", node, 0..4).prop_map(|below| FieldSet { member: false, below })
+        proptest::collection::btree_map("f:[abc]", node, 1..4).prop_map(|below| FieldSet { member: false, below })
     }
 
     #[test]
     fn members_with_members_below_carry_a_dot() {
         let wire =
             json!({ "f:spec": { "f:ports": { ".": {}, "k:{\"port\":80}": { ".": {}, "f:name": {} } }, "f:set": { "v:\"a\"": {} } } });
-        let set = FieldSet::read(wire.clone()).unwrap();
+        let set = read(wire.clone()).unwrap();
         let paths = [".spec.ports", ".spec.ports[port=80]", ".spec.ports[port=80].name", ".spec.set[=\"a\"]"];
         assert_eq!(set.paths(), paths);
-        assert_eq!(set.written(), wire);
-        assert_eq!(FieldSet::read(json!({ "x": {} })), None);
-        assert_eq!(FieldSet::read(json!([])), None);
+        assert_eq!(json!(set), wire);
+        assert_eq!(read(json!({ "x": {} })), None);
+        assert_eq!(read(json!([])), None);
     }
 
     proptest! {
         #[test]
         fn the_wire_loses_nothing(set in set()) {
-            prop_assert_eq!(FieldSet::read(set.clone().written()), Some(set));
+            prop_assert_eq!(read(json!(set)), Some(set));
         }
 
         #[test]

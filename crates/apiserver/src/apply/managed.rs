@@ -1,7 +1,9 @@
 //! `metadata.managedFields`: who owns which fields, how a write changes that, and how it is written down.
 //! <https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management>
 
-use serde_json::{Map, Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use super::compare::Changes;
 use super::field_set::FieldSet;
@@ -12,7 +14,11 @@ const UPDATES: usize = 10;
 /// The manager of that one.
 const ANCIENT: &str = "ancient-changes";
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// Elements that a path may have: readers of JSON follow it to a depth of 128, and paths lie deeper than what they name. What
+/// lies deeper has no owners.
+const DEEPEST: usize = 100;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Operation {
     Apply,
     Update,
@@ -26,26 +32,41 @@ pub struct Writer<'a> {
     pub subresource: &'a str,
 }
 
+/// The one format in which fields are written down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Format {
+    FieldsV1,
+}
+
 /// What one manager owns by one way of writing.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Entry {
-    operation: Operation,
-    time: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     manager: String,
+    operation: Operation,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     api_version: String,
-    subresource: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    time: String,
+    #[serde(rename = "fieldsType")]
+    format: Format,
+    #[serde(rename = "fieldsV1", default)]
     fields: FieldSet,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    subresource: String,
 }
 
 impl Entry {
     fn new(operation: Operation, writer: Writer<'_>, fields: FieldSet, now: &str) -> Self {
         Self {
-            operation,
-            time: now.to_owned(),
             manager: writer.manager.to_owned(),
+            operation,
             api_version: writer.api_version.to_owned(),
-            subresource: writer.subresource.to_owned(),
+            time: now.to_owned(),
+            format: Format::FieldsV1,
             fields,
+            subresource: writer.subresource.to_owned(),
         }
     }
 
@@ -77,41 +98,30 @@ pub struct Conflict {
 pub struct Managed(Vec<Entry>);
 
 impl Managed {
-    /// Reads `metadata.managedFields`; `None` if it is not that.
-    pub fn read(list: Value) -> Option<Self> {
-        let Value::Array(list) = list else { return None };
-        let entry = |entry: Value| {
-            let Value::Object(mut entry) = entry else { return None };
-            let mut text = |name: &str| match entry.remove(name) {
-                None | Some(Value::Null) => Some(String::new()),
-                Some(Value::String(text)) => Some(text),
-                Some(_) => None,
-            };
-            let operation = match text("operation")?.as_str() {
-                "Apply" => Operation::Apply,
-                "Update" => Operation::Update,
-                _ => return None,
-            };
-            let (manager, api_version, subresource) = (text("manager")?, text("apiVersion")?, text("subresource")?);
-            let (time, kind) = (text("time")?, text("fieldsType")?);
-            let fields = FieldSet::read(entry.remove("fieldsV1").unwrap_or_else(|| json!({})))?;
-            (kind == "FieldsV1").then_some(Entry { operation, time, manager, api_version, subresource, fields })
-        };
-        let mut entries = list.into_iter().map(entry).collect::<Option<Vec<_>>>()?;
-        entries.retain(|entry| !entry.fields.is_empty());
-        Some(Self(entries))
+    /// Reads what is stored; what cannot be read says nothing.
+    pub fn stored(list: Option<&RawValue>) -> Self {
+        let read = |list: &RawValue| serde_json::from_str(list.get()).ok();
+        list.and_then(read).map(Self::of_entries).unwrap_or_default()
     }
 
-    /// What a write of the whole object leaves of the owners, if it names some: `[]` and `[{}]` forget all, what is not to be
-    /// read says nothing.
-    pub fn of_write(given: Option<Value>, live: &Self) -> Self {
-        let clears = given.as_ref().and_then(Value::as_array).is_some_and(|list| list.is_empty() || *list == [json!({})]);
-        if clears {
-            return Self::default();
-        }
-        match given.and_then(Self::read) {
-            Some(given) if !given.is_empty() && !given.is_same(live) => given,
-            _ => live.clone(),
+    fn of_entries(mut entries: Vec<Entry>) -> Self {
+        entries.iter_mut().for_each(|entry| entry.fields.drop_here());
+        entries.retain(|entry| !entry.fields.is_empty());
+        Self(entries)
+    }
+
+    /// Takes over the owners that a write of the whole object names: `[]` and `[{}]` forget all, what cannot be read says
+    /// nothing. Yields whether that changes anything.
+    pub fn take_over(&mut self, given: Option<Value>) -> bool {
+        let Some(Value::Array(given)) = given else { return false };
+        let clears = given.is_empty() || given == [json!({})];
+        let given = if clears { Some(Self::default()) } else { serde_json::from_value(Value::Array(given)).ok().map(Self::of_entries) };
+        match given.filter(|given| (clears || !given.is_empty()) && !given.is_same(self)) {
+            Some(given) => {
+                *self = given;
+                true
+            }
+            None => false,
         }
     }
 
@@ -131,24 +141,11 @@ impl Managed {
     }
 
     /// As metadata carry it, in the order of the real server; nothing if nobody owns anything.
-    pub fn written(mut self) -> Option<Value> {
-        if self.0.is_empty() {
-            return None;
-        }
+    pub fn written(mut self) -> Option<String> {
+        self.0.retain(|entry| entry.fields.depth() <= DEEPEST);
         self.0.sort_by(order);
-        let entry = |entry: Entry| {
-            let mut fields = Map::new();
-            let operation = if entry.operation == Operation::Apply { "Apply" } else { "Update" };
-            let texts =
-                [("manager", entry.manager), ("apiVersion", entry.api_version), ("time", entry.time), ("subresource", entry.subresource)];
-            fields
-                .extend(texts.into_iter().filter(|(_, text)| !text.is_empty()).map(|(name, text)| (name.to_owned(), Value::String(text))));
-            fields.insert("operation".to_owned(), json!(operation));
-            fields.insert("fieldsType".to_owned(), json!("FieldsV1"));
-            fields.insert("fieldsV1".to_owned(), entry.fields.written());
-            Value::Object(fields)
-        };
-        Some(self.0.into_iter().map(entry).collect())
+        // Text, names and maps of text can always be written.
+        if self.0.is_empty() { None } else { serde_json::to_string(&self.0).ok() }
     }
 
     /// A write that is not an apply: what it sets it owns alone, what it removes nobody owns.
@@ -257,7 +254,9 @@ mod tests {
     use super::*;
 
     fn set(paths: &[&str]) -> FieldSet {
-        FieldSet::read(paths.iter().map(|path| (format!("f:{path}"), json!({}))).collect::<Map<_, _>>().into()).unwrap()
+        let mut set: FieldSet = serde_json::from_value(paths.iter().map(|path| (format!("f:{path}"), json!({}))).collect()).unwrap();
+        set.drop_here();
+        set
     }
 
     fn writer(manager: &str) -> Writer<'_> {
@@ -277,8 +276,9 @@ mod tests {
             let fields = json!({ format!("f:{field}"): {} });
             json!({ "manager": manager, "operation": "Update", "apiVersion": "v1", "time": time, "fieldsType": "FieldsV1", "fieldsV1": fields })
         };
-        assert_eq!(managed.clone().written().unwrap(), json!([entry("a", "1", "x"), entry("b", "2", "y")]));
-        assert_eq!(Managed::read(managed.clone().written().unwrap()), Some(managed));
+        let text = managed.clone().written().unwrap();
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), json!([entry("a", "1", "x"), entry("b", "2", "y")]));
+        assert_eq!(Managed::stored(Some(&RawValue::from_string(text).unwrap())), managed);
     }
 
     #[test]
@@ -296,9 +296,12 @@ mod tests {
     fn empty_lists_and_empty_entries_clear_and_garbage_is_ignored() {
         let mut live = Managed::default();
         write(&mut live, "a", &["x"], &[], "1");
-        assert!(Managed::of_write(Some(json!([])), &live).is_empty() && Managed::of_write(Some(json!([{}])), &live).is_empty());
+        for given in [json!([]), json!([{}])] {
+            let mut cleared = live.clone();
+            assert!(cleared.take_over(Some(given)) && cleared.is_empty());
+        }
         for given in [None, Some(json!(null)), Some(json!([{ "operation": "x" }])), Some(json!("x")), Some(json!([3]))] {
-            assert_eq!(Managed::of_write(given, &live), live);
+            assert!(!live.take_over(given) && !live.is_empty());
         }
     }
 }

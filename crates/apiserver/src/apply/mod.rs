@@ -2,8 +2,10 @@
 //!
 //! The algorithm is that of structured-merge-diff, which the real server uses: what an applier named before, names no more
 //! and nobody else owns is removed; a field that another owns is changed by force only. All other writes are compared with
-//! what they found, so that what they changed is theirs. The comparison is one walk over the two objects, which a write does
-//! anyway to see whether it changes anything, and the walk allocates for differences only.
+//! what they found, so that what they changed is theirs.
+//!
+//! That costs a write one walk over two objects that it has at hand, which allocates for differences only. Entries stay text
+//! until a write changes the object, never become a tree of values, and those of many updates are folded into one.
 //! <https://kubernetes.io/docs/reference/using-api/server-side-apply/>
 
 mod compare;
@@ -21,7 +23,7 @@ pub use manager::{MEDIA, check_options, manager};
 
 use crate::error::{Cause, Error};
 use crate::kinds::Kind;
-use crate::object::{self, Object};
+use crate::object::{self, Object, Stored};
 use field_set::FieldSet;
 use managed::Conflict;
 use schema::Schema;
@@ -161,16 +163,15 @@ pub fn created(kind: &Kind, name: &str, body: &Value, writer: Writer<'_>, now: &
 }
 
 /// Lays a configuration over the live object.
-pub fn onto(kind: &Kind, live: &Object, body: &Value, writer: Writer<'_>, force: bool, now: &str) -> Result<Change, Error> {
+pub fn onto(kind: &Kind, live: &Stored, body: &Value, writer: Writer<'_>, force: bool, now: &str) -> Result<Change, Error> {
+    let (live, mut managed) = (&live.object, Managed::stored(live.owners.as_deref()));
     let name = object::meta(live, "name").unwrap_or_default();
     let config = config(kind, name, body, writer)?;
     let schema = Schema::of(kind);
-    let mut live = live.clone();
-    let mut managed = take(&mut live).and_then(Managed::read).unwrap_or_default();
     // Whoever names nothing takes nothing from anybody.
     if managed.is_empty() && !config.fields.is_empty() {
         let before = Writer { manager: BEFORE, subresource: "", ..writer };
-        record(&mut managed, kind, &Map::new(), &live, before, now);
+        record(&mut managed, kind, &Map::new(), live, before, now);
     }
     let merged = merge::merge(Some(&Value::Object(live.clone())), &Value::Object(config.reached.clone()), schema);
     let Value::Object(mut merged) = merged else {
@@ -179,13 +180,13 @@ pub fn onto(kind: &Kind, live: &Object, body: &Value, writer: Writer<'_>, force:
     let mut abandoned = managed.claim(writer, config.fields.clone(), now).with_named_fields(schema);
     abandoned.subtract(&managed.owned().with_named_fields(schema));
     merge::remove(&mut merged, &abandoned, schema);
-    let changes = compare::changes(&live, &merged, schema);
+    let changes = compare::changes(live, &merged, schema);
     let conflicts = managed.conflicts(writer, &changes.set);
-    if !force && !conflicts.is_empty() && !last_applied::allows(kind, &live, writer, &conflicts) {
+    if !force && !conflicts.is_empty() && !last_applied::allows(kind, live, writer, &conflicts) {
         return Err(refused(&conflicts));
     }
     managed.release(writer, &changes);
-    last_applied::renew(&live, &mut merged, config.whole, writer);
+    last_applied::renew(live, &mut merged, config.whole, writer);
     Ok(Change { object: Value::Object(merged), owners: Some(managed) })
 }
 

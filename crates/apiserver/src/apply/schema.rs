@@ -189,8 +189,7 @@ impl List<'_> {
 
     fn element(&self, item: &Value) -> Result<String, String> {
         let Self::Keyed(names) = self else {
-            let scalar = !item.is_object() && !item.is_array() && !item.is_null();
-            return if scalar { Ok(format!("v:{item}")) } else { Err("an item of a set must be a scalar".to_owned()) };
+            return if item.is_null() { Err("an item of a set must not be null".to_owned()) } else { Ok(format!("v:{item}")) };
         };
         let Value::Object(fields) = item else {
             return Err("an item of a list with keys must be an object".to_owned());
