@@ -349,6 +349,10 @@ async fn status_is_owned_apart() {
     let same = api.applied(POD, "a", json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "p" }, "spec": { "containers": [{ "name": "c" }] }, "status": { "phase": "Failed" } })).await;
     assert_eq!(version(&same), version(&patched));
     assert_eq!(api.refused(&format!("{PODS}/none/status"), "b", pod(json!({}))).await.0, 404);
+    api.patched(POD, "x", json!({ "metadata": { "managedFields": [] } })).await;
+    let (_, message) = api.refused(&path, "b", json!({ "apiVersion": "v1", "kind": "Pod", "status": { "phase": "Failed" } })).await;
+    let wanted = "Apply failed with 1 conflict: conflict with \"before-first-apply\" with subresource \"status\" using v1: .status.phase";
+    assert_eq!(message, wanted);
 }
 
 const THINGS: &str = "/apis/x.io/v1/things/t";

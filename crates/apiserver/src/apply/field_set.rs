@@ -86,6 +86,11 @@ impl FieldSet {
         both
     }
 
+    /// Removes all but what lies below one element.
+    pub fn keep(&mut self, element: &str) {
+        self.below.retain(|found, _| found == element);
+    }
+
     /// Removes an element with all that lies below it.
     pub fn remove(&mut self, path: &[&str]) {
         match path {

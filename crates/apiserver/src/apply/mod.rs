@@ -60,17 +60,22 @@ pub fn update(managed: &mut Managed, kind: &Kind, old: &Object, new: &Object, wr
 
 fn record(managed: &mut Managed, kind: &Kind, old: &Object, new: &Object, writer: Writer<'_>, now: &str) {
     let mut changes = compare::changes(old, new, Schema::of(kind));
-    for field in hidden(kind, writer) {
-        changes.set.remove(&[field]);
-        changes.removed.remove(&[field]);
+    for set in [&mut changes.set, &mut changes.removed] {
+        limit(set, kind, writer);
     }
     managed.update(writer, changes, now);
 }
 
-/// Fields that writes to the object itself do not reach, and so do not own.
-fn hidden(kind: &Kind, writer: Writer<'_>) -> impl Iterator<Item = &'static str> {
-    let status = (kind.status && writer.subresource.is_empty()).then_some("f:status");
-    status.into_iter().chain(kind.is_namespace().then_some("f:spec"))
+/// Leaves the fields that a write can reach, which it owns then.
+fn limit(set: &mut FieldSet, kind: &Kind, writer: Writer<'_>) {
+    if !writer.subresource.is_empty() {
+        set.keep(&format!("f:{}", writer.subresource));
+    } else if kind.status {
+        set.remove(&["f:status"]);
+    }
+    if kind.is_namespace() {
+        set.remove(&["f:spec"]);
+    }
 }
 
 /// Reads a configuration: YAML, and so JSON.
@@ -170,7 +175,7 @@ pub fn onto(kind: &Kind, live: &Stored, body: &Value, writer: Writer<'_>, force:
     let schema = Schema::of(kind);
     // Whoever names nothing takes nothing from anybody.
     if managed.is_empty() && !config.fields.is_empty() {
-        let before = Writer { manager: BEFORE, subresource: "", ..writer };
+        let before = Writer { manager: BEFORE, ..writer };
         record(&mut managed, kind, &Map::new(), live, before, now);
     }
     let merged = merge::merge(Some(&Value::Object(live.clone())), &Value::Object(config.reached.clone()), schema);
