@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use crate::error::Error;
 use crate::kinds::Kind;
 use crate::lifecycle::{self, Deletion};
-use crate::object::{self, Object};
+use crate::object::{self, Object, Stored};
 use crate::owners::{self, FOREGROUND, ORPHAN, Owner, Policy};
 use crate::request::{FieldValidation, Target};
 use crate::server::Server;
@@ -26,7 +26,13 @@ use crate::write::{self, Options};
 const IN_FLIGHT: usize = 256;
 
 /// A write that the collector makes of its own accord.
-const PLAIN: Options = Options { validation: FieldValidation::Ignore, dry_run: false, status: false, replace: false };
+const PLAIN: Options<'_> = Options {
+    validation: FieldValidation::Ignore,
+    dry_run: false,
+    status: false,
+    replace: false,
+    manager: Some("kube-controller-manager"),
+};
 
 #[derive(Debug, Default)]
 pub struct Collector {
@@ -302,12 +308,12 @@ fn release(object: &mut Object, finalizer: &str) {
 
 /// Changes the metadata of the object, if it is still the one with this uid.
 async fn change(server: &Server, target: &Target, uid: &str, change: impl Fn(&mut Object)) -> Result<(), Error> {
-    let changed = |_: &Kind, old: &Object| {
-        let mut new = old.clone();
+    let changed = |_: &Kind, old: &Stored| {
+        let mut new = old.object.clone();
         // Of a namesake, the precondition fails.
         object::set_meta(&mut new, "uid", Some(json!(uid)));
         change(&mut new);
-        Ok(Value::Object(new))
+        Ok(Value::Object(new).into())
     };
     write::modify(server, target, PLAIN, changed).await.map(drop)
 }

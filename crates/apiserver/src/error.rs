@@ -48,6 +48,9 @@ pub enum Error {
     AlreadyExists { resource: String, name: String },
     #[error("Operation cannot be fulfilled on {resource} \"{name}\": {why}")]
     Conflict { resource: String, name: String, why: String },
+    /// A configuration would change fields that others own.
+    #[error("{message}")]
+    ApplyConflict { message: String, causes: Vec<Cause> },
     #[error("{kind} \"{name}\" is invalid: {}", list_causes(causes))]
     Invalid { kind: String, name: String, causes: Vec<Cause> },
     #[error("the server rejected our request due to an error in our request: {0}")]
@@ -90,7 +93,7 @@ impl Error {
     pub fn code(&self) -> u16 {
         match self {
             Self::NotFound { .. } | Self::NoSuchEndpoint => 404,
-            Self::AlreadyExists { .. } | Self::Conflict { .. } => 409,
+            Self::AlreadyExists { .. } | Self::Conflict { .. } | Self::ApplyConflict { .. } => 409,
             Self::Invalid { .. } | Self::Unprocessable(_) => 422,
             Self::Forbidden { .. } => 403,
             Self::BadRequest(_) => 400,
@@ -108,7 +111,7 @@ impl Error {
         match self {
             Self::NotFound { .. } | Self::NoSuchEndpoint => "NotFound",
             Self::AlreadyExists { .. } => "AlreadyExists",
-            Self::Conflict { .. } => "Conflict",
+            Self::Conflict { .. } | Self::ApplyConflict { .. } => "Conflict",
             Self::Invalid { .. } | Self::Unprocessable(_) => "Invalid",
             Self::Forbidden { .. } => "Forbidden",
             Self::BadRequest(_) => "BadRequest",
@@ -139,9 +142,10 @@ impl Error {
             | Self::Forbidden { resource, name, .. } => Some(about(resource, name)),
             Self::Invalid { kind, name, causes } => {
                 let mut details = about(kind, name);
-                details["causes"] = causes.iter().map(|c| json!({ "reason": c.reason, "message": c.message, "field": c.field })).collect();
+                details["causes"] = shown(causes);
                 Some(details)
             }
+            Self::ApplyConflict { causes, .. } => Some(json!({ "causes": shown(causes) })),
             _ => None,
         };
         if let Some(details) = details {
@@ -149,6 +153,10 @@ impl Error {
         }
         status
     }
+}
+
+fn shown(causes: &[Cause]) -> Value {
+    causes.iter().map(|c| json!({ "reason": c.reason, "message": c.message, "field": c.field })).collect()
 }
 
 /// `details` of an object named by `plural.group` or `Kind.group`.

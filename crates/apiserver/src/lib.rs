@@ -5,6 +5,7 @@
 //! [`kube::Client`] ([`Server::client`]); over HTTP ([`run`]) it listens on loopback and wants a token.
 
 mod admission;
+mod apply;
 mod builtin;
 mod collector;
 mod columns;

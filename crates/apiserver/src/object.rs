@@ -1,6 +1,8 @@
 //! A Kubernetes object as JSON: reading and setting its metadata, and its stored form.
 
 use k8s_openapi::jiff::Timestamp;
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use crate::error::Error;
@@ -18,12 +20,81 @@ pub fn decode(entry: &Entry) -> Result<Object, Error> {
     serde_json::from_slice(&entry.bytes).map_err(|e| Error::Internal(format!("a stored object is damaged: {e}")))
 }
 
+/// An object without `metadata.managedFields`, and these as they are stored: most writes need not look into them.
+#[derive(Debug, Default)]
+pub struct Stored {
+    pub object: Object,
+    pub owners: Option<Box<RawValue>>,
+}
+
+impl Stored {
+    pub fn read(entry: &Entry) -> Result<Self, Error> {
+        serde_json::from_slice(&entry.bytes).map_err(|e| Error::Internal(format!("a stored object is damaged: {e}")))
+    }
+
+    /// The object with its owners.
+    pub fn whole(&self) -> Result<Object, Error> {
+        let mut whole = self.object.clone();
+        if let Some(owners) = &self.owners {
+            set_meta(&mut whole, "managedFields", Some(parse(owners.get().as_bytes())?));
+        }
+        Ok(whole)
+    }
+}
+
+impl<'de> Deserialize<'de> for Stored {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        /// Reads an object, and in it metadata or else what is kept apart from these.
+        struct Level<'a> {
+            metadata: bool,
+            owners: &'a mut Option<Box<RawValue>>,
+        }
+        impl<'de> Visitor<'de> for Level<'_> {
+            type Value = Object;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Object, M::Error> {
+                let mut object = Object::new();
+                while let Some(field) = map.next_key::<String>()? {
+                    match field.as_str() {
+                        "managedFields" if self.metadata => *self.owners = Some(map.next_value()?),
+                        "metadata" if !self.metadata => {
+                            let metadata = map.next_value_seed(Level { metadata: true, owners: self.owners })?;
+                            object.insert(field, Value::Object(metadata));
+                        }
+                        _ => drop(object.insert(field, map.next_value()?)),
+                    }
+                }
+                Ok(object)
+            }
+        }
+        impl<'de> DeserializeSeed<'de> for Level<'_> {
+            type Value = Object;
+
+            fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Object, D::Error> {
+                deserializer.deserialize_map(self)
+            }
+        }
+        let mut owners = None;
+        let object = Level { metadata: false, owners: &mut owners }.deserialize(deserializer)?;
+        Ok(Self { object, owners })
+    }
+}
+
 pub fn parse(bytes: &[u8]) -> Result<Value, Error> {
     serde_json::from_slice(bytes).map_err(|e| Error::Internal(format!("a stored object is damaged: {e}")))
 }
 
 /// Splits the object's JSON where the resource version goes: the first field of `metadata`.
 pub fn encode(object: &Object) -> Result<Encoded, Error> {
+    encode_owned(object, None)
+}
+
+/// As [`encode`], with the JSON of `metadata.managedFields`.
+pub fn encode_owned(object: &Object, owners: Option<&str>) -> Result<Encoded, Error> {
     let broken = |e: serde_json::Error| Error::Internal(format!("cannot encode an object: {e}"));
     let mut head = b"{".to_vec();
     for field in ["apiVersion", "kind"] {
@@ -43,6 +114,10 @@ pub fn encode(object: &Object) -> Result<Encoded, Error> {
     };
     if let Some(Value::Object(metadata)) = object.get("metadata") {
         metadata.iter().filter(|(name, _)| *name != "resourceVersion").try_for_each(|field| fields(&mut tail, field))?;
+    }
+    if let Some(owners) = owners {
+        tail.extend_from_slice(b",\"managedFields\":");
+        tail.extend_from_slice(owners.as_bytes());
     }
     tail.push(b'}');
     let rest = object.iter().filter(|(name, _)| !["apiVersion", "kind", "metadata"].contains(&name.as_str()));

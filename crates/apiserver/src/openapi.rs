@@ -1,4 +1,4 @@
-//! The OpenAPI v3 documents, as far as `kubectl` reads them: schemas by kind, and that PATCH takes `fieldValidation`.
+//! The OpenAPI v3 documents, as far as `kubectl` reads them: schemas by kind, and the parameters that PATCH takes.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::schemars::SchemaGenerator;
@@ -36,9 +36,13 @@ pub fn answer(server: &Server, path: &str) -> Option<Value> {
         let middle = if kind.namespaced { "/namespaces/{namespace}" } else { "" };
         let parameter = |name: &str, place: &str| json!({ "name": name, "in": place, "schema": { "type": "string", "uniqueItems": true } });
         let operation = |action: &str| {
+            let mut parameters = ["dryRun", "fieldManager", "fieldValidation"].map(|name| parameter(name, "query")).to_vec();
+            if action == "patch" {
+                parameters.push(json!({ "name": "force", "in": "query", "schema": { "type": "boolean", "uniqueItems": true } }));
+            }
             json!({
                 "operationId": format!("{action}{}{}", kind.version, kind.kind),
-                "parameters": [parameter("dryRun", "query"), parameter("fieldManager", "query"), parameter("fieldValidation", "query")],
+                "parameters": parameters,
                 "responses": { "200": { "description": "OK" } },
                 "x-kubernetes-action": action,
                 "x-kubernetes-group-version-kind": gvk(kind),

@@ -1,10 +1,11 @@
 //! The patch formats: JSON patch (RFC 6902), merge patch (RFC 7386) and strategic merge patch.
 
+use json_patch::PatchOperation;
 use serde_json::Value;
 
 use crate::error::Error;
 use crate::kinds::Kind;
-use crate::request::{decode_body, decode_yaml};
+use crate::request::decode_body;
 use crate::strategic;
 
 #[derive(Debug)]
@@ -22,13 +23,30 @@ impl Patch {
             }
             "application/merge-patch+json" => decode_body("", body).map(Self::Merge),
             "application/strategic-merge-patch+json" if kind.admission.is_none() => decode_body("", body).map(Self::Strategic),
-            "application/apply-patch+yaml" => {
-                decode_yaml(body)?;
-                Err(Error::UnsupportedMediaType("not yet: server-side apply is not served".to_owned()))
-            }
             other => Err(Error::UnsupportedMediaType(format!(
-                "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json; got {other:?}"
+                "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml; got {other:?}"
             ))),
+        }
+    }
+
+    /// Whether it may be about `metadata.managedFields`, which the object must have then.
+    pub fn names_owners(&self) -> bool {
+        match self {
+            Self::Json(patch) => patch.iter().any(|operation| {
+                let (path, from) = match operation {
+                    PatchOperation::Move(operation) => (&operation.path, Some(&operation.from)),
+                    PatchOperation::Copy(operation) => (&operation.path, Some(&operation.from)),
+                    PatchOperation::Add(operation) => (&operation.path, None),
+                    PatchOperation::Remove(operation) => (&operation.path, None),
+                    PatchOperation::Replace(operation) => (&operation.path, None),
+                    PatchOperation::Test(operation) => (&operation.path, None),
+                };
+                std::iter::once(path).chain(from).any(|path| {
+                    let path = path.as_str();
+                    path.is_empty() || path == "/metadata" || path.starts_with("/metadata/managedFields")
+                })
+            }),
+            Self::Merge(patch) | Self::Strategic(patch) => patch.get("metadata").is_some_and(|m| m.get("managedFields").is_some()),
         }
     }
 

@@ -21,7 +21,7 @@ use crate::read::{self, json_response};
 use crate::request::{self, BODY_LIMIT, Query, Shape, Target};
 use crate::store::{Expect, Store, Write};
 use crate::write::{self, Options, Written};
-use crate::{discovery, events, object, openapi, openapi_v2, owners, redirect, reviews, shape, watch};
+use crate::{apply, discovery, events, object, openapi, openapi_v2, owners, redirect, reviews, shape, watch};
 
 /// Events kept per resource for watches.
 const HISTORY: usize = 16_384;
@@ -219,6 +219,7 @@ async fn respond(server: &Server, request: Request) -> Result<Response<Body>, Er
         return Err(Error::NoSuchEndpoint);
     }
     let media = request::media_type(request.headers());
+    let manager = apply::manager(&query, request.headers());
     let method = request.method().clone();
     if let Some(refusal) = redirect::refusal(server, &kind, &target, &query) {
         return Err(refusal);
@@ -238,7 +239,14 @@ async fn respond(server: &Server, request: Request) -> Result<Response<Body>, Er
         };
     }
     let body = whole_body(request).await?;
-    let options = Options { validation: query.field_validation()?, dry_run: query.dry_run()?, status, replace: method == Method::PUT };
+    apply::check_options(&method, &media, &query)?;
+    let options = Options {
+        validation: query.field_validation()?,
+        dry_run: query.dry_run()?,
+        status,
+        replace: method == Method::PUT,
+        manager: Some(&manager),
+    };
     match (&method, &target.name, target.subresource.as_deref()) {
         (&Method::POST, None, None) => {
             if kind.namespaced && target.namespace.is_none() {
@@ -250,14 +258,19 @@ async fn respond(server: &Server, request: Request) -> Result<Response<Body>, Er
         (&Method::POST, Some(_), Some("binding")) => bind(server, &target, &request::decode_body(&media, &body)?, options).await,
         (&Method::PUT, Some(_), _) => {
             let body = inward(request::decode_body(&media, &body)?);
-            let outcome = write::modify(server, &target, options, |_, _| Ok(body.clone())).await?;
+            let outcome = write::modify(server, &target, options, |_, _| Ok(body.clone().into())).await?;
             written(&kind, shape, StatusCode::OK, &outcome)
+        }
+        (&Method::PATCH, Some(_), _) if media == apply::MEDIA => {
+            let body = inward(apply::decode(&body)?);
+            let (created, outcome) = write::apply(server, &target, &body, options, query.flag("force")?).await?;
+            written(&kind, shape, if created { StatusCode::CREATED } else { StatusCode::OK }, &outcome)
         }
         (&Method::PATCH, Some(_), _) => {
             let patch = Patch::parse(&media, &body, &kind)?;
-            let change = |_: &Kind, old: &object::Object| {
-                let old = Value::Object(old.clone());
-                patch.apply(if new_events { events::to_shown(old) } else { old }).map(inward)
+            let change = |_: &Kind, old: &object::Stored| {
+                let old = Value::Object(if patch.names_owners() { old.whole()? } else { old.object.clone() });
+                patch.apply(if new_events { events::to_shown(old) } else { old }).map(|new| inward(new).into())
             };
             let outcome = write::modify(server, &target, options, change).await?;
             written(&kind, shape, StatusCode::OK, &outcome)
@@ -364,12 +377,13 @@ async fn delete_collection(
 }
 
 /// Puts a pod on a node, as schedulers do. A pod is bound once.
-async fn bind(server: &Server, target: &Target, binding: &Value, options: Options) -> Result<Response<Body>, Error> {
+async fn bind(server: &Server, target: &Target, binding: &Value, options: Options<'_>) -> Result<Response<Body>, Error> {
     let Some(node) = binding["target"]["name"].as_str().filter(|name| !name.is_empty()) else {
         return Err(Error::BadRequest("a binding needs target.name".to_owned()));
     };
     let name = target.name.as_deref().unwrap_or_default();
-    let change = |kind: &Kind, old: &object::Object| {
+    let change = |kind: &Kind, old: &object::Stored| {
+        let old = &old.object;
         let mut pod = Value::Object(old.clone());
         if object::is_terminating(old) {
             return Err(write::conflict(kind, name, format!("pod {name} is being deleted, cannot be assigned to a host")));
@@ -384,9 +398,10 @@ async fn bind(server: &Server, target: &Target, binding: &Value, options: Option
             pod["metadata"]["uid"] = json!(uid);
         }
         pod["spec"]["nodeName"] = json!(node);
-        Ok(pod)
+        Ok(pod.into())
     };
-    write::modify(server, target, options, change).await?;
+    // Nobody owns the node of a pod, so that no applier removes it.
+    write::modify(server, target, Options { manager: None, ..options }, change).await?;
     let status = json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201 });
     Ok(json_response(StatusCode::CREATED, status.to_string()))
 }

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use crate::error::Error;
 
 /// Field above the list (`""`: any), the list, the key of its items (`""`: items are scalars).
-const KEYED: &[(&str, &str, &str)] = &[
+pub const KEYED: &[(&str, &str, &str)] = &[
     ("", "containers", "name"),
     ("", "initContainers", "name"),
     ("", "ephemeralContainers", "name"),

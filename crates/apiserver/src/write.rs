@@ -3,10 +3,11 @@
 use bytes::Bytes;
 use serde_json::{Value, json};
 
+use crate::apply::{self, Change, Managed, Writer};
 use crate::error::{Cause, Error, MODIFIED};
 use crate::kinds::{Kind, resource_prefix};
 use crate::lifecycle;
-use crate::object::{self, Object};
+use crate::object::{self, Object, Stored};
 use crate::request::{FieldValidation, Target};
 use crate::server::Server;
 use crate::store::{Entry, Expect, Write, WriteError};
@@ -14,13 +15,22 @@ use crate::{builtin, collector, definition};
 
 /// How a write is to be taken.
 #[derive(Clone, Copy, Debug)]
-pub struct Options {
+pub struct Options<'a> {
     pub validation: FieldValidation,
     pub dry_run: bool,
     /// Only status is written.
     pub status: bool,
     /// The object is replaced, not patched.
     pub replace: bool,
+    /// Who owns what is written; nobody if `None`.
+    pub manager: Option<&'a str>,
+}
+
+impl<'a> Options<'a> {
+    fn writer(self, api_version: &'a str) -> Writer<'a> {
+        let subresource = if self.status { "status" } else { "" };
+        Writer { manager: self.manager.unwrap_or_default(), api_version, subresource }
+    }
 }
 
 /// What was written, and what the client should be warned of.
@@ -91,10 +101,7 @@ fn check_identity(kind: &Kind, namespace: Option<&str>, name: Option<&str>, valu
     if let Some(name) = name {
         object::set_meta(&mut object, "name", Some(json!(name)));
     }
-    // Server-side apply is not served, and without it nobody owns fields.
-    for field in ["managedFields", "selfLink"] {
-        object::set_meta(&mut object, field, None);
-    }
+    object::set_meta(&mut object, "selfLink", None);
     Ok(object)
 }
 
@@ -156,11 +163,23 @@ fn suffix() -> String {
 }
 
 /// Creates an object from a body.
-pub async fn create(server: &Server, target: &Target, body: Value, options: Options) -> Result<Written, Error> {
+pub async fn create(server: &Server, target: &Target, body: Value, options: Options<'_>) -> Result<Written, Error> {
+    create_owned(server, target, body, options, None).await
+}
+
+/// Creates an object of which it is known who owns what, or else the writer owns all.
+async fn create_owned(
+    server: &Server,
+    target: &Target,
+    body: Value,
+    options: Options<'_>,
+    owners: Option<Managed>,
+) -> Result<Written, Error> {
     loop {
         let kind = server.kind(target)?;
         let namespace = target.namespace.as_deref();
         let mut object = check_identity(&kind, namespace, target.name.as_deref(), body.clone())?;
+        let given = apply::take(&mut object);
         if object::meta(&object, "resourceVersion").is_some() {
             return Err(Error::BadRequest("resourceVersion should not be set on objects to be created".to_owned()));
         }
@@ -194,6 +213,12 @@ pub async fn create(server: &Server, target: &Target, body: Value, options: Opti
             definition::default(&mut object);
         }
         check(&kind, &object, None)?;
+        let managed = owners.clone().unwrap_or_else(|| {
+            let mut managed = Managed::default();
+            managed.take_over(given);
+            apply::update(&mut managed, &kind, &Object::new(), &object, options.writer(&kind.api_version()), &object::now());
+            managed
+        });
         if kind.is_definition() {
             definition::establish(&mut object);
         }
@@ -203,7 +228,7 @@ pub async fn create(server: &Server, target: &Target, body: Value, options: Opti
         if server.store().latest(&key).is_some() {
             return Err(exists());
         }
-        let encoded = object::encode(&object)?;
+        let encoded = object::encode_owned(&object, managed.written().as_deref())?;
         if options.dry_run {
             return Ok(Written { bytes: encoded.with_rv(0), warnings });
         }
@@ -241,8 +266,8 @@ pub fn check_preconditions(kind: &Kind, name: &str, entry: &Entry, old: &Object,
 pub async fn modify(
     server: &Server,
     target: &Target,
-    options: Options,
-    change: impl Fn(&Kind, &Object) -> Result<Value, Error>,
+    options: Options<'_>,
+    change: impl Fn(&Kind, &Stored) -> Result<Change, Error>,
 ) -> Result<Written, Error> {
     let (namespace, name) = (target.namespace.as_deref(), target.name.as_deref().unwrap_or_default());
     loop {
@@ -251,8 +276,11 @@ pub async fn modify(
         let Some(entry) = server.store().latest(&key) else {
             return Err(Error::NotFound { resource: kind.resource(), name: name.to_owned() });
         };
-        let old = object::decode(&entry)?;
-        let mut new = check_identity(&kind, namespace, Some(name), change(&kind, &old)?)?;
+        let stored = Stored::read(&entry)?;
+        let Change { object, owners } = change(&kind, &stored)?;
+        let Stored { object: old, owners: owned } = stored;
+        let mut new = check_identity(&kind, namespace, Some(name), object)?;
+        let given = apply::take(&mut new).filter(|_| !options.status);
         let (rv, uid) = (object::meta(&new, "resourceVersion"), object::meta(&new, "uid"));
         if options.replace && rv.is_none() && kind.admission.is_some() {
             let missing = Cause::invalid("metadata.resourceVersion", &json!(0), "must be specified for an update");
@@ -263,11 +291,27 @@ pub async fn modify(
         let warnings = conform(&kind, &mut new, options.validation)?;
         let new = settle(&kind, &old, new, options.status, entry.rv);
         check_finalizers(&kind, name, &old, &new)?;
-        if new == old {
+        let changed = new != old;
+        let applied = owners.is_some();
+        if !changed && !applied && given.is_none() {
+            return Ok(Written { bytes: entry.bytes, warnings });
+        }
+        let mut managed = Managed::stored(owned.as_deref());
+        let others = match owners {
+            Some(owners) => !std::mem::replace(&mut managed, owners).is_same(&managed),
+            None => managed.take_over(given),
+        };
+        if !changed && !others {
             return Ok(Written { bytes: entry.bytes, warnings });
         }
         check(&kind, &new, Some(&old))?;
-        let encoded = object::encode(&new)?;
+        let (version, now) = (kind.api_version(), object::now());
+        if applied {
+            managed.stamp(options.writer(&version), &now);
+        } else if changed && options.manager.is_some() {
+            apply::update(&mut managed, &kind, &old, &new, options.writer(&version), &now);
+        }
+        let encoded = object::encode_owned(&new, managed.written().as_deref())?;
         if options.dry_run {
             return Ok(Written { bytes: encoded.with_rv(entry.rv), warnings });
         }
@@ -285,6 +329,34 @@ pub async fn modify(
             }
             Err(WriteError::Changed) => {}
             Err(error) => return Err(failed(error)),
+        }
+    }
+}
+
+/// Lays a configuration over an object, or creates it. `true` if it was created.
+pub async fn apply(server: &Server, target: &Target, body: &Value, options: Options<'_>, force: bool) -> Result<(bool, Written), Error> {
+    let (namespace, name) = (target.namespace.as_deref(), target.name.as_deref().unwrap_or_default());
+    loop {
+        let kind = server.kind(target)?;
+        let version = kind.api_version();
+        let exists = server.store().latest(&kind.key(namespace, name)).is_some();
+        if !exists && !options.status {
+            let owners = apply::created(&kind, name, body, options.writer(&version), &object::now())?;
+            let mut fresh = body.clone();
+            // A version asks for what is there not to have changed, not for it to be there.
+            if let Some(metadata) = fresh.get_mut("metadata").and_then(Value::as_object_mut) {
+                metadata.remove("resourceVersion");
+            }
+            match create_owned(server, target, fresh, options, Some(owners)).await {
+                Err(Error::AlreadyExists { .. }) => continue,
+                outcome => return outcome.map(|written| (true, written)),
+            }
+        }
+        let change = |kind: &Kind, live: &Stored| apply::onto(kind, live, body, options.writer(&version), force, &object::now());
+        match modify(server, target, options, change).await {
+            // It went meanwhile.
+            Err(Error::NotFound { .. }) if exists && !options.status => {}
+            outcome => return outcome.map(|written| (false, written)),
         }
     }
 }

@@ -52,6 +52,9 @@ const QUERIES: &[&str] = &[
     "?fieldSelector==",
     "?fieldValidation=Strict",
     "?dryRun=x",
+    "?fieldManager=m",
+    "?fieldManager=n&force=true",
+    "?fieldManager=%0a",
     "?propagationPolicy=Orphan",
     "?includeObject=x",
     "?%",
@@ -95,6 +98,12 @@ fn value() -> impl Strategy<Value = Value> {
             Just("uid"),
             Just("resourceVersion"),
             Just("gracePeriodSeconds"),
+            Just("managedFields"),
+            Just("fieldsV1"),
+            Just("operation"),
+            Just("f:spec"),
+            Just("env"),
+            Just("ports"),
             Just("x"),
         ];
         prop_oneof![

@@ -129,6 +129,44 @@ async fn kubectl_works_with_pods_and_subnets() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kubectl_applies_on_the_server() {
+    let cluster = Cluster::start();
+    let map = |data: &str| format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{ name: m }}\ndata: {{ {data} }}\n");
+    let apply = ["apply", "--server-side", "-f", "-"];
+    assert_eq!(cluster.ok(&apply, &map("a: b")).await, "configmap/m serverside-applied\n");
+    assert_eq!(cluster.ok(&apply, &map("a: b, c: d")).await, "configmap/m serverside-applied\n");
+    let other = ["apply", "--server-side", "--field-manager=other", "-f", "-"];
+    let (success, printed) = cluster.kubectl(&other, &map("a: x")).await;
+    assert!(!success && printed.contains("Apply failed with 1 conflict: conflict with \"kubectl\": .data.a"), "{printed}");
+    cluster.ok(&["apply", "--server-side", "--field-manager=other", "--force-conflicts", "-f", "-"], &map("a: x")).await;
+    let shown = cluster.ok(&["get", "configmap", "m", "-o", "yaml", "--show-managed-fields"], "").await;
+    assert!(shown.contains("manager: other") && shown.contains("f:a: {}") && shown.contains("manager: kubectl"), "{shown}");
+    assert!(!cluster.ok(&["get", "configmap", "m", "-o", "yaml"], "").await.contains("managedFields"));
+    // What it applied itself before, it takes over with all that it wanted then.
+    let old = |data: &str| map(data).replace("name: m ", "name: old ");
+    cluster.ok(&["apply", "-f", "-"], &old("a: b, gone: x")).await;
+    cluster.ok(&apply, &old("a: c")).await;
+    let taken = cluster.ok(&["get", "configmap", "old", "-o", "json", "--show-managed-fields"], "").await;
+    let taken: Value = serde_json::from_str(&taken).unwrap();
+    assert_eq!(taken["data"], serde_json::json!({ "a": "c" }), "{taken}");
+    let managers: Vec<_> = taken["metadata"]["managedFields"].as_array().unwrap().iter().map(|entry| &entry["manager"]).collect();
+    assert!(!managers.contains(&&serde_json::json!("kubectl-client-side-apply")), "{managers:?}");
+    // A definition, an object of it, and a pod.
+    cluster.ok(&apply, &crds()).await;
+    cluster.ok(&["wait", "--for=condition=Established", "crd/subnets.kubeovn.io", "--timeout=5s"], "").await;
+    cluster.ok(&apply, &format!("{POD}---{SUBNET}")).await;
+    assert_eq!(
+        cluster.ok(&apply, &format!("{POD}---{SUBNET}")).await,
+        "pod/web serverside-applied\nsubnet.kubeovn.io/blue serverside-applied\n"
+    );
+    let tried = cluster.ok(&["apply", "--server-side", "--dry-run=server", "-f", "-"], SUBNET).await;
+    assert_eq!(tried, "subnet.kubeovn.io/blue serverside-applied (server dry run)\n");
+    let (success, printed) = cluster.kubectl(&apply, &SUBNET.replace("gateway", "gatewey")).await;
+    assert!(!success && printed.contains(".spec.gatewey: field not declared in schema"), "{printed}");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wrong_token_and_a_public_address_are_refused() {
     let cluster = Cluster::start();
     let (success, printed) =

@@ -101,9 +101,6 @@ async fn patches_honour_the_uid_and_the_version_that_they_carry() {
     let operations = serde_json::from_value(json!([{ "op": "test", "path": "/data/a", "value": "c" }])).unwrap();
     let (code, ..) = refusal(maps.patch("a", &PatchParams::default(), &Patch::Json::<()>(operations)).await.unwrap_err());
     assert_eq!(code, 422);
-    let apply = Patch::Apply(json!({ "apiVersion": "v1", "kind": "ConfigMap" }));
-    let (code, message, _) = refusal(maps.patch("a", &PatchParams::apply("me"), &apply).await.unwrap_err());
-    assert_eq!(code, 415, "{message}");
 }
 
 #[tokio::test]

@@ -207,6 +207,7 @@ sessions! {
     patch_and_replace
     redirected_verbs
     selectors
+    server_side_apply
     validation
     wait_and_watch
 }
