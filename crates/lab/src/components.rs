@@ -124,7 +124,10 @@ impl Lab {
             format!("--northbound={}", self.remotes(Database::Northbound, self.parameters.central > 1)),
             format!("--tunnel={}", self.parameters.tunnel.as_str()),
         ];
-        self.own("controller", Place::CENTRAL, &arguments)
+        let mut controller = self.own("controller", Place::CENTRAL, &arguments);
+        // A large heap that is read all over: the glibc manual, "Memory Allocation Tunables".
+        controller.env.insert("GLIBC_TUNABLES".to_owned(), "glibc.malloc.hugetlb=1".to_owned());
+        controller
     }
 
     /// The agent of a node.

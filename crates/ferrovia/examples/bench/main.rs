@@ -12,6 +12,9 @@ mod raw;
 mod report;
 mod servers;
 
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+
 use report::{Report, Row};
 
 #[global_allocator]
@@ -19,7 +22,14 @@ static COUNTING: memory::Counting = memory::Counting;
 
 const PARTS: [&str; 5] = ["ovsdb", "engine", "ipam", "control_plane", "lab"];
 
+/// The controller's heap on huge pages, as docs/architecture.md says to run it: the glibc manual, "Memory Allocation Tunables".
+const HUGE_PAGES: (&str, &str) = ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1");
+
 fn main() {
+    if std::env::var_os(HUGE_PAGES.0).is_none() {
+        let error = Command::new(std::env::current_exe().unwrap()).args(std::env::args_os().skip(1)).env(HUGE_PAGES.0, HUGE_PAGES.1).exec();
+        panic!("cannot start anew: {error}");
+    }
     let chosen: Vec<String> = std::env::args().skip(1).collect();
     if let Some(unknown) = chosen.iter().find(|name| !PARTS.contains(&name.as_str())) {
         eprintln!("error: no part is called {unknown}; there are {}", PARTS.join(", "));
