@@ -4,6 +4,41 @@ use std::time::Duration;
 
 use ovsdb::{Remotes, Tls};
 
+/// Settings of the election of a leader.
+#[derive(Clone, Debug)]
+pub struct Election {
+    /// Namespace of the lease.
+    pub namespace: String,
+    /// Name of the lease.
+    pub name: String,
+    /// Name of this controller, which no other has that may run at the same time.
+    pub identity: String,
+    /// How long a term lasts that is not renewed, in whole seconds.
+    pub duration: Duration,
+    /// How often it is renewed.
+    pub renew: Duration,
+    /// How long the API server may take to answer; with a renewal that fails before it, less than the duration.
+    pub timeout: Duration,
+    /// Pause after an attempt that failed.
+    pub retry: Duration,
+}
+
+impl Election {
+    /// The defaults: the lease `kube-system/ferrovia-controller`, 4 s long.
+    #[must_use]
+    pub fn new(identity: impl Into<String>) -> Self {
+        Self {
+            namespace: "kube-system".to_owned(),
+            name: "ferrovia-controller".to_owned(),
+            identity: identity.into(),
+            duration: Duration::from_secs(4),
+            renew: Duration::from_secs(1),
+            timeout: Duration::from_millis(900),
+            retry: Duration::from_millis(200),
+        }
+    }
+}
+
 /// Settings of the controller.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -13,8 +48,8 @@ pub struct Config {
     pub tls: Option<Tls>,
     /// Ranges of the default subnet, which is created if it is missing.
     pub default_cidr: String,
-    /// Number of this leadership: a controller that sees a higher one in the database stops writing.
-    pub epoch: u64,
+    /// How it is decided which of several controllers writes; `None` for one that is alone.
+    pub election: Option<Election>,
     /// Changed objects taken into one batch.
     pub batch: usize,
     /// A batch after a relist that would remove more rows than this, and more than `removal_percent` of ours, is held.
@@ -44,7 +79,7 @@ impl Config {
             northbound: northbound.into(),
             tls: None,
             default_cidr: "10.16.0.0/16".to_owned(),
-            epoch: 1,
+            election: None,
             batch: 1000,
             removal_rows: 100,
             removal_percent: 20,

@@ -58,6 +58,14 @@ pub(crate) struct PodRecord {
 
 pub(crate) struct Core {
     config: Config,
+    /// The number of the term in which this controller leads; until then it decides and writes nothing.
+    epoch: Option<u64>,
+    /// Names that ask for an address while another controller leads, which decides.
+    deferred: BTreeSet<PodKey>,
+    /// Whether the database changed since it was last compared.
+    drifted: bool,
+    /// Whether the transaction under way is the one that begins the term.
+    claiming: bool,
     engine: Engine<World, Fact>,
     ipam: Ipam,
     desired: Desired,
@@ -115,6 +123,10 @@ impl Core {
     pub(crate) fn new(config: Config) -> Self {
         Self {
             config,
+            epoch: None,
+            deferred: BTreeSet::new(),
+            drifted: false,
+            claiming: false,
             engine: topology::engine(),
             ipam: Ipam::default(),
             desired: Desired::default(),
@@ -190,6 +202,7 @@ impl Core {
             },
         };
         self.connected = true;
+        self.drifted = true;
         match changes {
             Ok(changes) => {
                 let Some(replica) = &self.replica else { return };
@@ -238,11 +251,52 @@ impl Core {
     /// Whether [`Core::plan`] has something to do.
     pub(crate) fn has_work(&self) -> bool {
         let open = self.held.is_none() && (!self.dirty.is_empty() || !self.after_commit.is_empty() || self.is_unmarked());
-        !self.urgent.is_empty() || !self.waiting.is_empty() || self.compare_all || open
+        !self.urgent.is_empty() || !self.waiting.is_empty() || self.compare_all || !self.deferred.is_empty() || self.is_new() || open
+    }
+
+    /// Begins to decide and to write, as the leader of a term, or goes on so in a later one.
+    pub(crate) fn lead(&mut self, epoch: u64) {
+        // What others have written meanwhile was followed, and not compared.
+        self.compare_all |= self.epoch.is_none();
+        self.epoch = Some(epoch);
+    }
+
+    /// The number of the last term in which somebody wrote to the database; `None` while the database is not known.
+    pub(crate) fn shown_epoch(&self) -> Option<u64> {
+        let shown = self.global()?.get(nb_global::EXTERNAL_IDS).and_then(|ids| ids.get(EPOCH)?.parse().ok());
+        Some(shown.unwrap_or_default())
+    }
+
+    /// Whether the database does not know of this term yet.
+    fn is_new(&self) -> bool {
+        self.shown_epoch() != self.epoch
+    }
+
+    /// Whether [`Core::follow`] has something to do.
+    pub(crate) fn has_news(&self) -> bool {
+        !self.urgent.is_empty() || !self.waiting.is_empty() || self.drifted
+    }
+
+    /// Keeps up with what another controller, which leads, makes of the cluster.
+    pub(crate) fn follow(&mut self) {
+        self.settle();
+        self.drifted = false;
+        self.dirty = Dirty::default();
     }
 
     /// Takes a batch of inputs through rules and allocator, and compares the outcome with the database.
     pub(crate) fn plan(&mut self) -> Batch {
+        // Nothing is decided before whoever led until now can write no more, and all that they have written is known.
+        self.claiming = self.is_new();
+        if self.claiming {
+            return Batch { operations: self.guard(Vec::new(), false), inserted: 0, modified: 0, deleted: 0 };
+        }
+        self.settle();
+        self.drifted = false;
+        self.compare()
+    }
+
+    fn settle(&mut self) {
         // The first batch takes all: what is wanted is known only when everything has been seen.
         let mut room = if self.compare_all { usize::MAX } else { self.config.batch };
         while room > 0 {
@@ -255,7 +309,6 @@ impl Core {
         let settled = self.engine.settle();
         self.facts(settled.changes);
         self.started = true;
-        self.compare()
     }
 
     fn take(&mut self, input: Input) {
@@ -479,17 +532,27 @@ impl Core {
         self.try_again(&changed_refused);
         self.adopt(held, &mut touched);
         self.adopt_contested(&mut touched);
-        for (key, request) in fresh {
-            self.allocate(key, &request, &mut touched);
-        }
-        for subnet in touched.clone() {
-            self.admit_limited(&subnet, &mut touched);
+        if self.epoch.is_some() {
+            // First those who have waited for a leader.
+            let deferred = std::mem::take(&mut self.deferred);
+            let open = deferred.into_iter().filter_map(|key| Some((key.clone(), self.requests.get(&key)?.clone())));
+            let mut open: Vec<_> = open.filter(|(key, request)| !request.held && self.ipam.holding(&key.port()).is_none()).collect();
+            open.sort_by_key(|(_, request)| request.created);
+            for (key, request) in open.into_iter().chain(fresh) {
+                self.allocate(key, &request, &mut touched);
+            }
+            for subnet in touched.clone() {
+                self.admit_limited(&subnet, &mut touched);
+            }
+        } else {
+            self.deferred.extend(fresh.into_iter().map(|(key, _)| key));
         }
         // A MAC that was released may be what somebody in another subnet waits for.
         touched.extend(self.ipam.ready());
         self.reconsider(&touched);
         for subnet in touched {
-            for (owner, holding) in self.ipam.retry(&subnet) {
+            let served = if self.epoch.is_some() { self.ipam.retry(&subnet) } else { Vec::new() };
+            for (owner, holding) in served {
                 let key = PodKey::of_port(&owner);
                 if let Some(request) = self.requests.get(&key).cloned() {
                     self.allocated(key, &request, holding);
@@ -701,7 +764,7 @@ impl Core {
         self.with_commit.append(&mut self.after_commit);
         // What this transaction closes is all that was open, so with it the database is complete.
         if !operations.is_empty() || self.is_unmarked() {
-            batch = Batch { operations: self.guard(operations), inserted, modified, deleted };
+            batch = Batch { operations: self.guard(operations, true), inserted, modified, deleted };
         }
         batch
     }
@@ -713,10 +776,11 @@ impl Core {
         (kept.clone().filter(|(name, _)| gone(name)).count(), kept.count())
     }
 
-    /// Puts the epoch guard in front: a deposed leader's transaction fails as a whole. Marks the database as complete.
-    fn guard(&self, mut operations: Vec<Operation>) -> Vec<Operation> {
-        let Some(row) = self.global() else { return operations };
-        let mine = self.config.epoch.to_string();
+    /// Puts the epoch guard in front: a deposed leader's transaction fails as a whole. Marks the database as complete if it is
+    /// so with these operations.
+    fn guard(&self, mut operations: Vec<Operation>, completes: bool) -> Vec<Operation> {
+        let (Some(row), Some(epoch)) = (self.global(), self.epoch) else { return operations };
+        let mine = epoch.to_string();
         let shown = |key: &str| row.get(nb_global::EXTERNAL_IDS).and_then(|ids| ids.get(key)).map(str::to_owned);
         let pair = |key: &str, value: &str| Datum::map(vec![(key.into(), value.into())]);
         let mutation = |mutator, value| Mutation { column: "external_ids", mutator, value };
@@ -728,15 +792,13 @@ impl Core {
         };
         match shown(EPOCH) {
             Some(shown) if shown == mine => guarded.push(wait_for(pair(EPOCH, &mine))),
-            Some(shown) if shown.parse::<u64>().is_ok_and(|theirs| theirs > self.config.epoch) => {
-                guarded.push(wait_for(pair(EPOCH, &mine)))
-            }
+            Some(shown) if shown.parse::<u64>().is_ok_and(|theirs| theirs > epoch) => guarded.push(wait_for(pair(EPOCH, &mine))),
             older => {
                 guarded.extend(older.as_deref().map(|older| wait_for(pair(EPOCH, older))));
                 replace(EPOCH, older, &mine);
             }
         }
-        if self.is_unmarked() {
+        if completes && self.is_unmarked() {
             replace(northbound::COMPLETE, shown(northbound::COMPLETE), "true");
         }
         if !mutations.is_empty() {
@@ -748,6 +810,9 @@ impl Core {
 
     /// The planned transaction is in the database: what waited for it may be written.
     pub(crate) fn committed(&mut self) {
+        if std::mem::take(&mut self.claiming) {
+            return;
+        }
         self.in_flight = Dirty::default();
         // While a removal is held nothing was committed, and what follows is looked at as closely.
         self.suspicious &= self.held.is_some();

@@ -6,6 +6,7 @@
 
 mod config;
 mod core;
+mod election;
 mod inputs;
 mod ip_object;
 mod outputs;
@@ -14,5 +15,5 @@ mod status;
 mod stranding;
 mod writer;
 
-pub use config::Config;
+pub use config::{Config, Election};
 pub use run::run;

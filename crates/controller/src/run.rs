@@ -7,22 +7,57 @@ use k8s_openapi::jiff::Timestamp;
 use kube::Api;
 use kube::api::PostParams;
 use ovsdb::TransactError;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::core::{Batch, Core};
+use crate::election::{self, Term};
 use crate::inputs::{self, Input, Key};
 use crate::outputs::Output;
 use crate::writer;
 
-/// Runs until `shutdown` is cancelled. A transaction and the writes under way are finished first.
+/// Runs until `shutdown` is cancelled. A transaction and the writes under way are finished first, and then the leadership is
+/// given up, so that another controller takes it at once.
 ///
 /// # Errors
 /// None at present: everything that can fail is tried again and reported.
 pub async fn run(client: kube::Client, config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let (shown_epoch, shown) = watch::channel(None);
+    let (terms, term) = watch::channel(config.election.is_none().then_some(Term::ALONE));
+    let resign = CancellationToken::new();
+    // Ends with this future, like all that it starts.
+    let mut candidate = JoinSet::new();
+    if let Some(election) = config.election.clone() {
+        candidate.spawn(election::run(client.clone(), election, shown, terms, resign.clone()));
+    }
+    while serve(&client, &config, &shutdown, term.clone(), &shown_epoch).await == Ended::Deposed {
+        tracing::warn!("another controller may lead: beginning anew as its standby");
+    }
+    resign.cancel();
+    while candidate.join_next().await.is_some() {}
+    Ok(())
+}
+
+/// Why [`serve`] ended.
+#[derive(Debug, PartialEq, Eq)]
+enum Ended {
+    /// It was asked to.
+    Stopped,
+    /// Its term is over: what it has decided and not written counts for nothing.
+    Deposed,
+}
+
+/// Follows the cluster, and leads it while there is a term.
+async fn serve(
+    client: &kube::Client,
+    config: &Config,
+    shutdown: &CancellationToken,
+    mut term: watch::Receiver<Option<Term>>,
+    shown_epoch: &watch::Sender<Option<u64>>,
+) -> Ended {
     let (input_tx, mut inputs) = mpsc::channel(4096);
     let options = ovsdb::Options::new(config.northbound.clone(), topology::northbound::monitored());
     let options = ovsdb::Options { leader: true, tls: config.tls.clone(), ..options };
@@ -40,15 +75,28 @@ pub async fn run(client: kube::Client, config: Config, shutdown: CancellationTok
     let mut failures = 0u32;
     let mut not_before = Instant::now();
     let mut defaults_checked = false;
+    let mut epoch = None;
 
     loop {
-        let idle = commits.is_empty();
+        shown_epoch.send_if_modified(|shown| std::mem::replace(shown, core.shown_epoch()) != core.shown_epoch());
+        let now = (*term.borrow_and_update()).filter(Term::is_valid).map(|term| term.epoch);
+        if epoch.is_some() && now.is_none() {
+            return Ended::Deposed;
+        }
+        if let (Some(new), true) = (now, now != epoch) {
+            epoch = now;
+            core.lead(new);
+        }
+        if epoch.is_none() && core.is_ready() && core.has_news() {
+            core.follow();
+        }
+        let idle = commits.is_empty() && epoch.is_some();
         let due = Instant::now() >= not_before;
         if idle && due && core.is_ready() && core.has_work() {
             if !defaults_checked {
                 defaults_checked = true;
                 let (vpc, subnet) = (core.lacks(&Key::Vpc(DEFAULT_VPC.into())), core.lacks(&Key::Subnet(DEFAULT_SUBNET.into())));
-                for input in create_defaults(&client, vpc, subnet, &config.default_cidr).await {
+                for input in create_defaults(client, vpc, subnet, &config.default_cidr).await {
                     core.input(input);
                 }
             }
@@ -63,22 +111,27 @@ pub async fn run(client: kube::Client, config: Config, shutdown: CancellationTok
                 });
             }
         }
-        while writes.len() < config.writes {
+        while epoch.is_some() && writes.len() < config.writes {
             let Some(output) = core.outputs.start() else { break };
             match writer::prepare(&core, &output, Timestamp::now()) {
                 None => core.outputs.finish(&output),
                 Some(write) => {
-                    let client = client.clone();
+                    let (client, term) = (client.clone(), term.clone());
                     writes.spawn(async move {
+                        // This process may have stood still since: whoever leads by now decides what is written.
+                        if !term.borrow().is_some_and(|term| term.is_valid()) {
+                            return (output, Ok(()));
+                        }
                         let result = writer::execute(client, write).await;
                         (output, result)
                     });
                 }
             }
         }
-        let waiting = commits.is_empty() && core.is_ready() && core.has_work();
+        let waiting = commits.is_empty() && epoch.is_some() && core.is_ready() && core.has_work();
         tokio::select! {
             () = shutdown.cancelled() => break,
+            Ok(()) = term.changed() => {}
             Some(input) = inputs.recv() => {
                 core.input(input);
                 // What has already arrived belongs to the same batch.
@@ -101,7 +154,7 @@ pub async fn run(client: kube::Client, config: Config, shutdown: CancellationTok
                     Err(error) => {
                         tracing::warn!(%error, "commit failed");
                         failures += 1;
-                        not_before = Instant::now() + pause(&config, failures);
+                        not_before = Instant::now() + pause(config, failures);
                         core.failed(&batch, &error);
                     }
                 }
@@ -110,7 +163,7 @@ pub async fn run(client: kube::Client, config: Config, shutdown: CancellationTok
                 Ok(()) => core.outputs.finish(&output),
                 Err(error) => {
                     tracing::warn!(?output, %error, "write failed");
-                    let until = Instant::now() + pause(&config, core.outputs.fail(&output));
+                    let until = Instant::now() + pause(config, core.outputs.fail(&output));
                     retries.spawn(async move {
                         sleep_until(until).await;
                         output
@@ -126,7 +179,7 @@ pub async fn run(client: kube::Client, config: Config, shutdown: CancellationTok
     while writes.join_next().await.is_some() {}
     retries.shutdown().await;
     tasks.shutdown().await;
-    Ok(())
+    Ended::Stopped
 }
 
 /// `first * 2^(failures - 1)`, up to the longest.

@@ -85,6 +85,15 @@ struct Controller {
     /// Whether virtual machines of KubeVirt keep their addresses while they are stopped, and from pod to pod.
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
     keep_vm_ip: bool,
+    /// Whether several controllers may run, of which one leads by a lease. Without it another one must not run.
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
+    leader_elect: bool,
+    /// Namespace of the lease, which is called `ferrovia-controller`.
+    #[arg(long, default_value = "kube-system", value_name = "NAMESPACE")]
+    lease_namespace: String,
+    /// Name of this controller in the lease, which no other may have; the host's name, which is the pod's, without it.
+    #[arg(long, value_name = "NAME")]
+    identity: Option<String>,
     #[command(flatten)]
     announce: Announce,
 }
@@ -215,8 +224,23 @@ async fn controller(arguments: Controller, shutdown: CancellationToken) -> anyho
     tracing::info!(tunnel = arguments.tunnel, %northbound, "controller");
     let ports_per_subnet = (arguments.tunnel == "vxlan").then_some(::controller::Config::VXLAN_PORTS);
     let (confirm_removal, keep_vm_ip) = (arguments.confirm_removal, arguments.keep_vm_ip);
-    let config = ::controller::Config { confirm_removal, keep_vm_ip, ports_per_subnet, tls, ..::controller::Config::new(northbound) };
+    let election = match (arguments.leader_elect, arguments.identity) {
+        (true, identity) => {
+            let identity = identity.map_or_else(host_name, Ok)?;
+            Some(::controller::Election { namespace: arguments.lease_namespace, ..::controller::Election::new(identity) })
+        }
+        (false, _) => None,
+    };
+    let defaults = ::controller::Config::new(northbound);
+    let config = ::controller::Config { confirm_removal, election, keep_vm_ip, ports_per_subnet, tls, ..defaults };
     ::controller::run(client, config, shutdown).await
+}
+
+fn host_name() -> anyhow::Result<String> {
+    let path = "/proc/sys/kernel/hostname";
+    let name = std::fs::read_to_string(path).with_context(|| format!("cannot read {path}; name the controller by --identity"))?;
+    anyhow::ensure!(!name.trim().is_empty(), "this host has no name; name the controller by --identity");
+    Ok(name.trim().to_owned())
 }
 
 async fn agent(arguments: Agent, shutdown: CancellationToken) -> anyhow::Result<()> {

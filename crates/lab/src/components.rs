@@ -123,6 +123,8 @@ impl Lab {
             // Of several servers the near one is no better than the others.
             format!("--northbound={}", self.remotes(Database::Northbound, self.parameters.central > 1)),
             format!("--tunnel={}", self.parameters.tunnel.as_str()),
+            // It is alone, and started again by hand only.
+            "--leader-elect=false".to_owned(),
         ];
         let mut controller = self.own("controller", Place::CENTRAL, &arguments);
         // A large heap that is read all over: the glibc manual, "Memory Allocation Tunables".

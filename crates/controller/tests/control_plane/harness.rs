@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use api::view::PodView;
 use api::{annotations, v1};
-use controller::Config;
+use controller::{Config, Election};
 use k8s_openapi::api::core::v1::{Event, Pod};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{ListParams, PostParams, WatchEvent, WatchParams};
@@ -114,8 +114,13 @@ impl Mirror {
     }
 
     pub fn is_complete(&self) -> bool {
+        self.note(topology::northbound::COMPLETE).as_deref() == Some("true")
+    }
+
+    /// What the row that belongs to everybody says.
+    pub fn note(&self, key: &str) -> Option<String> {
         let notes = self.replica.rows(nb_global::TABLE).find_map(|row| row.get(nb_global::EXTERNAL_IDS).cloned());
-        notes.is_some_and(|notes| notes.get(topology::northbound::COMPLETE) == Some("true"))
+        notes?.get(key).map(str::to_owned)
     }
 
     pub fn rows(&self) -> usize {
@@ -160,8 +165,17 @@ pub struct Controller {
 
 impl Controller {
     pub fn start(client: &Client, database: &Database) -> Self {
+        Self::start_with(client, Config::new(database.remote()))
+    }
+
+    /// One of several: the lease says which of them leads.
+    pub fn candidate(client: &Client, database: &Database, identity: &str) -> Self {
+        Self::start_with(client, Config { election: Some(Election::new(identity)), ..Config::new(database.remote()) })
+    }
+
+    fn start_with(client: &Client, config: Config) -> Self {
         let stop = CancellationToken::new();
-        let task = tokio::spawn(controller::run(client.clone(), Config::new(database.remote()), stop.clone()));
+        let task = tokio::spawn(controller::run(client.clone(), config, stop.clone()));
         Self { stop, task }
     }
 
