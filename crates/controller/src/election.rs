@@ -26,7 +26,7 @@ use crate::config::Election;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Term {
     /// Its number.
-    pub(crate) epoch: u64,
+    epoch: u64,
     /// When it ends unless it is renewed; `None` for one that needs no lease.
     until: Option<Instant>,
 }
@@ -34,6 +34,15 @@ pub(crate) struct Term {
 impl Term {
     /// The term of a controller that is alone.
     pub(crate) const ALONE: Self = Self { epoch: 1, until: None };
+
+    /// The number under which the database knows it. Whoever is alone goes on under the one that the database shows when it
+    /// begins, which may be of controllers that were several; `None` while that is not known.
+    pub(crate) fn number(&self, begun: Option<u64>, shown: Option<u64>) -> Option<u64> {
+        match self.until {
+            Some(_) => Some(self.epoch),
+            None => begun.or_else(|| shown.map(|shown| shown.max(self.epoch))),
+        }
+    }
 
     /// Whether nobody else can lead yet.
     pub(crate) fn is_valid(&self) -> bool {
@@ -124,6 +133,9 @@ impl Candidate {
                 term.send_replace(None);
                 return now;
             }
+        } else if !self.listed || self.shown.borrow().is_none() {
+            // To be woken when both are known.
+            return now + Duration::from_secs(3600);
         } else if let Some(free) = self.taken_until().filter(|free| now < *free) {
             return free;
         }
@@ -154,9 +166,6 @@ impl Candidate {
 
     /// Until when this controller may not take the lease; `None` if it is free, or this controller's from before it was started anew.
     fn taken_until(&self) -> Option<Instant> {
-        if !self.listed || self.shown.borrow().is_none() {
-            return Some(self.seen + Duration::from_secs(3600));
-        }
         let spec = self.spec();
         let holder = spec.holder_identity.filter(|holder| !holder.is_empty() && *holder != self.config.identity)?;
         let seconds = u64::try_from(spec.lease_duration_seconds.unwrap_or_default()).unwrap_or_default();

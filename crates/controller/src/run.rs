@@ -78,8 +78,9 @@ async fn serve(
     let mut epoch = None;
 
     loop {
-        shown_epoch.send_if_modified(|shown| std::mem::replace(shown, core.shown_epoch()) != core.shown_epoch());
-        let now = (*term.borrow_and_update()).filter(Term::is_valid).map(|term| term.epoch);
+        let shown = core.shown_epoch();
+        shown_epoch.send_if_modified(|before| std::mem::replace(before, shown) != shown);
+        let now = (*term.borrow_and_update()).filter(Term::is_valid).and_then(|term| term.number(epoch, shown));
         if epoch.is_some() && now.is_none() {
             return Ended::Deposed;
         }

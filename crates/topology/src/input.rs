@@ -170,10 +170,14 @@ pub fn vip(object: &v1::Vip) -> (Name, Vip, Age) {
     (name(meta), Vip { created, deleting, spec: vip_spec(object) }, age)
 }
 
+/// What a field says, if anything.
+fn text(field: &Option<String>) -> Option<Name> {
+    field.as_deref().map(str::trim).filter(|text| !text.is_empty()).map(Name::from)
+}
+
 fn vip_spec(object: &v1::Vip) -> Result<VipSpec, Problem> {
     let (spec, none) = (&object.spec, v1::VipStatus::default());
     let status = object.status.as_ref().unwrap_or(&none);
-    let text = |field: &Option<String>| field.as_deref().map(str::trim).filter(|text| !text.is_empty()).map(Name::from);
     let read = |v4: &Option<String>, v6: &Option<String>, mac: &Option<String>, of: &str| {
         let bad = |field: &str, why: &dyn std::fmt::Display| Problem { reason: "BadField", message: format!("{of}.{field}: {why}") };
         let mut addresses = Vec::new();
@@ -272,7 +276,6 @@ fn is_marked(object: &v1::Ip) -> bool {
 /// Names the field that cannot be read.
 pub fn ip(object: &v1::Ip) -> Result<Option<Ip>, Problem> {
     let (meta, spec) = (&object.metadata, &object.spec);
-    let text = |field: &Option<String>| field.as_deref().map(str::trim).filter(|text| !text.is_empty()).map(Name::from);
     let bad = |field: &str, why: &dyn std::fmt::Display| Problem { reason: "BadField", message: format!("spec.{field}: {why}") };
     let holder = PodKey::of_port(&name(meta));
     let keeper = match text(&spec.pod_type).as_deref() {

@@ -67,10 +67,7 @@ fn request(cx: &mut Cx<'_, World>, key: &PodKey, holder: &PodKey, pod: &Pod) -> 
         (None, Some(pool)) => subnet_of(cx, pool)?,
         _ => choose(cx, key, namespace, asked)?,
     };
-    let Some(network) = cx.get::<Network>(&subnet) else {
-        let why = if cx.get::<Subnet>(&subnet).is_some() { "is not usable: see its conditions" } else { "does not exist" };
-        return Err(Problem { reason: "NoSubnet", message: format!("subnet {subnet:?} {why}") });
-    };
+    let network = network(cx, &subnet, "")?;
     // A NIC that was allocated but not yet recorded when the subnet began to close stays.
     if network.closing && cx.get::<Allocation>(holder).is_none_or(|nic| nic.identity != pod.identity() || nic.subnet != subnet) {
         return Err(Problem { reason: "SubnetClosing", message: format!("subnet {subnet:?} is being deleted") });
@@ -99,6 +96,15 @@ fn request(cx: &mut Cx<'_, World>, key: &PodKey, holder: &PodKey, pod: &Pod) -> 
         _ => source.pools = pools_of_namespace(cx, key, namespace, &subnet),
     }
     Ok(Some(NicRequest { identity: pod.identity(), subnet, addresses, mac, source, held: false, running: true, created: pod.created }))
+}
+
+/// The network of a subnet that somebody names; `field` says where, for the message.
+pub(crate) fn network<'w>(cx: &mut Cx<'w, World>, subnet: &Name, field: &str) -> Result<&'w Network, Problem> {
+    if let Some(network) = cx.get::<Network>(subnet) {
+        return Ok(network);
+    }
+    let why = if cx.get::<Subnet>(subnet).is_some() { "is not usable: see its conditions" } else { "does not exist" };
+    Err(Problem { reason: "NoSubnet", message: format!("{field}subnet {subnet:?} {why}") })
 }
 
 /// The subnet of a pool.

@@ -6,7 +6,8 @@ use engine::{Cx, Engine};
 
 use crate::fact::{Fact, FactValue, NicRequest, Problem, Source};
 use crate::holder::Identity;
-use crate::world::{Name, Network, PodKey, Subnet, SubnetsByDefault, Vip, VipSpec, World};
+use crate::nic::network;
+use crate::world::{Name, PodKey, SubnetsByDefault, Vip, VipSpec, World};
 
 pub(crate) fn register(engine: &mut Engine<World, Fact>) {
     engine.leaf::<Vip>("vip", |cx, name, vip, out| {
@@ -32,10 +33,7 @@ fn request(cx: &mut Cx<'_, World>, vip: &Vip, spec: VipSpec) -> Result<NicReques
         Some(subnet) => subnet,
         None => default_subnet(cx)?,
     };
-    let Some(network) = cx.get::<Network>(&subnet) else {
-        let why = if cx.get::<Subnet>(&subnet).is_some() { "is not usable: see its conditions" } else { "does not exist" };
-        return Err(Problem { reason: "NoSubnet", message: format!("spec.subnet: subnet {subnet:?} {why}") });
-    };
+    let network = network(cx, &subnet, "spec.subnet: ")?;
     if network.closing && !held {
         return Err(Problem { reason: "SubnetClosing", message: format!("spec.subnet: subnet {subnet:?} is being deleted") });
     }

@@ -40,21 +40,13 @@ fn shown(ip: &v1::Ip) -> (String, String) {
     (ip.spec.ip_address.clone().unwrap(), ip.spec.mac_address.clone().unwrap())
 }
 
-/// A custom kind of KubeVirt, which no schema is needed for.
-async fn serve(client: &Client, kind: &str, plural: &str) {
-    let crd: CustomResourceDefinition = serde_json::from_value(json!({
-        "metadata": { "name": format!("{plural}.kubevirt.io") },
-        "spec": {
-            "group": "kubevirt.io", "scope": "Namespaced",
-            "names": { "kind": kind, "plural": plural, "singular": kind.to_lowercase() },
-            "versions": [{
-                "name": "v1", "served": true, "storage": true,
-                "schema": { "openAPIV3Schema": { "type": "object", "x-kubernetes-preserve-unknown-fields": true } },
-            }],
-        },
-    }))
-    .unwrap();
-    Api::all(client.clone()).create(&PostParams::default(), &crd).await.unwrap();
+/// Serves the kinds of KubeVirt, which need no schema here.
+async fn serve_kubevirt(client: &Client) {
+    let list: Value = serde_json::from_str(include_str!("../../../api/tests/kubevirt.json")).unwrap();
+    for definition in list["items"].as_array().unwrap() {
+        let definition: CustomResourceDefinition = serde_json::from_value(definition.clone()).unwrap();
+        Api::all(client.clone()).create(&PostParams::default(), &definition).await.unwrap();
+    }
 }
 
 #[test]
@@ -212,8 +204,7 @@ fn a_stateful_sets_pod_keeps_its_address_on_another_node_and_through_a_restart_o
 fn a_virtual_machine_keeps_its_address_from_pod_to_pod_until_it_is_deleted() {
     within(async {
         let (client, database, mut mirror) = cluster().await;
-        serve(&client, "VirtualMachine", "virtualmachines").await;
-        serve(&client, "VirtualMachineInstance", "virtualmachineinstances").await;
+        serve_kubevirt(&client).await;
         let controller = Controller::start(&client, &database);
         let machines: Api<VirtualMachineView> = Api::namespaced(client.clone(), "default");
         let mut machine = VirtualMachineView::default();

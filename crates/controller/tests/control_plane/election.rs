@@ -96,6 +96,12 @@ fn who_leads_by_an_older_term_writes_nothing_more() {
         nothing_is_held_twice(&client, 21).await;
         old.kill().await;
         new.stop().await;
+        // Whoever is alone afterwards goes on under the last number.
+        let alone = Controller::start(&client, &database);
+        served(&client, "alone").await;
+        mirror.catch_up(&database).await;
+        assert_eq!(mirror.note("ferrovia-epoch").as_deref(), Some("2"));
+        alone.stop().await;
     });
 }
 

@@ -191,6 +191,22 @@ impl Controller {
     }
 }
 
+/// Starts a controller where one was killed, all being quiet: what it writes is what the next pod needs.
+pub async fn started_again(client: &Client, database: &Database, mirror: &mut Mirror) -> Controller {
+    let (before, ports) = (mirror.changes, mirror.ports());
+    let controller = Controller::start(client, database);
+    // A pod that comes now proves that the controller has looked at everything else.
+    create_pod(client, "late", &[]).await;
+    allocated(client, "late").await;
+    mirror.catch_up(database).await;
+    // The late pod's port and its switch's set of ports.
+    assert_eq!(mirror.changes - before, 2, "northbound rows written by a restart");
+    let mut after = mirror.ports();
+    after.remove("late.default");
+    assert_eq!(after, ports);
+    controller
+}
+
 pub async fn cluster() -> (Client, Database, Mirror) {
     let client = apiserver::Server::open(None).unwrap().client();
     let crds: Api<CustomResourceDefinition> = Api::all(client.clone());

@@ -3,12 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use api::view::{PodView, VirtualMachineInstanceView, VirtualMachineView};
+use api::view::{VirtualMachineInstanceView, VirtualMachineView};
 use api::{annotations, v1};
 use futures::StreamExt as _;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Event, Pod};
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, DeleteParams, ListParams, PostParams, WatchEvent, WatchParams};
 use kube::{Client, ResourceExt as _};
 use serde_json::{Value, json};
@@ -132,7 +131,6 @@ async fn counts(client: &Client, name: &str, using: f64, available: f64) {
 
 /// Deletes a pod: how long after it the next has its address, and is ready.
 async fn makes_room(client: &Client, name: &str) -> (Duration, Duration) {
-    let views = Api::<PodView>::namespaced(client.clone(), "default");
     let pods = Api::<Pod>::namespaced(client.clone(), "default");
     let has_record = |pod: &Pod| pod.annotations().contains_key(annotations::ALLOCATED);
     let list = pods.list(&ListParams::default()).await.unwrap();
@@ -140,7 +138,7 @@ async fn makes_room(client: &Client, name: &str) -> (Duration, Duration) {
     let before: BTreeSet<String> = list.items.iter().filter(|pod| has_record(pod)).map(|pod| pod.name_any()).collect();
     let mut changes = pods.watch(&WatchParams::default().timeout(30), &version).await.unwrap().boxed();
     let began = Instant::now();
-    views.delete(name, &DeleteParams::default()).await.unwrap();
+    pods.delete(name, &DeleteParams::default()).await.unwrap();
     let mut served = None;
     while let Some(change) = changes.next().await {
         let WatchEvent::Modified(pod) = change.unwrap() else { continue };
@@ -166,6 +164,7 @@ fn record(pod: &Pod) -> (String, String) {
 #[test]
 fn workloads_that_move_to_another_node_come_with_their_address_and_mac() {
     let lab = &Lab::up(&["--nodes", "2"]);
+    lab.apply(include_str!("../../../api/tests/kubevirt.json"));
     within(lab, |client| async move {
         let (set, machine) = (stateful_set(&client).await, virtual_machine(&client).await);
         for (owner, names) in [(&set, ["web-0", "web-0"]), (&machine, ["virt-launcher-vm-a", "virt-launcher-vm-b"])] {
@@ -186,7 +185,7 @@ fn workloads_that_move_to_another_node_come_with_their_address_and_mac() {
     });
 }
 
-/// Runs a pod until it was ready, pinged from the other node, and is gone; yields what it was given.
+/// Runs a pod until it was ready, with what it was given in its namespace, and is gone; yields that.
 async fn lives_and_dies(lab: &Lab, client: &Client, pod: &Pod) -> (String, String) {
     let pods = Api::<Pod>::namespaced(client.clone(), "default");
     let name = pod.name_any();
@@ -216,21 +215,6 @@ async fn stateful_set(client: &Client) -> Value {
 
 /// A virtual machine of KubeVirt's shape, as the pods of its instances name it.
 async fn virtual_machine(client: &Client) -> Value {
-    for (kind, plural) in [("VirtualMachine", "virtualmachines"), ("VirtualMachineInstance", "virtualmachineinstances")] {
-        let crd: CustomResourceDefinition = serde_json::from_value(json!({
-            "metadata": { "name": format!("{plural}.kubevirt.io") },
-            "spec": {
-                "group": "kubevirt.io", "scope": "Namespaced",
-                "names": { "kind": kind, "plural": plural, "singular": kind.to_lowercase() },
-                "versions": [{
-                    "name": "v1", "served": true, "storage": true,
-                    "schema": { "openAPIV3Schema": { "type": "object", "x-kubernetes-preserve-unknown-fields": true } },
-                }],
-            },
-        }))
-        .unwrap();
-        Api::all(client.clone()).create(&PostParams::default(), &crd).await.unwrap();
-    }
     // The machine owns its instance, and that owns the pods.
     let mut machine = VirtualMachineView::default();
     machine.metadata.name = Some("vm".to_owned());
