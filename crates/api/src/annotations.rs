@@ -48,6 +48,8 @@ pub const RESERVED_LABEL: &str = "ovn.kubernetes.io/ip_reserved";
 /// On a `Subnet` whose change is not in force, because it would strand holders of addresses: what is, as
 /// `<cidrBlock> via <gateway>`.
 pub const IN_FORCE: &str = "ferrovia.io/in-force";
+/// On namespace `kube-system`: the token of a held removal, by which a person agrees to it.
+pub const CONFIRM_REMOVAL: &str = "ferrovia.io/confirm-removal";
 
 /// What a pod's annotations ask of its primary NIC.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]

@@ -52,11 +52,12 @@ pub struct Config {
     pub election: Option<Election>,
     /// Changed objects taken into one batch.
     pub batch: usize,
-    /// A batch after a relist that would remove more rows than this, and more than `removal_percent` of ours, is held.
+    /// A list that leaves out more known objects than this, and more than `removal_percent` of them, is not believed; nor is a
+    /// first comparison with the database that would remove so many rows. All objects of a kind, and half of the rows, are held however few.
     pub removal_rows: usize,
     /// See `removal_rows`.
     pub removal_percent: usize,
-    /// Whether held removals go ahead.
+    /// Whether removals go ahead that would be held.
     pub confirm_removal: bool,
     /// Pods that one subnet may hold; OVN's VXLAN leaves 11 bits for a switch's ports, and the router takes one.
     pub ports_per_subnet: Option<usize>,

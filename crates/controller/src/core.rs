@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use api::annotations::{IpFamily, NicRecord, join};
-use api::v1;
+use api::{DEFAULT_VPC, v1};
 use engine::{Age, Changed, Engine};
 use ipam::{Adopted, Claim, Families, Holding, Ipam, Listing, PoolSpec, Request};
 use ovsdb::{Event, TransactError};
@@ -19,12 +19,16 @@ use topology::{
     Usage, Vip, Vpc, VpcState, World, northbound, pods_on,
 };
 
+use crate::brake::{Brake, Removal};
 use crate::config::Config;
 use crate::inputs::{Input, KINDS, Key, Kind, Object, Shown, ShownIp, ShownVip};
 use crate::outputs::{Notice, Output, Outputs, Subject};
 use crate::stranding::{self, Waiting};
 
 type Name = Arc<str>;
+
+/// Where people agree to removals.
+const SYSTEM_NAMESPACE: &str = "kube-system";
 
 /// Key in `NB_Global:external_ids` under which the current leadership's number stands.
 const EPOCH: &str = "ferrovia-epoch";
@@ -80,9 +84,9 @@ pub(crate) struct Core {
     refused_rows: BTreeSet<RowKey>,
     /// Everything is compared at the next plan: at start, and after the database was replaced.
     compare_all: bool,
-    /// A kind was listed anew, or the database compared anew, since the last commit: removals are looked at twice.
+    /// The database was compared anew since the last commit: removals are looked at twice.
     suspicious: bool,
-    held: Option<(usize, usize)>,
+    brake: Brake,
     listed: BTreeSet<Kind>,
     urgent: VecDeque<Input>,
     waiting: VecDeque<Input>,
@@ -139,7 +143,7 @@ impl Core {
             refused_rows: BTreeSet::new(),
             compare_all: true,
             suspicious: true,
-            held: None,
+            brake: Brake::default(),
             listed: BTreeSet::new(),
             urgent: VecDeque::new(),
             waiting: VecDeque::new(),
@@ -175,6 +179,7 @@ impl Core {
             }
             Input::Set(object) => object.key().kind() != Kind::Pod,
             Input::Removed(key) => key.kind() != Kind::Pod,
+            Input::Undefined(_) => true,
         };
         if urgent { self.urgent.push_back(input) } else { self.waiting.push_back(input) }
     }
@@ -243,14 +248,14 @@ impl Core {
         let queued = self.urgent.iter().any(|input| match input {
             Input::Set(object) => object.key() == *key,
             Input::Replaced(_, objects) => objects.iter().any(|object| object.key() == *key),
-            Input::Removed(_) => false,
+            Input::Removed(_) | Input::Undefined(_) => false,
         });
         !queued && !self.known.get(&key.kind()).is_some_and(|known| known.contains(key))
     }
 
     /// Whether [`Core::plan`] has something to do.
     pub(crate) fn has_work(&self) -> bool {
-        let open = self.held.is_none() && (!self.dirty.is_empty() || !self.after_commit.is_empty() || self.is_unmarked());
+        let open = !self.brake.holds_commits() && (!self.dirty.is_empty() || !self.after_commit.is_empty() || self.is_unmarked());
         !self.urgent.is_empty() || !self.waiting.is_empty() || self.compare_all || !self.deferred.is_empty() || self.is_new() || open
     }
 
@@ -304,6 +309,14 @@ impl Core {
             room -= 1;
             self.take(input);
         }
+        for (key, object) in self.brake.released(&self.config) {
+            tracing::warn!(?key, "taken in, as confirmed");
+            match object {
+                Some(object) => self.set(object),
+                None => self.remove(&key),
+            }
+            self.tell_of_brake();
+        }
         let settled = self.engine.settle();
         self.facts(settled.changes);
         let settled = self.engine.settle();
@@ -313,20 +326,64 @@ impl Core {
 
     fn take(&mut self, input: Input) {
         match input {
-            Input::Set(object) => self.set(*object),
-            Input::Removed(key) => self.remove(&key),
+            Input::Set(object) => {
+                self.believe(&object.key());
+                self.set(*object);
+            }
+            Input::Removed(key) => {
+                self.believe(&key);
+                self.remove(&key);
+            }
             Input::Replaced(kind, objects) => {
                 let mut gone: FxHashSet<Key> = self.known.get(&kind).cloned().unwrap_or_default();
+                let known = gone.len();
                 for object in objects {
                     gone.remove(&object.key());
+                    self.believe(&object.key());
                     self.set(object);
                 }
-                self.suspicious |= !gone.is_empty();
+                let doubtful = Brake::doubts(&self.config, gone.len(), known);
+                if doubtful {
+                    tracing::error!(%kind, missing = gone.len(), known, "a list lacks too many objects to be believed: they stay until that is confirmed");
+                }
                 for key in gone {
-                    self.remove(&key);
+                    if doubtful {
+                        self.withhold(key, None);
+                    } else {
+                        self.believe(&key);
+                        self.remove(&key);
+                    }
                 }
             }
+            Input::Undefined(input) => match *input {
+                Input::Set(object) => self.withhold(object.key(), Some(*object)),
+                Input::Removed(key) => self.withhold(key, None),
+                listed => self.take(listed),
+            },
         }
+    }
+
+    /// What is said of an object is held until a person confirms it.
+    fn withhold(&mut self, key: Key, object: Option<Object>) {
+        self.brake.withhold(key, object);
+        self.tell_of_brake();
+    }
+
+    /// Something is said of an object that is to be believed, whatever was held of it.
+    fn believe(&mut self, key: &Key) {
+        if self.brake.believe(key) {
+            self.tell_of_brake();
+        }
+    }
+
+    fn tell_of_brake(&mut self) {
+        self.outputs.add(Output::Event(Subject::Network));
+        self.outputs.add(Output::Vpc(DEFAULT_VPC.into()));
+    }
+
+    /// What is held, and how to go on; `None` when nothing is.
+    pub(crate) fn held(&self) -> Option<String> {
+        self.brake.describe()
     }
 
     fn set(&mut self, object: Object) {
@@ -344,7 +401,12 @@ impl Core {
                 self.subnets.insert(Arc::clone(&name), shown);
                 self.outputs.add(Output::Subnet(name));
             }
-            Object::Namespace(name, namespace, age) => self.engine.set::<Namespace>(&name, Some(namespace), age),
+            Object::Namespace(name, namespace, age, confirmed) => {
+                if *name == *SYSTEM_NAMESPACE {
+                    self.brake.confirm(confirmed);
+                }
+                self.engine.set::<Namespace>(&name, Some(namespace), age);
+            }
             Object::Pod(key, pod, age) => self.engine.set::<Pod>(&key, pod, age),
             Object::IpPool(name, pool, age, shown) => {
                 self.engine.set::<Pool>(&name, Some(pool), age);
@@ -725,7 +787,7 @@ impl Core {
         if self.compare_all {
             self.dirty.merge(diff.everything());
         }
-        let Difference { operations, inserted, modified, deleted, blocked, kept } = diff.compute(&self.dirty, &mut self.bindings);
+        let Difference { operations, inserted, modified, removed, blocked, kept } = diff.compute(&self.dirty, &mut self.bindings);
         let ours: usize = self.ownership.iter().map(|own| replica.len(own.table)).sum();
         if self.compare_all {
             tracing::info!(
@@ -733,7 +795,7 @@ impl Core {
                 observed = ours,
                 inserted,
                 modified,
-                deleted,
+                deleted = removed.len(),
                 kept,
                 "compared with the northbound database"
             );
@@ -743,37 +805,44 @@ impl Core {
             tracing::warn!(?row, %why, "row cannot be written");
             self.block(row, why);
         }
-        let too_many = |gone: usize, of: usize| gone > self.config.removal_rows && gone * 100 > of * self.config.removal_percent;
-        // Addresses that are kept for who is not there show in no row.
-        let (forgotten, kept_ips) = if self.suspicious { self.forgotten() } else { (0, 0) };
-        let (deleted_too_many, forgotten_too_many) = (too_many(deleted, ours), too_many(forgotten, kept_ips));
-        if self.suspicious && (deleted_too_many || forgotten_too_many) && !self.config.confirm_removal {
-            let (deleted, ours) = if deleted_too_many { (deleted, ours) } else { (forgotten, kept_ips) };
-            if self.held != Some((deleted, ours)) {
-                tracing::error!(deleted, ours, "commit held: it would remove too many rows; confirm with --confirm-removal");
-                self.held = Some((deleted, ours));
-                self.outputs.add(Output::Event(Subject::Network));
+        if self.suspicious && !self.config.confirm_removal {
+            // Addresses that are kept for who is not there show in no row.
+            let (forgotten, kept_ips) = self.forgotten();
+            let removals = [Removal::of_rows(&removed, ours), Removal::of_addresses(&forgotten, kept_ips)];
+            let doubtful = removals.into_iter().find(|removal| removal.is_doubtful(&self.config) && !self.brake.is_confirmed(removal));
+            if let Some(removal) = doubtful {
+                tracing::error!(
+                    what = removal.what,
+                    removed = removal.removed,
+                    of = removal.of,
+                    "commit held until its removals are confirmed"
+                );
+                if self.brake.hold(Some(removal)) {
+                    self.tell_of_brake();
+                }
+                // Dirty stays: the next plan computes anew, and goes ahead once the objects are back.
+                self.compare_all = false;
+                return batch;
             }
-            // Dirty stays: the next plan computes anew, and goes ahead once the objects are back.
-            self.compare_all = false;
-            return batch;
         }
-        self.held = None;
+        if self.brake.hold(None) {
+            self.tell_of_brake();
+        }
         self.compare_all = false;
         self.in_flight = std::mem::take(&mut self.dirty);
         self.with_commit.append(&mut self.after_commit);
         // What this transaction closes is all that was open, so with it the database is complete.
         if !operations.is_empty() || self.is_unmarked() {
-            batch = Batch { operations: self.guard(operations, true), inserted, modified, deleted };
+            batch = Batch { operations: self.guard(operations, true), inserted, modified, deleted: removed.len() };
         }
         batch
     }
 
-    /// Of the `IP` objects that the controller keeps, how many are to be deleted after this commit.
-    fn forgotten(&self) -> (usize, usize) {
-        let kept = self.ips.iter().filter(|(_, shown)| shown.kept);
-        let gone = |name: &Name| self.engine.desired(&Fact::Ip(Arc::clone(name))).is_none();
-        (kept.clone().filter(|(name, _)| gone(name)).count(), kept.count())
+    /// The `IP` objects that the controller keeps and is to delete after this commit, and how many it keeps.
+    fn forgotten(&self) -> (Vec<Name>, usize) {
+        let kept = self.ips.iter().filter(|(_, shown)| shown.kept).map(|(name, _)| name);
+        let gone = |name: &&Name| self.engine.desired(&Fact::Ip(Arc::clone(name))).is_none();
+        (kept.clone().filter(gone).cloned().collect(), kept.count())
     }
 
     /// Puts the epoch guard in front: a deposed leader's transaction fails as a whole. Marks the database as complete if it is
@@ -815,7 +884,7 @@ impl Core {
         }
         self.in_flight = Dirty::default();
         // While a removal is held nothing was committed, and what follows is looked at as closely.
-        self.suspicious &= self.held.is_some();
+        self.suspicious &= self.brake.holds_commits();
         for output in std::mem::take(&mut self.with_commit) {
             self.outputs.add(output);
         }
@@ -1008,14 +1077,8 @@ impl Core {
                 Some(Notice { uid: Arc::clone(uid), reason: "AddressNotAllocated", message })
             }
             Subject::Network => {
-                let (deleted, ours) = self.held?;
-                Some(Notice {
-                    uid: "".into(),
-                    reason: "RemovalHeld",
-                    message: format!(
-                        "a commit that would remove {deleted} of {ours} rows or kept addresses is held; restore the objects, or start the controller with --confirm-removal"
-                    ),
-                })
+                let message = self.held()?;
+                Some(Notice { uid: "".into(), reason: "RemovalHeld", message })
             }
         }
     }

@@ -1,9 +1,11 @@
 //! Watches, parsed at once into inputs. A relist arrives as one atomic replacement.
 
+use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
-use api::v1;
 use api::view::{NamespaceView, PodView, StatefulSetView, VirtualMachineInstanceView, VirtualMachineView};
+use api::{annotations, v1};
 use engine::Age;
 use futures::{Stream, StreamExt, stream};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -16,6 +18,9 @@ use tokio::sync::mpsc;
 use topology::{Ip, Namespace, Pod, PodKey, Pool, Problem, Replicas, ReplicasKey, ReplicasKind, Subnet, Vip, Vpc, Workload, input};
 
 type Name = Arc<str>;
+
+/// Before a request that was answered with an error is tried again; longer each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the API server shows of an object of ours besides its intent: needed to write status and finalizers.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -71,7 +76,8 @@ pub(crate) struct ShownVip {
 pub(crate) enum Object {
     Vpc(Name, Vpc, Age, Shown<v1::VpcStatus>),
     Subnet(Name, Subnet, Age, Shown<v1::SubnetStatus>),
-    Namespace(Name, Namespace, Age),
+    /// With what a person has agreed to, if it says so.
+    Namespace(Name, Namespace, Age, Option<Name>),
     /// `None`: the pod needs no network of its own.
     Pod(PodKey, Option<Pod>, Age),
     IpPool(Name, Pool, Age, Shown<v1::IpPoolStatus>),
@@ -121,7 +127,33 @@ pub(crate) const KINDS: [Kind; 10] = [
     Kind::Replicas(ReplicasKind::Instance),
 ];
 
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Vpc => "Vpc",
+            Self::Subnet => "Subnet",
+            Self::Namespace => "Namespace",
+            Self::Pod => "Pod",
+            Self::IpPool => "IPPool",
+            Self::Vip => "Vip",
+            Self::Ip => "IP",
+            Self::Replicas(ReplicasKind::StatefulSet) => "StatefulSet",
+            Self::Replicas(ReplicasKind::VirtualMachine) => "VirtualMachine",
+            Self::Replicas(ReplicasKind::Instance) => "VirtualMachineInstance",
+        })
+    }
+}
+
 impl Object {
+    /// Whether it being gone, or going, would take something away that nothing else asks for.
+    fn ends_something(&self, gone: bool, going: bool) -> bool {
+        match self {
+            // That of a plain pod only shows what the pod holds.
+            Self::Ip(_, Ok(None), ..) => false,
+            _ => gone || going,
+        }
+    }
+
     pub(crate) fn key(&self) -> Key {
         match self {
             Self::Vpc(name, ..) => Key::Vpc(Arc::clone(name)),
@@ -158,6 +190,8 @@ pub(crate) enum Input {
     Removed(Key),
     /// All objects of a kind: what is not named is gone.
     Replaced(Kind, Vec<Object>),
+    /// A change that comes with the end of the kind's definition, which may not be meant.
+    Undefined(Box<Input>),
 }
 
 pub(crate) fn vpc(object: &v1::Vpc) -> Object {
@@ -186,7 +220,8 @@ fn vip(object: &v1::Vip) -> Object {
 
 fn namespace(object: &NamespaceView) -> Object {
     let (name, namespace, age) = input::namespace(object);
-    Object::Namespace(name, namespace, age)
+    let confirmed = object.metadata.annotations.as_ref().and_then(|notes| notes.get(annotations::CONFIRM_REMOVAL));
+    Object::Namespace(name, namespace, age, confirmed.map(|token| token.trim().into()))
 }
 
 fn pod(object: &PodView) -> Object {
@@ -247,23 +282,53 @@ pub(crate) async fn watch(client: kube::Client, keep_vm_ip: bool, inputs: mpsc::
             }
         }
     };
-    let ours = stream::pending;
+    let built_in = stream::pending;
     tokio::join!(
-        feed(&client, Kind::Vpc, vpc, ours(), &inputs),
-        feed(&client, Kind::Subnet, subnet, ours(), &inputs),
-        feed(&client, Kind::Namespace, namespace, ours(), &inputs),
-        feed(&client, Kind::Pod, if keep_vm_ip { pod } else { plain_pod }, ours(), &inputs),
-        feed(&client, Kind::IpPool, pool, ours(), &inputs),
-        feed(&client, Kind::Vip, vip, ours(), &inputs),
-        feed(&client, Kind::Ip, ip, ours(), &inputs),
-        feed(&client, Kind::Replicas(ReplicasKind::StatefulSet), stateful_set, ours(), &inputs),
+        feed(&client, Kind::Vpc, vpc, definitions::<v1::Vpc>(&client), &inputs),
+        feed(&client, Kind::Subnet, subnet, definitions::<v1::Subnet>(&client), &inputs),
+        feed(&client, Kind::Namespace, namespace, built_in(), &inputs),
+        feed(&client, Kind::Pod, if keep_vm_ip { pod } else { plain_pod }, built_in(), &inputs),
+        feed(&client, Kind::IpPool, pool, definitions::<v1::IpPool>(&client), &inputs),
+        feed(&client, Kind::Vip, vip, definitions::<v1::Vip>(&client), &inputs),
+        feed(&client, Kind::Ip, ip, definitions::<v1::Ip>(&client), &inputs),
+        feed(&client, Kind::Replicas(ReplicasKind::StatefulSet), stateful_set, built_in(), &inputs),
         virtual_machines,
     );
 }
 
+fn unless(doubtful: bool, input: Input) -> Input {
+    if doubtful { Input::Undefined(Box::new(input)) } else { input }
+}
+
+fn definition_of<K: Resource<DynamicType = ()>>() -> String {
+    format!("{}.{}", K::plural(&()), K::group(&()))
+}
+
+/// Whether the kind is a custom one whose definition is gone or going: its objects go with it, which nobody may have meant.
+async fn is_undefined<K: Resource<DynamicType = ()>>(client: &kube::Client) -> bool {
+    // Built-in groups have one label, or end in `.k8s.io`.
+    if !K::group(&()).contains('.') || K::group(&()).ends_with(".k8s.io") {
+        return false;
+    }
+    let api = Api::<PartialObjectMeta<CustomResourceDefinition>>::all(client.clone());
+    let mut pause = FIRST_PAUSE;
+    loop {
+        match api.get_opt(&definition_of::<K>()).await {
+            Ok(definition) => return definition.is_none_or(|definition| definition.metadata.deletion_timestamp.is_some()),
+            Err(kube::Error::Api(status)) if status.code == 403 => {
+                tracing::warn!(kind = %K::kind(&()), "whether its definition stands cannot be read: deletions are believed");
+                return false;
+            }
+            Err(error) => tracing::warn!(kind = %K::kind(&()), %error, "whether its definition stands is not known yet"),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(5));
+    }
+}
+
 /// Yields whenever the definition of a kind that need not be installed comes or changes.
 fn definitions<K: Resource<DynamicType = ()>>(client: &kube::Client) -> impl Stream<Item = ()> + Send + use<K> {
-    let name = format!("metadata.name={}.{}", K::plural(&()), K::group(&()));
+    let name = format!("metadata.name={}", definition_of::<K>());
     let api = Api::<PartialObjectMeta<CustomResourceDefinition>>::all(client.clone());
     watcher::watcher(api, watcher::Config::default().fields(&name)).default_backoff().filter_map(|event| {
         // Errors do not matter: the kind's own watch tries again by itself, with longer and longer pauses.
@@ -271,8 +336,8 @@ fn definitions<K: Resource<DynamicType = ()>>(client: &kube::Client) -> impl Str
     })
 }
 
-/// Follows the objects of a kind. One that the cluster need not serve has `definitions`: there is none of it until it is
-/// served, which is tried at once when they yield.
+/// Follows the objects of a kind. When `definitions` of a kind that is not served yield, it is tried again at once. Of a kind
+/// that the cluster need not serve there is none until it is.
 async fn feed<K>(
     client: &kube::Client,
     kind: Kind,
@@ -280,7 +345,7 @@ async fn feed<K>(
     definitions: impl Stream<Item = ()> + Send,
     inputs: &mpsc::Sender<Input>,
 ) where
-    K: Resource<DynamicType = ()> + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + 'static,
+    K: Resource<DynamicType = ()> + Clone + serde::de::DeserializeOwned + fmt::Debug + Send + 'static,
 {
     let follow = || Box::pin(watcher::watcher(Api::<K>::all(client.clone()), watcher::Config::default()).default_backoff());
     let mut events = follow();
@@ -288,6 +353,7 @@ async fn feed<K>(
     let optional = matches!(kind, Kind::Replicas(ReplicasKind::VirtualMachine | ReplicasKind::Instance));
     let mut listing = Vec::new();
     let mut unserved = false;
+    let mut pause = FIRST_PAUSE;
     loop {
         let event = tokio::select! {
             event = events.next() => event,
@@ -312,22 +378,45 @@ async fn feed<K>(
                 unserved = false;
                 Input::Replaced(kind, std::mem::take(&mut listing))
             }
-            Some(Ok(Event::Apply(object))) => Input::Set(Box::new(parse(&object))),
-            Some(Ok(Event::Delete(object))) => Input::Removed(parse(&object).key()),
-            Some(Err(watcher::Error::InitialListFailed(kube::Error::Api(status)))) if status.code == 404 && optional => {
-                if unserved {
+            Some(Ok(Event::Apply(object))) => {
+                let going = object.meta().deletion_timestamp.is_some();
+                let object = parse(&object);
+                let doubtful = object.ends_something(false, going) && is_undefined::<K>(client).await;
+                unless(doubtful, Input::Set(Box::new(object)))
+            }
+            Some(Ok(Event::Delete(object))) => {
+                let object = parse(&object);
+                let doubtful = object.ends_something(true, false) && is_undefined::<K>(client).await;
+                unless(doubtful, Input::Removed(object.key()))
+            }
+            Some(Err(watcher::Error::InitialListFailed(kube::Error::Api(status)))) if status.code == 404 => {
+                // Not to be served is not to be empty: without its definition nothing is known of a kind of ours.
+                let known = std::mem::replace(&mut unserved, true);
+                if !known {
+                    tracing::warn!(%kind, optional, "this API server does not serve the kind");
+                }
+                if known || !optional {
                     continue;
                 }
-                tracing::info!(?kind, "this API server does not serve the kind");
-                unserved = true;
                 Input::Replaced(kind, Vec::new())
             }
-            // Not to be served is not to be empty: without its definition nothing is known of a kind of ours.
+            // The API server knows no more, or not yet, what came after the last change seen here: perhaps it was restored from
+            // a backup. The watcher would ask the same for ever.
+            Some(Err(watcher::Error::WatchStartFailed(kube::Error::Api(status)))) if matches!(status.code, 410 | 504) => {
+                tracing::warn!(%kind, reason = %status.reason, message = %status.message, "listed anew");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(5));
+                events = follow();
+                continue;
+            }
             Some(Err(error)) => {
-                tracing::warn!(?kind, %error, "watch interrupted; it goes on by itself");
+                tracing::warn!(%kind, %error, "watch interrupted; it goes on by itself");
                 continue;
             }
         };
+        if matches!(input, Input::Set(_) | Input::Removed(_)) {
+            pause = FIRST_PAUSE;
+        }
         if inputs.send(input).await.is_err() {
             return;
         }

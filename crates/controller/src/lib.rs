@@ -4,6 +4,7 @@
 //! feeds it what the watches and the database say, commits one transaction at a time, and writes to the API server what
 //! the core has to say there. While a transaction is under way, changes gather into the next batch.
 
+mod brake;
 mod config;
 mod core;
 mod election;

@@ -7,10 +7,35 @@ use topology::{Problem, SubnetState, VpcState};
 use crate::core::Addresses;
 use crate::inputs::ShownVip;
 
+/// Type of the condition that says whether something is held until a person confirms it.
+const REMOVAL_HELD: &str = "RemovalHeld";
+
+/// The condition of the default VPC that says what is held, unless nothing is nor was.
+pub(crate) fn removal_held(held: Option<String>, shown: &[Condition]) -> Option<Condition> {
+    let (status, message) = match held {
+        Some(message) => ("True", message),
+        None => ("False", String::new()),
+    };
+    let shown = shown.iter().any(|condition| condition.r#type == REMOVAL_HELD);
+    (shown || status == "True").then(|| Condition {
+        r#type: REMOVAL_HELD.to_owned(),
+        status: status.to_owned(),
+        reason: if status == "True" { "WaitsForConfirmation" } else { "NothingHeld" }.to_owned(),
+        message,
+        ..Condition::default()
+    })
+}
+
 /// The status of a VPC, to be compared with the one shown.
-pub(crate) fn vpc(name: &str, state: &VpcState, generation: Option<i64>, default_subnet: Option<&str>) -> v1::VpcStatus {
+pub(crate) fn vpc(
+    name: &str,
+    state: &VpcState,
+    generation: Option<i64>,
+    default_subnet: Option<&str>,
+    held: Option<Condition>,
+) -> v1::VpcStatus {
     v1::VpcStatus {
-        conditions: Some(vec![ready(None, state.waiting.as_ref(), "", generation)]),
+        conditions: Some(std::iter::once(ready(None, state.waiting.as_ref(), "", generation)).chain(held).collect()),
         standby: Some(true),
         default: Some(name == DEFAULT_VPC),
         default_logical_switch: default_subnet.map(str::to_owned),

@@ -76,7 +76,12 @@ pub(crate) fn prepare(core: &Core, output: &Output, now: Timestamp) -> Option<Wr
                 return Some(Write::Vpc { name, patch, subresource: false });
             }
             let default = state.subnets.iter().any(|subnet| name == DEFAULT_VPC && **subnet == *DEFAULT_SUBNET);
-            let wanted = status::vpc(&name, state, shown.generation, default.then_some(DEFAULT_SUBNET));
+            let held = if name == DEFAULT_VPC {
+                status::removal_held(core.held(), shown.status.conditions.as_deref().unwrap_or_default())
+            } else {
+                None
+            };
+            let wanted = status::vpc(&name, state, shown.generation, default.then_some(DEFAULT_SUBNET), held);
             let patch = status_patch(&wanted, wanted.conditions.as_deref(), &shown.status, shown.status.conditions.as_deref(), &now_text)?;
             Some(Write::Vpc { name, patch, subresource: true })
         }

@@ -79,7 +79,10 @@ struct Controller {
     /// Encapsulation between nodes.
     #[arg(long, default_value = "geneve", value_parser = ["geneve", "vxlan"])]
     tunnel: String,
-    /// Let a commit go ahead that would remove more than 20 % and more than 100 of our rows after a relist.
+    /// Take as deleted whatever is held because it vanished without having been deleted: objects that a list leaves out or
+    /// whose definition was deleted, and rows that a first comparison would remove in great number. Not for regular operation:
+    /// `kubectl annotate namespace kube-system ferrovia.io/confirm-removal=TOKEN`, with the token that event and condition
+    /// `RemovalHeld` give, confirms what is held and nothing else.
     #[arg(long)]
     confirm_removal: bool,
     /// Whether virtual machines of KubeVirt keep their addresses while they are stopped, and from pod to pod.

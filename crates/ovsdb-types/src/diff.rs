@@ -111,7 +111,7 @@ pub struct Difference {
     /// Rows changed in place.
     pub modified: usize,
     /// Rows removed.
-    pub deleted: usize,
+    pub removed: Vec<Uuid>,
     /// Desired rows that cannot be written, with the reason.
     pub blocked: Vec<(RowKey, String)>,
     /// Rows of ours that no rule claims: kept.
@@ -122,7 +122,7 @@ impl Difference {
     /// Rows added, changed or removed.
     #[must_use]
     pub const fn rows(&self) -> usize {
-        self.inserted + self.modified + self.deleted
+        self.inserted + self.modified + self.removed.len()
     }
 }
 
@@ -253,7 +253,7 @@ impl Diff<'_> {
                 out.kept += 1;
             } else if self.schema_of(*table).root {
                 out.operations.push(Operation::Delete { table: self.schema_of(*table).name, condition: Condition::row(*uuid) });
-                out.deleted += 1;
+                out.removed.push(*uuid);
             } else {
                 self.unlink(*table, *uuid, bindings, &mut out);
             }
@@ -485,7 +485,7 @@ impl Diff<'_> {
             return;
         }
         let schema = self.schema_of(key.table);
-        out.deleted += 1;
+        out.removed.push(row.uuid);
         // A row of another table than a root goes with the reference that its parent's set loses in this transaction.
         if schema.root {
             out.operations.push(Operation::Delete { table: schema.name, condition: Condition::row(row.uuid) });
@@ -496,6 +496,7 @@ impl Diff<'_> {
     fn unlink(&self, table: TableId, uuid: Uuid, bindings: &Bindings, out: &mut Difference) {
         let schema = self.replica.monitored().schema;
         let name = schema.table(table).name;
+        let mut goes = false;
         for own in self.ownership {
             for column in own.members.iter().filter(|c| schema.table(own.table).column(**c).references == Some(name)) {
                 for parent in self.replica.rows(own.table) {
@@ -513,10 +514,11 @@ impl Diff<'_> {
                         out.operations.push(Operation::Mutate { table, condition: Condition::row(parent.uuid), mutations: vec![mutation] });
                     }
                     // A parent of ours that nobody wants goes in this transaction, and takes the row along.
-                    out.deleted += usize::from(wanted || self.is_ours(own, &parent));
+                    goes |= wanted || self.is_ours(own, &parent);
                 }
             }
         }
+        out.removed.extend(goes.then_some(uuid));
     }
 }
 

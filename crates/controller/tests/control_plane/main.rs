@@ -5,16 +5,14 @@ mod addresses;
 mod election;
 mod harness;
 mod storm;
+mod vanished;
 
 use api::view::{NamespaceView, PodView};
 use api::{annotations, v1};
-use controller::Config;
-use k8s_openapi::api::core::v1::{Event, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::json;
-use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 
 use harness::*;
 
@@ -237,47 +235,6 @@ fn a_database_is_marked_complete_with_the_commit_that_completes_it_and_marked_ag
         mirror.catch_up(&database).await;
         mirror.until("the mark again", Mirror::is_complete).await;
         controller.stop().await;
-    });
-}
-
-#[test]
-fn a_relist_without_the_objects_removes_nothing_much_without_confirmation() {
-    within(async {
-        let (client, database, mut mirror) = cluster().await;
-        let controller = Controller::start(&client, &database);
-        for i in 0..120 {
-            create_pod(&client, &format!("p{i}"), &[]).await;
-        }
-        mirror.until("all ports", |m| m.ports().len() == 121).await;
-        controller.kill().await;
-        // Another API server, restored to an emptier state: the pods are gone without having been deleted.
-        let (empty, _other, _mirror) = cluster().await;
-        let controller = Controller::start(&empty, &database);
-        let events: Api<Event> = Api::namespaced(empty.clone(), "default");
-        use futures::TryStreamExt;
-        let mut stream = std::pin::pin!(events.watch(&WatchParams::default().timeout(60), "0").await.unwrap());
-        let held = async {
-            while let Some(event) = stream.try_next().await.unwrap() {
-                if let WatchEvent::Added(event) = event
-                    && event.reason.as_deref() == Some("RemovalHeld")
-                {
-                    return event.message.unwrap();
-                }
-            }
-            panic!("no event says that the removal is held")
-        };
-        let message = timeout(PATIENCE, held).await.expect("an event says that the removal is held");
-        assert!(message.contains("--confirm-removal"), "{message}");
-        mirror.catch_up(&database).await;
-        assert_eq!(mirror.ports().len(), 121);
-        controller.stop().await;
-
-        let stop = CancellationToken::new();
-        let config = Config { confirm_removal: true, ..Config::new(database.remote()) };
-        let task = tokio::spawn(controller::run(empty.clone(), config, stop.clone()));
-        mirror.until("confirmed, they go", |m| m.ports().len() <= 1).await;
-        stop.cancel();
-        task.await.unwrap().unwrap();
     });
 }
 
