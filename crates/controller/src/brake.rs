@@ -148,7 +148,7 @@ mod tests {
         assert_eq!(brake.describe(), None);
         brake.withhold(Key::Vpc("a".into()), None);
         let first = brake.token_with(None);
-        assert!(brake.describe().unwrap().contains(&format!("(1 Vpc): ")), "{:?}", brake.describe());
+        assert!(brake.describe().unwrap().contains("(1 Vpc): "), "{:?}", brake.describe());
         assert!(brake.describe().unwrap().contains(&format!("confirm-removal={first}")), "{:?}", brake.describe());
         brake.withhold(Key::Vpc("b".into()), None);
         brake.confirm(Some(first.as_str().into()));
