@@ -48,6 +48,8 @@ pub const RESERVED_LABEL: &str = "ovn.kubernetes.io/ip_reserved";
 /// On a `Subnet` whose change is not in force, because it would strand holders of addresses: what is, as
 /// `<cidrBlock> via <gateway>`.
 pub const IN_FORCE: &str = "ferrovia.io/in-force";
+/// On a `Subnet` that was taken over from an earlier controller: the MAC of its gateway, which nothing else tells.
+pub const GATEWAY_MAC: &str = "ferrovia.io/gateway-mac";
 /// On namespace `kube-system`: the token of a held removal, by which a person agrees to it.
 pub const CONFIRM_REMOVAL: &str = "ferrovia.io/confirm-removal";
 

@@ -4,20 +4,21 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use api::annotations::{IpFamily, NicRecord, join};
-use api::{DEFAULT_VPC, v1};
+use api::{DEFAULT_VPC, MacAddr, v1};
 use engine::{Age, Changed, Engine};
 use ipam::{Adopted, Claim, Families, Holding, Ipam, Listing, PoolSpec, Request};
 use ovsdb::{Event, TransactError};
-use ovsdb_types::nb::{logical_router, logical_router_port, logical_switch, logical_switch_port, nb_global};
+use ovsdb_types::nb::{self, logical_router, logical_router_port, logical_switch, logical_switch_port, nb_global};
 use ovsdb_types::{
-    Bindings, Change, Condition, Datum, Desired, Diff, Difference, Dirty, Element, Function, Mutation, Mutator, Operation, Ownership,
-    Replica, Row, RowChange, RowKey, Until,
+    Bindings, Change, Condition, Datum, Desired, Diff, Difference, Dirty, Element, Function, IntoDatum, Mutation, Mutator, Operation,
+    Ownership, Replica, Row, RowChange, RowKey, Until,
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 use topology::{
     Allocation, Fact, FactValue, Ip, IpHolder, Namespace, NicRequest, Pod, PodKey, Pool, Problem, Replicas, Source, Subnet, SubnetState,
     Usage, Vip, Vpc, VpcState, World, northbound, pods_on,
 };
+use uuid::Uuid;
 
 use crate::brake::{Brake, Removal};
 use crate::config::Config;
@@ -39,7 +40,15 @@ pub(crate) struct Batch {
     pub(crate) operations: Vec<Operation>,
     pub(crate) inserted: usize,
     pub(crate) modified: usize,
-    pub(crate) deleted: usize,
+    pub(crate) removed: Vec<Uuid>,
+    /// Rows with our mark, in tables of ours, that no rule claims.
+    pub(crate) kept: usize,
+}
+
+impl Batch {
+    const fn new(operations: Vec<Operation>) -> Self {
+        Self { operations, inserted: 0, modified: 0, removed: Vec::new(), kept: 0 }
+    }
 }
 
 /// The addresses of a subnet, by state.
@@ -96,6 +105,8 @@ pub(crate) struct Core {
     pools: FxHashMap<Name, Shown<v1::IpPoolStatus>>,
     /// The subnet of each pool that the allocator knows.
     pool_subnets: BTreeMap<Name, Name>,
+    /// MACs of gateways that an earlier controller chose, until they are recorded.
+    gateway_macs: BTreeMap<Name, MacAddr>,
     vips: FxHashMap<Name, ShownVip>,
     ips: FxHashMap<Name, ShownIp>,
     /// `IP` objects that cannot be read, with the reason.
@@ -152,6 +163,7 @@ impl Core {
             subnets: FxHashMap::default(),
             pools: FxHashMap::default(),
             pool_subnets: BTreeMap::new(),
+            gateway_macs: BTreeMap::new(),
             vips: FxHashMap::default(),
             ips: FxHashMap::default(),
             unreadable: FxHashMap::default(),
@@ -227,6 +239,16 @@ impl Core {
         }
     }
 
+    /// What the database is known to hold.
+    pub(crate) const fn replica(&self) -> Option<&Replica> {
+        self.replica.as_ref()
+    }
+
+    /// The gateways' MACs that are to be recorded, by subnet.
+    pub(crate) const fn gateway_macs(&self) -> &BTreeMap<Name, MacAddr> {
+        &self.gateway_macs
+    }
+
     /// Whether every input has been listed and the database is known: before that nothing is written.
     pub(crate) fn is_ready(&self) -> bool {
         self.connected && self.global().is_some() && KINDS.iter().all(|k| self.listed.contains(k))
@@ -294,7 +316,7 @@ impl Core {
         // Nothing is decided before whoever led until now can write no more, and all that they have written is known.
         self.claiming = self.is_new();
         if self.claiming {
-            return Batch { operations: self.guard(Vec::new(), false), inserted: 0, modified: 0, deleted: 0 };
+            return Batch::new(self.guard(Vec::new(), false));
         }
         self.settle();
         self.drifted = false;
@@ -396,6 +418,7 @@ impl Core {
                 self.outputs.add(Output::Vpc(name));
             }
             Object::Subnet(name, subnet, age, shown) => {
+                let subnet = self.with_gateway_mac(&name, subnet);
                 let subnet = self.unless_stranding(&name, subnet, shown.in_force.as_ref());
                 self.engine.set::<Subnet>(&name, Some(subnet), age);
                 self.subnets.insert(Arc::clone(&name), shown);
@@ -436,6 +459,38 @@ impl Core {
                 self.after_commit.insert(Output::Ip(name));
             }
         }
+    }
+
+    /// The subnet with the MAC that its gateway has had under an earlier controller: those who know it keep it.
+    fn with_gateway_mac(&mut self, name: &Name, mut subnet: Subnet) -> Subnet {
+        let Ok(spec) = &mut subnet.spec else { return subnet };
+        if spec.gateway_mac.is_some() {
+            self.gateway_macs.remove(name);
+            return subnet;
+        }
+        if !self.started
+            && let Some(mac) = self.foreign_gateway_mac(&spec.vpc, name)
+        {
+            tracing::info!(subnet = %name, %mac, "gateway taken over from an earlier controller");
+            self.gateway_macs.insert(Arc::clone(name), mac);
+        }
+        spec.gateway_mac = self.gateway_macs.get(name).copied();
+        subnet
+    }
+
+    /// The MAC of the router port by which `vpc` serves `subnet`, if an earlier controller made it.
+    fn foreign_gateway_mac(&self, vpc: &str, subnet: &str) -> Option<MacAddr> {
+        let replica = self.replica.as_ref()?;
+        let (name, own) = (format!("{vpc}-{subnet}").into_datum(), northbound::router_port(vpc, subnet).uuid(&nb::SCHEMA));
+        let key = [name];
+        let mut rows = replica.find(logical_router_port::TABLE, &[logical_router_port::NAME.index], &key);
+        let ours = |row: &Row<'_>| row.get(logical_router_port::EXTERNAL_IDS).and_then(|ids| ids.get("vendor")) == Some(api::VENDOR);
+        rows.find(|row| row.uuid != own && ours(row))?.text(logical_router_port::MAC).parse().ok()
+    }
+
+    /// The MAC of a subnet's gateway that is to be recorded.
+    pub(crate) fn gateway_mac(&self, subnet: &str) -> Option<MacAddr> {
+        self.gateway_macs.get(subnet).copied()
     }
 
     /// The subnet as it takes effect: a change that would strand who holds an address waits until they are gone.
@@ -778,7 +833,7 @@ impl Core {
     }
 
     fn compare(&mut self) -> Batch {
-        let mut batch = Batch { operations: Vec::new(), inserted: 0, modified: 0, deleted: 0 };
+        let mut batch = Batch::new(Vec::new());
         let Some(replica) = &self.replica else { return batch };
         if self.compare_all {
             self.refused_rows.clear();
@@ -833,7 +888,7 @@ impl Core {
         self.with_commit.append(&mut self.after_commit);
         // What this transaction closes is all that was open, so with it the database is complete.
         if !operations.is_empty() || self.is_unmarked() {
-            batch = Batch { operations: self.guard(operations, true), inserted, modified, deleted: removed.len() };
+            batch = Batch { operations: self.guard(operations, true), inserted, modified, removed, kept };
         }
         batch
     }

@@ -32,6 +32,8 @@ pub(crate) struct Shown<S> {
     pub(crate) status: S,
     /// Of a subnet: what the annotation says is in force.
     pub(crate) in_force: Option<crate::stranding::Network>,
+    /// Of a subnet: the MAC of its gateway that the annotation records.
+    pub(crate) gateway_mac: Option<String>,
     /// What the controller fills in, as a merge patch of `spec`.
     pub(crate) defaults: Option<serde_json::Value>,
 }
@@ -45,6 +47,7 @@ impl<S> Shown<S> {
             resource_version: meta.resource_version.clone(),
             status,
             in_force: None,
+            gateway_mac: None,
             defaults,
         }
     }
@@ -203,7 +206,8 @@ pub(crate) fn subnet(object: &v1::Subnet) -> Object {
     let (name, subnet, age) = input::subnet(object);
     let defaults = input::subnet_defaults(object);
     let shown = Shown::new(&object.metadata, object.status.clone().unwrap_or_default(), defaults);
-    Object::Subnet(name, subnet, age, Shown { in_force: input::in_force(object), ..shown })
+    let gateway_mac = object.metadata.annotations.as_ref().and_then(|notes| notes.get(annotations::GATEWAY_MAC)).cloned();
+    Object::Subnet(name, subnet, age, Shown { in_force: input::in_force(object), gateway_mac, ..shown })
 }
 
 fn pool(object: &v1::IpPool) -> Object {

@@ -11,10 +11,12 @@ mod election;
 mod inputs;
 mod ip_object;
 mod outputs;
+mod preview;
 mod run;
 mod status;
 mod stranding;
 mod writer;
 
 pub use config::{Config, Election};
+pub use preview::{Preview, preview};
 pub use run::run;

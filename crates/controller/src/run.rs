@@ -148,7 +148,7 @@ async fn serve(
                 }
                 match result {
                     Ok(()) => {
-                        tracing::info!(inserted = batch.inserted, modified = batch.modified, deleted = batch.deleted, "committed");
+                        tracing::info!(inserted = batch.inserted, modified = batch.modified, deleted = batch.removed.len(), "committed");
                         failures = 0;
                         core.committed();
                     }
@@ -189,24 +189,29 @@ fn pause(config: &Config, failures: u32) -> Duration {
     first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(longest)
 }
 
-/// The VPC and subnet that a cluster starts with. Created once, if they are missing; afterwards they are the users'.
-/// Returns what was created, so that the first batch knows it before the watches tell.
+/// The VPC and subnet that a cluster starts with.
+pub(crate) fn defaults(cidr: &str) -> (v1::Vpc, v1::Subnet) {
+    let spec = v1::SubnetSpec {
+        vpc: Some(DEFAULT_VPC.to_owned()),
+        cidr_block: Some(cidr.to_owned()),
+        default: Some(true),
+        ..v1::SubnetSpec::default()
+    };
+    (v1::Vpc::new(DEFAULT_VPC, v1::VpcSpec::default()), v1::Subnet::new(DEFAULT_SUBNET, spec))
+}
+
+/// Created once, if they are missing; afterwards they are the users'. Returns what was created, so that the first batch knows
+/// it before the watches tell.
 async fn create_defaults(client: &kube::Client, vpc: bool, subnet: bool, cidr: &str) -> Vec<Input> {
     let params = PostParams::default();
+    let (wanted_vpc, wanted_subnet) = defaults(cidr);
     let mut created = Vec::new();
     if vpc {
-        let wanted = v1::Vpc::new(DEFAULT_VPC, v1::VpcSpec::default());
-        let result = Api::all(client.clone()).create(&params, &wanted).await;
+        let result = Api::all(client.clone()).create(&params, &wanted_vpc).await;
         created.extend(report("Vpc", DEFAULT_VPC, result).map(|vpc| Input::Set(Box::new(inputs::vpc(&vpc)))));
     }
     if subnet {
-        let spec = v1::SubnetSpec {
-            vpc: Some(DEFAULT_VPC.to_owned()),
-            cidr_block: Some(cidr.to_owned()),
-            default: Some(true),
-            ..v1::SubnetSpec::default()
-        };
-        let result = Api::all(client.clone()).create(&params, &v1::Subnet::new(DEFAULT_SUBNET, spec)).await;
+        let result = Api::all(client.clone()).create(&params, &wanted_subnet).await;
         created.extend(report("Subnet", DEFAULT_SUBNET, result).map(|subnet| Input::Set(Box::new(inputs::subnet(&subnet)))));
     }
     created

@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use api::annotations::{self, join};
 use api::view::PodView;
-use api::{Condition, DEFAULT_SUBNET, DEFAULT_VPC, FINALIZER, v1};
+use api::{Condition, DEFAULT_SUBNET, DEFAULT_VPC, FINALIZER, MacAddr, v1};
 use k8s_openapi::jiff::Timestamp;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
@@ -60,7 +60,7 @@ pub(crate) fn prepare(core: &Core, output: &Output, now: Timestamp) -> Option<Wr
             let (state, addresses, shown) = core.subnet(name)?;
             let name = name.to_string();
             let stranding = core.stranding(&name);
-            if let Some(patch) = subnet(state, shown, stranding.map(|waiting| waiting.in_force.as_str())) {
+            if let Some(patch) = subnet(state, shown, stranding.map(|waiting| waiting.in_force.as_str()), core.gateway_mac(&name)) {
                 return Some(Write::Subnet { name, patch, subresource: false });
             }
             let blocked = stranding.map(|waiting| waiting.problem.clone());
@@ -155,13 +155,14 @@ fn status_patch<S: serde::Serialize>(
     Some(json!({ "status": fields }))
 }
 
-/// The patch of a subnet besides its status: our finalizer, what it leaves open, and what is in force while that is not what it
-/// says.
-fn subnet(state: &SubnetState, shown: &Shown<v1::SubnetStatus>, in_force: Option<&str>) -> Option<Value> {
+/// The patch of a subnet besides its status: our finalizer, what it leaves open, what is in force while that is not what it
+/// says, and the MAC of a gateway that was taken over.
+fn subnet(state: &SubnetState, shown: &Shown<v1::SubnetStatus>, in_force: Option<&str>, mac: Option<MacAddr>) -> Option<Value> {
     let defaults = shown.defaults.as_ref().filter(|_| state.network.is_ok() && state.finalizer);
     let noted = shown.in_force.as_ref().map(|(cidrs, gateways)| format!("{cidrs} via {}", join(gateways)));
     let (finalizers, note) = (finalizers(shown, state.finalizer), noted.as_deref() != in_force);
-    if finalizers.is_none() && defaults.is_none() && !note {
+    let mac = mac.filter(|_| shown.gateway_mac.is_none());
+    if finalizers.is_none() && defaults.is_none() && !note && mac.is_none() {
         return None;
     }
     let mut patch = finalizers.unwrap_or_else(|| json!({ "metadata": { "resourceVersion": shown.resource_version } }));
@@ -169,7 +170,10 @@ fn subnet(state: &SubnetState, shown: &Shown<v1::SubnetStatus>, in_force: Option
         patch["spec"] = defaults.clone();
     }
     if note {
-        patch["metadata"]["annotations"] = json!({ annotations::IN_FORCE: in_force });
+        patch["metadata"]["annotations"][annotations::IN_FORCE] = json!(in_force);
+    }
+    if let Some(mac) = mac {
+        patch["metadata"]["annotations"][annotations::GATEWAY_MAC] = json!(mac.to_string());
     }
     Some(patch)
 }

@@ -85,6 +85,10 @@ struct Controller {
     /// `RemovalHeld` give, confirms what is held and nothing else.
     #[arg(long)]
     confirm_removal: bool,
+    /// Print what the first commit would change in the northbound database, what would be taken over from an earlier
+    /// controller and what would be left alone, and write nothing. For this it may run beside a controller that leads.
+    #[arg(long)]
+    dry_run: bool,
     /// Whether virtual machines of KubeVirt keep their addresses while they are stopped, and from pod to pod.
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
     keep_vm_ip: bool,
@@ -236,6 +240,11 @@ async fn controller(arguments: Controller, shutdown: CancellationToken) -> anyho
     };
     let defaults = ::controller::Config::new(northbound);
     let config = ::controller::Config { confirm_removal, election, keep_vm_ip, ports_per_subnet, tls, ..defaults };
+    if arguments.dry_run {
+        let preview = ::controller::preview(client, config, shutdown).await;
+        println!("{}", preview.context("stopped before cluster and database were known")?);
+        return Ok(());
+    }
     ::controller::run(client, config, shutdown).await
 }
 

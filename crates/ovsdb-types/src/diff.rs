@@ -21,6 +21,8 @@ pub struct Ownership {
     pub table: TableId,
     /// Columns that a row's fact decides as a whole; those it does not name return to their defaults.
     pub columns: Vec<u16>,
+    /// Map columns of which a row's fact decides the named keys, and any others that it names. Further keys are not ours.
+    pub maps: Vec<(u16, &'static [&'static str])>,
     /// Set columns decided element by element.
     pub members: Vec<u16>,
     /// Map columns decided key by key. Other keys are not ours.
@@ -192,7 +194,7 @@ impl Diff<'_> {
                 };
                 let Some(own) = self.own(*table) else { return };
                 for (column, delta) in deltas {
-                    if own.columns.contains(column) {
+                    if own.columns.contains(column) || own.maps.iter().any(|(map, _)| map == column) {
                         dirty.row(key.clone());
                     } else if own.members.contains(column) {
                         for atom in delta.atoms() {
@@ -428,6 +430,14 @@ impl Diff<'_> {
                 mutations.push(Mutation { column: name, mutator: Mutator::Insert, value: Datum::set(add) });
             }
         }
+        for (column, keys) in own.maps.iter().filter(|_| scope.whole && !own.singleton) {
+            let Some(observed) = row.value(*column) else { continue };
+            let value = wanted.columns.iter().flat_map(|c| c.iter()).find(|(c, _)| c == column).map(|(_, value)| value);
+            let named = value.iter().flat_map(|value| value.pairs()).filter_map(|(key, _)| key.as_str());
+            let names: BTreeSet<&str> = keys.iter().copied().chain(named).collect();
+            let pairs = names.into_iter().map(|name| (Arc::from(name), value.and_then(|value| value.get(name)), observed.get(name)));
+            replace_pairs(schema.column(*column).name, pairs, &mut mutations);
+        }
         for column in &own.entries {
             Self::entries(schema.column(*column).name, *column, wanted, row, scope, &mut mutations);
         }
@@ -448,27 +458,8 @@ impl Diff<'_> {
         if scope.whole {
             names.extend(entries_of(wanted, column).map(|(k, _)| Arc::clone(k)));
         }
-        let (mut stale, mut fresh) = (Vec::new(), Vec::new());
-        for key in names {
-            let want = wanted.entries.get(&(column, Arc::clone(&key)));
-            let have = observed.get(&key);
-            if want.map(AsRef::as_ref) == have {
-                continue;
-            }
-            // A map's insert leaves keys that are there alone (RFC 7047 §5.1): the old pair goes first.
-            if let Some(have) = have {
-                stale.push((Atom::String(Arc::clone(&key)), Atom::from(have)));
-            }
-            if let Some(want) = want {
-                fresh.push((Atom::String(key), Atom::String(Arc::clone(want))));
-            }
-        }
-        if !stale.is_empty() {
-            out.push(Mutation { column: name, mutator: Mutator::Delete, value: Datum::map(stale) });
-        }
-        if !fresh.is_empty() {
-            out.push(Mutation { column: name, mutator: Mutator::Insert, value: Datum::map(fresh) });
-        }
+        let want = |name: &Arc<str>| wanted.entries.get(&(column, Arc::clone(name))).map(AsRef::as_ref);
+        replace_pairs(name, names.iter().map(|key| (Arc::clone(key), want(key), observed.get(key))), out);
     }
 
     /// Whether an element that nobody desires may be taken out of a set of ours: plain values always, references only
@@ -519,6 +510,30 @@ impl Diff<'_> {
             }
         }
         out.removed.extend(goes.then_some(uuid));
+    }
+}
+
+/// The mutations of a map by which each named pair becomes what is wanted.
+fn replace_pairs<'a>(
+    column: &'static str,
+    pairs: impl Iterator<Item = (Arc<str>, Option<&'a str>, Option<&'a str>)>,
+    out: &mut Vec<Mutation>,
+) {
+    let (mut stale, mut fresh) = (Vec::new(), Vec::new());
+    for (key, want, have) in pairs.filter(|(_, want, have)| want != have) {
+        // A map's insert leaves keys that are there alone (RFC 7047 §5.1): the old pair goes first.
+        if let Some(have) = have {
+            stale.push((Atom::String(Arc::clone(&key)), Atom::from(have)));
+        }
+        if let Some(want) = want {
+            fresh.push((Atom::String(key), Atom::from(want)));
+        }
+    }
+    if !stale.is_empty() {
+        out.push(Mutation { column, mutator: Mutator::Delete, value: Datum::map(stale) });
+    }
+    if !fresh.is_empty() {
+        out.push(Mutation { column, mutator: Mutator::Insert, value: Datum::map(fresh) });
     }
 }
 

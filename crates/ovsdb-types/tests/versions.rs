@@ -9,7 +9,7 @@ use ovsdb_types::{Bindings, Datum, Desired, Diff, Difference, Fact, FactValue, M
 
 fn own(table: TableId, columns: &[u16]) -> Ownership {
     let (columns, members, entries) = (columns.to_vec(), Vec::new(), Vec::new());
-    Ownership { table, columns, members, entries, identity: None, mark: None, singleton: false }
+    Ownership { table, columns, maps: Vec::new(), members, entries, identity: None, mark: None, singleton: false }
 }
 
 /// What is done for two switches, one with a setting, and for a static MAC binding, at a server with `tables`.

@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use api::annotations::{self, IN_FORCE, IP_POOL, LOGICAL_SWITCH, RESERVED_LABEL};
+use api::annotations::{self, GATEWAY_MAC, IN_FORCE, IP_POOL, LOGICAL_SWITCH, RESERVED_LABEL};
 use api::cidr::parse_addresses;
 use api::view::{KUBEVIRT, NamespaceView, PodView, StatefulSetView};
-use api::{Cidrs, DEFAULT_VPC, FINALIZER, OVN_PROVIDER, v1};
+use api::{Cidrs, DEFAULT_VPC, FINALIZER, MacAddr, OVN_PROVIDER, v1};
 use engine::Age;
 use k8s_meta::ObjectMeta;
 
@@ -62,9 +62,15 @@ pub fn subnet(object: &v1::Subnet) -> (Name, Subnet, Age) {
         deleting: meta.deletion_timestamp.is_some(),
         finalizer: finalizer(meta),
         created: age.0,
-        spec: subnet_spec(&object.spec),
+        spec: subnet_spec(&object.spec).and_then(|spec| Ok(SubnetSpec { gateway_mac: gateway_mac(meta)?, ..spec })),
     };
     (name(meta), subnet, age)
+}
+
+fn gateway_mac(meta: &ObjectMeta) -> Result<Option<MacAddr>, Problem> {
+    let noted = meta.annotations.as_ref().and_then(|notes| notes.get(GATEWAY_MAC));
+    let bad = |why| Problem { reason: "BadField", message: format!("metadata.annotations[{GATEWAY_MAC}]: {why}") };
+    noted.map(|text| text.trim().parse()).transpose().map_err(bad)
 }
 
 /// What the controller fills in on a subnet, as a merge patch of its `spec`; `None` when nothing is left open, or what is there
@@ -111,6 +117,7 @@ fn subnet_spec(spec: &v1::SubnetSpec) -> Result<SubnetSpec, Problem> {
     }
     let vpc = spec.vpc.as_deref().filter(|v| !v.is_empty()).unwrap_or(DEFAULT_VPC);
     Ok(SubnetSpec {
+        gateway_mac: None,
         vpc: vpc.into(),
         cidrs,
         gateways,

@@ -32,46 +32,23 @@ pub fn indexes() -> Vec<IndexDef> {
 /// The tables and columns that the rules manage. Everything else in a row is left alone.
 #[must_use]
 pub fn ownership() -> Vec<Ownership> {
-    let table = |table, name, mark, columns: &[u16], members: &[u16]| Ownership {
+    let table = |table, name: u16, mark: u16, columns: &[u16], members: &[u16]| Ownership {
         table,
-        columns: columns.to_vec(),
+        columns: [&[name], columns].concat(),
+        maps: vec![(mark, &["vendor"])],
         members: members.to_vec(),
         entries: Vec::new(),
         identity: Some(name),
         mark: Some(mark),
         singleton: false,
     };
-    vec![
-        table(
-            lr::TABLE,
-            lr::NAME.index,
-            lr::EXTERNAL_IDS.index,
-            &[lr::NAME.index, lr::OPTIONS.index, lr::EXTERNAL_IDS.index],
-            &[lr::PORTS.index],
-        ),
-        table(
-            lrp::TABLE,
-            lrp::NAME.index,
-            lrp::EXTERNAL_IDS.index,
-            &[lrp::NAME.index, lrp::MAC.index, lrp::NETWORKS.index, lrp::EXTERNAL_IDS.index],
-            &[],
-        ),
-        table(ls::TABLE, ls::NAME.index, ls::EXTERNAL_IDS.index, &[ls::NAME.index, ls::EXTERNAL_IDS.index], &[ls::PORTS.index]),
-        table(
-            lsp::TABLE,
-            lsp::NAME.index,
-            lsp::EXTERNAL_IDS.index,
-            &[
-                lsp::NAME.index,
-                lsp::TYPE.index,
-                lsp::OPTIONS.index,
-                lsp::ADDRESSES.index,
-                lsp::PORT_SECURITY.index,
-                lsp::EXTERNAL_IDS.index,
-            ],
-            &[],
-        ),
-    ]
+    let mut routers = table(lr::TABLE, lr::NAME.index, lr::EXTERNAL_IDS.index, &[], &[lr::PORTS.index]);
+    routers.maps.push((lr::OPTIONS.index, &[]));
+    let router_ports = table(lrp::TABLE, lrp::NAME.index, lrp::EXTERNAL_IDS.index, &[lrp::MAC.index, lrp::NETWORKS.index], &[]);
+    let switches = table(ls::TABLE, ls::NAME.index, ls::EXTERNAL_IDS.index, &[], &[ls::PORTS.index]);
+    let mut ports = table(lsp::TABLE, lsp::NAME.index, lsp::EXTERNAL_IDS.index, &[lsp::TYPE.index, lsp::ADDRESSES.index], &[]);
+    ports.maps = vec![(lsp::EXTERNAL_IDS.index, &["vendor", "ls", "pod"]), (lsp::OPTIONS.index, &["router-port"])];
+    vec![routers, router_ports, switches, ports]
 }
 
 /// Whether a row that carries our mark, and that no rule wants, is of a shape that some rule makes, and so may go.
@@ -81,17 +58,25 @@ pub fn claimed(table: TableId, row: &Row<'_>) -> bool {
     let has = |column: Column<BTreeMap<String, String>>, key: &str| row.get(column).and_then(|d| d.get(key)).is_some();
     if table == lsp::TABLE {
         let name = row.text(lsp::NAME);
-        let router = row.text(lsp::TYPE) == "router";
+        // Those of the transit switch belong to ovn-ic.
+        let router = row.text(lsp::TYPE) == "router" && !name.starts_with("ts-");
         return router || (row.text(lsp::TYPE).is_empty() && has(lsp::EXTERNAL_IDS, "pod") && !name.starts_with("node-"));
     }
     if table == lrp::TABLE {
-        // Peerings and BFD ports belong to features to come.
-        return row.get(lrp::PEER).is_none_or(|d| d.atoms().is_empty()) && !row.text(lrp::NAME).starts_with("bfd@");
+        // Peerings, ports for BFD, and those to the transit switch belong to features to come.
+        let name = row.text(lrp::NAME);
+        return row.get(lrp::PEER).is_none_or(|d| d.atoms().is_empty()) && !name.starts_with("bfd@") && !name.ends_with("-ts");
     }
     if table == ls::TABLE {
-        return !matches!(row.text(ls::NAME), "join" | "external");
+        return !matches!(row.text(ls::NAME), "join" | "external" | "ts");
     }
     table == lr::TABLE
+}
+
+/// Key of the router port by which `vpc` serves `subnet`.
+#[must_use]
+pub fn router_port(vpc: &str, subnet: &str) -> RowKey {
+    RowKey::new(lrp::TABLE, format!("{vpc}/{subnet}"))
 }
 
 /// Key of a VPC's router.

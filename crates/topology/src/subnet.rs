@@ -8,7 +8,7 @@ use ovsdb_types::RowKey;
 use ovsdb_types::nb::{logical_router as lr, logical_router_port as lrp, logical_switch as ls, logical_switch_port as lsp};
 
 use crate::fact::{Fact, FactValue, Problem, SubnetState};
-use crate::northbound::{RowFact, external_ids, map, refer, router, switch};
+use crate::northbound::{self, RowFact, external_ids, map, refer, router, switch};
 use crate::world::{Name, Network, Range, RangesByVpc, Router, Subnet, SubnetSpec, SubnetsByRouterPort, Usage, World};
 
 pub(crate) fn register(engine: &mut Engine<World, Fact>) {
@@ -84,10 +84,10 @@ fn rows<DK, D>(name: &Name, spec: &SubnetSpec, switch_port: String, out: &mut en
 
     let vpc = spec.vpc.as_ref();
     let router_port = format!("{vpc}-{name}");
-    let key = RowKey::new(lrp::TABLE, format!("{vpc}/{name}"));
+    let key = northbound::router_port(vpc, name);
     RowFact::new(key.clone())
         .set(lrp::NAME, router_port.clone())
-        .set(lrp::MAC, crate::mac::of_router_port(vpc, name).to_string())
+        .set(lrp::MAC, spec.gateway_mac.unwrap_or_else(|| crate::mac::of_router_port(vpc, name)).to_string())
         .set(lrp::NETWORKS, networks(spec).into_iter().collect())
         .set(lrp::EXTERNAL_IDS, external_ids(&[]))
         .say(out);

@@ -88,6 +88,8 @@ pub struct SubnetSpec {
     pub cidrs: Cidrs,
     /// Gateway per family, IPv4 first, inside the ranges.
     pub gateways: Vec<IpAddr>,
+    /// The gateway's MAC, where an earlier controller chose it; else it follows from the names.
+    pub gateway_mac: Option<MacAddr>,
     /// Inclusive ranges that are never allocated.
     pub excluded: Vec<(IpAddr, IpAddr)>,
     /// Namespaces whose pods use the subnet.
