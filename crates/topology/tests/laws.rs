@@ -21,18 +21,21 @@ fn pod(i: usize) -> String {
 fn default_network() -> Cluster {
     let mut cluster = Cluster::default();
     cluster.apply(
-        "kind: Vpc\nmetadata: {name: ovn-cluster, uid: v}\nspec: {}\n---\nkind: Subnet\nmetadata: {name: ovn-default, uid: s}\nspec: {cidrBlock: 10.16.0.0/16, default: true}\n---\nkind: Namespace\nmetadata: {name: default}\n",
+        "kind: Vpc\nmetadata: {name: ovn-cluster, uid: v}\nspec: {}\n---\nkind: Subnet\nmetadata: {name: ovn-default, uid: s}\nspec: {cidrBlock: 10.0.0.0/8, default: true}\n---\nkind: Namespace\nmetadata: {name: default}\n",
     );
     cluster.round();
     cluster
 }
 
 #[test]
-fn one_more_pod_costs_the_same_at_100_and_at_10_000() {
+fn one_more_pod_costs_the_same_at_1_000_50_000_and_100_000() {
     let cost = |n: usize| {
         let mut cluster = default_network();
         for i in 0..n {
-            cluster.apply(&pod(i));
+            let key = PodKey { namespace: "default".into(), name: format!("p{i}").into() };
+            let pod =
+                Pod { uid: format!("u{i}").into(), created: 0, node: None, workload: None, asked: Ok(Default::default()), recorded: None };
+            cluster.engine.set::<Pod>(&key, Some(pod), Age(0));
         }
         cluster.round();
         cluster.apply(&pod(n));
@@ -44,10 +47,17 @@ fn one_more_pod_costs_the_same_at_100_and_at_10_000() {
             round.facts,
             round.difference.rows()
         );
+        // The group that it joins, here its switch's set of ports, is told of it alone, however many are in it.
+        let told = round.difference.operations.iter().find_map(|operation| match operation {
+            ovsdb_types::Operation::Mutate { mutations, .. } => Some(mutations.iter().map(|m| m.value.atoms().len()).sum::<usize>()),
+            _ => None,
+        });
+        assert_eq!(told, Some(1));
         (round.runs, round.reads, round.facts, round.difference.operations.len(), round.difference.rows())
     };
-    let few = cost(100);
-    assert_eq!(few, cost(10_000));
+    let few = cost(1_000);
+    assert_eq!(few, cost(50_000));
+    assert_eq!(few, cost(100_000));
     // One row and one membership; the runs are `nic` and `port`.
     assert_eq!((few.0, few.3, few.4), (2, 2, 2));
 }

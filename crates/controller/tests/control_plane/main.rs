@@ -8,11 +8,14 @@ mod harness;
 mod storm;
 mod vanished;
 
+use std::collections::BTreeMap;
+
 use api::view::{NamespaceView, PodView};
 use api::{annotations, v1};
+use futures::TryStreamExt as _;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
 use serde_json::json;
 
 use harness::*;
@@ -80,6 +83,44 @@ fn killed_and_started_again_it_writes_nothing() {
         let now = Api::<PodView>::all(client.clone()).list(&ListParams::default()).await.unwrap().metadata.resource_version;
         let (from, to): (u64, u64) = (version.unwrap().parse().unwrap(), now.unwrap().parse().unwrap());
         assert_eq!(to - from, 4, "API writes by a restart");
+        controller.stop().await;
+    });
+}
+
+#[test]
+fn each_pod_is_patched_once_and_its_ip_object_written_once() {
+    /// How often objects were written after their creation, by how many of them.
+    async fn writes<K>(api: Api<K>, wanted: usize) -> BTreeMap<usize, usize>
+    where
+        K: kube::Resource<DynamicType = ()> + Clone + serde::de::DeserializeOwned + std::fmt::Debug,
+    {
+        let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+        let mut events = std::pin::pin!(api.watch(&WatchParams::default().timeout(2), "1").await.unwrap());
+        while let Some(event) = events.try_next().await.unwrap() {
+            if let WatchEvent::Added(object) | WatchEvent::Modified(object) = event {
+                *seen.entry(object.meta().name.clone().unwrap()).or_default() += 1;
+            }
+        }
+        assert_eq!(seen.len(), wanted);
+        let mut counts = BTreeMap::new();
+        seen.values().for_each(|times| *counts.entry(times - 1).or_default() += 1);
+        counts
+    }
+    within(async {
+        const PODS: usize = 300;
+        let (client, database, mut mirror) = cluster().await;
+        let controller = Controller::start(&client, &database);
+        for i in 0..PODS {
+            create_pod(&client, &format!("p{i}"), &[]).await;
+        }
+        for i in 0..PODS {
+            allocated(&client, &format!("p{i}")).await;
+            until(&Api::<v1::Ip>::all(client.clone()), &format!("p{i}.default"), "the object", |_| true).await;
+        }
+        mirror.catch_up(&database).await;
+        // The history is read from the beginning: a pod's creation and its record, an `IP` object's creation.
+        assert_eq!(writes(Api::<PodView>::all(client.clone()), PODS).await, [(1, PODS)].into());
+        assert_eq!(writes(Api::<v1::Ip>::all(client.clone()), PODS).await, [(0, PODS)].into());
         controller.stop().await;
     });
 }
