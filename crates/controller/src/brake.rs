@@ -4,7 +4,7 @@
 //! for the rules: its rows and addresses stay, and everything else goes on. *Rows* that a first comparison with the database
 //! would remove in great number hold up that commit, since nobody knows what they stand for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
@@ -32,9 +32,9 @@ impl Removal {
         Self { what: "kept addresses", removed: names.len(), of, digest: digest(names.iter()) }
     }
 
-    /// Whether it is so much that a person has to agree: too many and too large a share, or more than half, however few.
-    pub(crate) fn is_doubtful(&self, config: &Config) -> bool {
-        is_much(config, self.removed, self.of) || self.removed * 2 > self.of
+    /// Whether a person has to agree: it is too many and too large a share, or, however few, of kinds there is no object at all.
+    pub(crate) fn is_doubtful(&self, config: &Config, empty: &BTreeSet<Kind>) -> bool {
+        is_much(config, self.removed, self.of) || (self.removed > 0 && !empty.is_empty())
     }
 }
 
@@ -157,7 +157,8 @@ mod tests {
         assert_eq!(brake.released(&config).len(), 2);
 
         let removal = Removal::of_rows(&[Uuid::nil()], 1);
-        assert!(removal.is_doubtful(&config) && !brake.is_confirmed(&removal));
+        assert!(!removal.is_doubtful(&config, &BTreeSet::new()) && removal.is_doubtful(&config, &[Kind::Pod].into()));
+        assert!(!brake.is_confirmed(&removal));
         brake.confirm(Some(brake.token_with(Some(&removal)).into()));
         assert!(brake.is_confirmed(&removal) && !brake.is_confirmed(&Removal::of_rows(&[Uuid::max()], 1)));
     }

@@ -53,7 +53,7 @@ pub struct Config {
     /// Changed objects taken into one batch.
     pub batch: usize,
     /// A list that leaves out more known objects than this, and more than `removal_percent` of them, is not believed; nor is a
-    /// first comparison with the database that would remove so many rows. All objects of a kind, and half of the rows, are held however few.
+    /// first comparison with the database that would remove so many rows. All objects of a kind are held however few, and so is any row while there is no pod at all.
     pub removal_rows: usize,
     /// See `removal_rows`.
     pub removal_percent: usize,

@@ -96,6 +96,8 @@ pub(crate) struct Core {
     /// The database was compared anew since the last commit: removals are looked at twice.
     suspicious: bool,
     brake: Brake,
+    /// Kinds on which rows hang and of which there was nothing at the start, nor since: perhaps they were lost.
+    empty: BTreeSet<Kind>,
     listed: BTreeSet<Kind>,
     urgent: VecDeque<Input>,
     waiting: VecDeque<Input>,
@@ -155,6 +157,7 @@ impl Core {
             compare_all: true,
             suspicious: true,
             brake: Brake::default(),
+            empty: BTreeSet::new(),
             listed: BTreeSet::new(),
             urgent: VecDeque::new(),
             waiting: VecDeque::new(),
@@ -359,6 +362,10 @@ impl Core {
             Input::Replaced(kind, objects) => {
                 let mut gone: FxHashSet<Key> = self.known.get(&kind).cloned().unwrap_or_default();
                 let known = gone.len();
+                let carries_rows = matches!(kind, Kind::Vpc | Kind::Subnet | Kind::Namespace | Kind::Pod);
+                if carries_rows && objects.is_empty() && !self.started {
+                    self.empty.insert(kind);
+                }
                 for object in objects {
                     gone.remove(&object.key());
                     self.believe(&object.key());
@@ -410,6 +417,7 @@ impl Core {
 
     fn set(&mut self, object: Object) {
         let key = object.key();
+        self.empty.remove(&key.kind());
         self.known.entry(key.kind()).or_default().insert(key);
         match object {
             Object::Vpc(name, vpc, age, shown) => {
@@ -864,7 +872,8 @@ impl Core {
             // Addresses that are kept for who is not there show in no row.
             let (forgotten, kept_ips) = self.forgotten();
             let removals = [Removal::of_rows(&removed, ours), Removal::of_addresses(&forgotten, kept_ips)];
-            let doubtful = removals.into_iter().find(|removal| removal.is_doubtful(&self.config) && !self.brake.is_confirmed(removal));
+            let doubtful =
+                removals.into_iter().find(|removal| removal.is_doubtful(&self.config, &self.empty) && !self.brake.is_confirmed(removal));
             if let Some(removal) = doubtful {
                 tracing::error!(
                     what = removal.what,

@@ -215,6 +215,9 @@ struct Up {
     /// How many servers of OVN's central databases: 1 or 3.
     #[arg(long, default_value_t = 1)]
     central: u32,
+    /// How many controllers, of which one leads by a lease: 1 to 3. The others are called `controller2` and `controller3`.
+    #[arg(long, default_value_t = 1)]
+    controllers: u32,
     /// Run OVN's central services by themselves, without `ferrovia central`, to compare.
     #[arg(long)]
     unsupervised: bool,
@@ -366,6 +369,7 @@ fn request(arguments: &Up, settings: &Settings) -> anyhow::Result<lab::Request> 
         join_gateway: arguments.gateway == GatewayArgument::Join,
         central: arguments.central,
         supervised: !arguments.unsupervised,
+        controllers: arguments.controllers,
         ovn: arguments.ovn.clone(),
         kubeconfig: arguments.kubeconfig.clone(),
         manifests: arguments.file.clone(),
@@ -382,7 +386,20 @@ fn trial(arguments: Trial, settings: &Settings) -> anyhow::Result<ExitCode> {
     let mut trials = Vec::new();
     for (tunnel, ovn) in tunnel.iter().flat_map(|tunnel| roots().map(move |ovn| (*tunnel, ovn))) {
         let (name, gateway, file) = (Name { name: name.clone() }, GatewayArgument::Localnet, file.clone());
-        let up = Up { name, nodes, tunnel, gateway, datapath, central: 1, unsupervised: false, ovn, kubeconfig: None, file, wait };
+        let up = Up {
+            name,
+            nodes,
+            tunnel,
+            gateway,
+            datapath,
+            central: 1,
+            controllers: 1,
+            unsupervised: false,
+            ovn,
+            kubeconfig: None,
+            file,
+            wait,
+        };
         let trial = runtime()?.block_on(lab::Trial::run(&layout, &request(&up, settings)?))?;
         if let Some(failure) = &trial.failure {
             eprintln!("OVN {}, {} tunnels: {failure}", trial.ovn, trial.tunnel.as_str());

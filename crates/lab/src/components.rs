@@ -115,21 +115,26 @@ impl Lab {
         Component { network: Place::Host, ..self.own("apiserver", Place::CENTRAL, &arguments) }
     }
 
-    /// The controller.
-    pub(crate) fn controller(&self) -> Component {
-        let arguments = [
-            "controller".to_owned(),
-            format!("--kubeconfig={}", self.layout.internal_kubeconfig().display()),
-            // Of several servers the near one is no better than the others.
-            format!("--northbound={}", self.remotes(Database::Northbound, self.parameters.central > 1)),
-            format!("--tunnel={}", self.parameters.tunnel.as_str()),
-            // It is alone, and started again by hand only.
-            "--leader-elect=false".to_owned(),
-        ];
-        let mut controller = self.own("controller", Place::CENTRAL, &arguments);
-        // A large heap that is read all over: the glibc manual, "Memory Allocation Tunables".
-        controller.env.insert("GLIBC_TUNABLES".to_owned(), "glibc.malloc.hugetlb=1".to_owned());
-        controller
+    /// The controllers: `controller`, and as standbys `controller2` and so on.
+    pub(crate) fn controllers(&self) -> impl Iterator<Item = Component> {
+        let count = self.parameters.controllers;
+        (1..=count).map(move |number| {
+            let name = if number == 1 { "controller".to_owned() } else { format!("controller{number}") };
+            let arguments = [
+                "controller".to_owned(),
+                format!("--kubeconfig={}", self.layout.internal_kubeconfig().display()),
+                // Of several servers the near one is no better than the others.
+                format!("--northbound={}", self.remotes(Database::Northbound, self.parameters.central > 1)),
+                format!("--tunnel={}", self.parameters.tunnel.as_str()),
+                // One that is alone is started again by hand only.
+                format!("--leader-elect={}", count > 1),
+                format!("--identity={name}"),
+            ];
+            let mut controller = self.own(&name, Place::CENTRAL, &arguments);
+            // A large heap that is read all over: the glibc manual, "Memory Allocation Tunables".
+            controller.env.insert("GLIBC_TUNABLES".to_owned(), "glibc.malloc.hugetlb=1".to_owned());
+            controller
+        })
     }
 
     /// The agent of a node.

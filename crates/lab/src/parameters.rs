@@ -51,6 +51,9 @@ pub struct Parameters {
     pub central: u32,
     /// Whether `ferrovia central` keeps them; for comparison, they can run by themselves.
     pub supervised: bool,
+    /// How many controllers, of which one leads.
+    #[serde(default = "one")]
+    pub controllers: u32,
     /// Encapsulation between nodes.
     pub tunnel: Tunnel,
     /// Datapath of the nodes.
@@ -106,4 +109,8 @@ impl Parameters {
     pub fn programs(&self) -> Programs {
         Programs::new(self.ovn.clone())
     }
+}
+
+const fn one() -> u32 {
+    1
 }

@@ -30,6 +30,7 @@ impl Scratch {
             outside: 1,
             central: 1,
             supervised: false,
+            controllers: 1,
             tunnel,
             datapath: Datapath::Netdev,
             ovn: None,
@@ -163,7 +164,8 @@ fn a_component_that_fails_says_where_to_look() {
     let layout = Layout::new(std::env::temp_dir().join(format!("fvt-fail-{}", std::process::id())), name.clone());
     let (central, supervised, tunnel, datapath) = (1, false, Tunnel::Geneve, Datapath::Netdev);
     let program = "/bin/false".into();
-    let parameters = Parameters { nodes: 1, outside: 0, central, supervised, tunnel, datapath, ovn: None, api_port: 0, program };
+    let parameters =
+        Parameters { nodes: 1, outside: 0, central, supervised, controllers: 1, tunnel, datapath, ovn: None, api_port: 0, program };
     let scratch = Scratch { lab: Lab::prepare(layout, parameters).unwrap() };
     Netns::create(&name.netns(Place::Node(1)).unwrap()).unwrap();
     let component = scratch.lab.agent(Place::Node(1));

@@ -31,6 +31,8 @@ pub struct Request {
     pub central: u32,
     /// Whether `ferrovia central` keeps OVN's central services.
     pub supervised: bool,
+    /// How many controllers, of which one leads.
+    pub controllers: u32,
     /// Another root directory with the programs of OVS and OVN.
     pub ovn: Option<PathBuf>,
     /// A real API server to use.
@@ -50,6 +52,7 @@ impl Request {
         let not_yet = |what: &str| Err(NotYet(what.to_owned()).into());
         match self {
             _ if ![1, 3].contains(&self.central) => bail!("--central {}: 1 or 3 servers", self.central),
+            _ if !(1..=3).contains(&self.controllers) => bail!("--controllers {}: 1 to 3", self.controllers),
             _ if self.central == 3 && !self.supervised => bail!("--unsupervised: only with --central 1"),
             _ if self.join_gateway => return not_yet("--gateway join"),
             _ if self.kubeconfig.is_some() => return not_yet("--kubeconfig: agents cannot reach an API server outside the lab"),
@@ -66,8 +69,8 @@ impl Request {
         let api_port =
             TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr()).context("no free loopback port")?.port();
         let (nodes, tunnel, ovn, program) = (self.nodes, self.tunnel, self.ovn.clone(), self.program.clone());
-        let (central, supervised) = (self.central, self.supervised);
-        Ok(Parameters { nodes, outside: 1, central, supervised, tunnel, datapath, ovn, api_port, program })
+        let (central, supervised, controllers) = (self.central, self.supervised, self.controllers);
+        Ok(Parameters { nodes, outside: 1, central, supervised, controllers, tunnel, datapath, ovn, api_port, program })
     }
 }
 
@@ -150,7 +153,8 @@ impl Lab {
         cluster::install(&client, &self.parameters).await?;
         progress.step("controller, agents, kubelet");
         self.parameters.node_places().try_for_each(|node| kubelet::install_plugin(&self.layout, node, plugin))?;
-        let own = [self.controller(), self.kubelet()].into_iter().chain(self.parameters.node_places().map(|node| self.agent(node)));
+        let agents = self.parameters.node_places().map(|node| self.agent(node));
+        let own = self.controllers().chain([self.kubelet()]).chain(agents);
         try_join_all(own.map(|component| self.start(component))).await?;
         Ok(())
     }

@@ -42,19 +42,52 @@ fn ports(lab: &Lab) -> BTreeMap<String, String> {
     ports
 }
 
+/// The controller that leads, as a component.
+fn leader(lab: &Lab) -> String {
+    lab.kubectl(&["get", "lease", "-n", "kube-system", "ferrovia-controller", "-o", "jsonpath={.spec.holderIdentity}"])
+}
+
+/// Waits until another controller than `old` leads.
+fn leader_after(lab: &Lab, old: &str) -> String {
+    let deadline = Instant::now() + Duration::from_secs(15);
+    loop {
+        let now = leader(lab);
+        if now != old && !now.is_empty() {
+            return now;
+        }
+        assert!(Instant::now() < deadline, "{old} leads still");
+    }
+}
+
+/// The number of the term in which the northbound database was written last.
+fn term(lab: &Lab) -> String {
+    let get = ["node", "central", "--", "ovn-nbctl", "--no-leader-only", "get", "nb_global", ".", "external_ids:ferrovia-epoch"];
+    lab.ok(&get).trim().to_owned()
+}
+
 #[test]
 fn with_three_servers_any_may_die_under_churn_and_no_pod_is_lost_nor_a_ping() {
-    let lab = Lab::up(&["--nodes", "3", "--central", "3"]);
+    let lab = Lab::up(&["--nodes", "3", "--central", "3", "--controllers", "2"]);
     let address = pinged(&lab);
     // Not on the nodes of the pings: where a port is added, the userspace datapath now and then drops a packet (docs/lab.md).
     let churn = Churn::start(&lab, "node3");
+    let first = leader(&lab);
+    let second = if first == "controller" { "controller2" } else { "controller" };
+    let (kill, restart) = ("kill", "restart");
     // Nodes find a southbound database that was away altogether up to 8 s after it is back: OVN's own pause.
-    let faults: [(&str, u64, &[&[&str]]); 5] = [
-        ("NB leader killed", 10, &[&["kill", "nb@leader"]]),
-        ("NB follower killed", 10, &[&["kill", "nb@follower"]]),
-        ("SB leader killed", 10, &[&["kill", "sb@leader"]]),
-        ("all NB stopped and restarted", 10, &[&["restart", "nb@central"], &["restart", "nb@central2"], &["restart", "nb@central3"]]),
-        ("all SB killed", 15, &[&["kill", "sb@central"], &["kill", "sb@central2"], &["kill", "sb@central3"]]),
+    let faults: [(&str, u64, &[&[&str]]); 11] = [
+        ("NB leader killed", 10, &[&[kill, "nb@leader"]]),
+        ("NB follower killed", 10, &[&[kill, "nb@follower"]]),
+        ("SB leader killed", 10, &[&[kill, "sb@leader"]]),
+        ("northd killed everywhere", 10, &[&[kill, "northd@central"], &[kill, "northd@central2"], &[kill, "northd@central3"]]),
+        ("all NB stopped and restarted", 10, &[&[restart, "nb@central"], &[restart, "nb@central2"], &[restart, "nb@central3"]]),
+        ("all SB killed", 15, &[&[kill, "sb@central"], &[kill, "sb@central2"], &[kill, "sb@central3"]]),
+        ("API server restarted", 10, &[&[restart, "apiserver"]]),
+        // It ends by SIGTERM, and comes back as a standby.
+        ("controller that leads stopped", 2, &[&[restart, &first]]),
+        ("controller that leads killed", 6, &[&[kill, second]]),
+        ("dead controller started again", 2, &[&[restart, second]]),
+        ("controller that leads stands still", 6, &[&["pause", &first]]),
     ];
     let (mut late, mut lost) = (Vec::new(), 0);
     churn.served_after(Instant::now(), Duration::from_secs(30)).expect("churn begins");
@@ -62,13 +95,29 @@ fn with_three_servers_any_may_die_under_churn_and_no_pod_is_lost_nor_a_ping() {
         let pings = Pings::start(&lab, &["two"], &address);
         let began = Instant::now();
         let running: Vec<_> = verbs.iter().map(|verb| lab.start(verb)).collect();
-        running.into_iter().for_each(|verb| drop(verb.wait()));
+        // A restart also starts the process: what counts is from when the old one was told to end.
         let resumed = churn.served_after(began, Duration::from_secs(limit));
+        running.into_iter().for_each(|verb| drop(verb.wait()));
         let answered = pings.stop();
         println!("{what}: a pod created afterwards was ready after {resumed:.1?}; {answered}");
         late.extend(resumed.is_none().then_some(what));
         lost += answered.lost();
     }
+    // The one that stood still goes on, believing that it leads: its guard and its clock say otherwise, and it becomes a standby.
+    assert_eq!(leader_after(&lab, &first), second);
+    let (before, began) = (term(&lab), Instant::now());
+    lab.ok(&["resume", &first]);
+    churn.served_after(began, Duration::from_secs(2)).expect("the other one serves on");
+    let log = || std::fs::read_to_string(lab.folder().join(format!("central/{first}.log"))).unwrap();
+    let (mut ends, deposed) = (0, "beginning anew as its standby");
+    while !log().contains(deposed) && ends < 100 {
+        churn.served_after(Instant::now(), Duration::from_secs(1));
+        ends += 1;
+    }
+    let told = log();
+    let (_, since) = told.rsplit_once(deposed).expect("it is deposed");
+    assert!(!since.contains("committed"), "{since}");
+    assert_eq!((leader(&lab), term(&lab)), (second.to_owned(), before));
     let churned = churn.stop();
     let mut took: Vec<_> = churned.served.iter().map(|(created, ready)| *ready - *created).collect();
     took.sort_unstable();

@@ -206,34 +206,48 @@ async fn churn(client: &Client, node: &str, stopped: &AtomicBool, served: &Serve
     let mut ticks = tokio::time::interval(Duration::from_millis(200));
     let mut alive: VecDeque<(String, Instant)> = VecDeque::new();
     let mut created: BTreeMap<String, Instant> = BTreeMap::new();
-    let version = pods.list(&ListParams::default().limit(1)).await.unwrap().metadata.resource_version.unwrap();
     let params = WatchParams::default().labels("load=churn");
-    let mut changes = pods.watch(&params, &version).await.unwrap().boxed();
+    // The API server may be away for a while: then nothing is created, and afterwards everything is looked at again.
+    let follow =
+        || async { pods.watch(&params, "0").await.map(|changes| changes.boxed()).unwrap_or_else(|_| futures::stream::empty().boxed()) };
+    let mut changes = follow().await;
     let mut number = 0;
     while !stopped.load(Ordering::Relaxed) {
         tokio::select! {
             _ = ticks.tick() => {
-                number += 1;
-                let name = format!("churn-{number}");
+                let name = format!("churn-{}", number + 1);
                 let now = Instant::now();
-                pods.create(&PostParams::default(), &pod(&name, Some(node))).await.unwrap();
+                match pods.create(&PostParams::default(), &pod(&name, Some(node))).await {
+                    Ok(_) => {}
+                    // It was created, and the answer lost.
+                    Err(kube::Error::Api(status)) if status.code == 409 => {}
+                    Err(_) => continue,
+                }
+                number += 1;
                 created.insert(name.clone(), now);
                 alive.push_back((name, now));
                 if alive.len() > 6 {
                     let (oldest, since) = alive.pop_front().unwrap();
                     assert!(!created.contains_key(&oldest) || since.elapsed() < PATIENCE, "pod {oldest} is not ready after {PATIENCE:?}");
-                    pods.delete(&oldest, &DeleteParams::default()).await.unwrap();
+                    match pods.delete(&oldest, &DeleteParams::default()).await {
+                        Ok(_) => {}
+                        Err(kube::Error::Api(status)) if status.code == 404 => {}
+                        Err(_) => alive.push_front((oldest, since)),
+                    }
                 }
             }
-            change = changes.next() => {
-                if let Some(Ok(WatchEvent::Modified(pod))) = &change
-                    && is_ready(pod)
-                    && let Some(since) = created.remove(&pod.name_any())
-                {
-                    served.pods.lock().unwrap().push((since, Instant::now()));
-                    served.more.notify_all();
+            change = changes.next() => match change {
+                Some(Ok(WatchEvent::Added(pod) | WatchEvent::Modified(pod))) => {
+                    if is_ready(&pod) && let Some(since) = created.remove(&pod.name_any()) {
+                        served.pods.lock().unwrap().push((since, Instant::now()));
+                        served.more.notify_all();
+                    }
                 }
-                assert!(change.is_some(), "the watch ended");
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => {
+                    ticks.tick().await;
+                    changes = follow().await;
+                }
             }
         }
     }
