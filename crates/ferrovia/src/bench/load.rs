@@ -17,8 +17,9 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use super::objects::{Shape, marker, pod_status};
-use super::observe::{Ledger, Stage};
+use super::observe::{Ledger, Seen, Stage};
 use super::outcome::{Churn, ColdStart, Fill, Traffic, used_since};
+use super::process::Usage;
 use super::stack::Stack;
 
 /// Requests under way at once while the cluster is filled.
@@ -47,28 +48,54 @@ impl Load {
         Self { client, ledger, shape, alive: VecDeque::new(), bound }
     }
 
-    /// Nodes, namespaces and subnets; resolves once the subnets' switches are there.
-    pub async fn prepare(&self) -> anyhow::Result<()> {
+    /// Nodes, namespaces and subnets. Pods will be of `pod_bytes` as the API server shows them when they are created.
+    pub async fn prepare(&mut self, pod_bytes: usize) -> anyhow::Result<()> {
         let shape = self.shape;
         let all = |count: u32, object: fn(&Shape, u32) -> Value| (0..count).map(move |number| object(&shape, number));
         create_all::<NodeView>(&self.client, all(shape.nodes, Shape::node_object)).await.context("nodes")?;
         create_all::<NamespaceView>(&self.client, all(shape.subnets, Shape::namespace_object)).await.context("namespaces")?;
-        let before = self.ledger.seen().switches;
         create_all::<v1::Subnet>(&self.client, all(shape.subnets, Shape::subnet_object)).await.context("subnets")?;
-        let wanted = before + shape.subnets as usize;
+        let body = serde_json::to_vec(&shape.pod("pod-0", 0))?;
+        let dry = PostParams { dry_run: true, ..PostParams::default() };
+        let shown = self.client.request_text(pods_of(&shape.namespace(0)).create(&dry, body)?).await.context("a pod on trial")?;
+        self.shape.padding = pod_bytes.saturating_sub(shown.len());
+        Ok(())
+    }
+
+    /// Waits until the subnets have their switches, as pods created before would go elsewhere.
+    pub async fn subnets_are_there(&self) -> anyhow::Result<()> {
+        // One is the default subnet's.
+        let wanted = self.shape.subnets as usize + 1;
         self.ledger.until("every subnet has its switch", |seen| seen.switches >= wanted).await
+    }
+
+    /// Creates pods, and their `IP` objects, as a controller has left them, and starts one that must make their network again.
+    pub async fn restore(&mut self, pods: u32, stack: &mut Stack) -> anyhow::Result<Fill> {
+        let began = Instant::now();
+        let added = named(pods);
+        let created = stream::iter(&added).map(|pod| self.create_recorded(pod)).buffer_unordered(AT_ONCE);
+        created.try_for_each(|()| async { Ok(()) }).await?;
+        let created = began.elapsed();
+        self.alive.extend(added);
+        let (before, used, began) = (self.ledger.seen(), stack.usage()?, Instant::now());
+        stack.start_controller().await?;
+        self.quiet().await?;
+        self.filled(pods, created, began.elapsed(), &before, used_since(&used, &stack.usage()?)).await
     }
 
     /// Creates pods as fast as the API server takes them, and waits until all of them are served.
     pub async fn fill(&mut self, pods: u32, stack: &mut Stack) -> anyhow::Result<Fill> {
         let (before, used, began) = (self.ledger.seen(), stack.usage()?, Instant::now());
-        let added: Vec<Pod> = (0..pods).map(|number| Pod { name: format!("pod-{number}"), number }).collect();
+        let added = named(pods);
         let created = stream::iter(&added).map(|pod| self.create(pod.clone())).buffer_unordered(AT_ONCE);
         created.try_for_each(|()| async { Ok(()) }).await.context("pods")?;
         let created = began.elapsed();
         self.alive.extend(added);
         self.served(pods as usize).await?;
-        let took = began.elapsed();
+        self.filled(pods, created, began.elapsed(), &before, used_since(&used, &stack.usage()?)).await
+    }
+
+    async fn filled(&self, pods: u32, created: Duration, took: Duration, before: &Seen, processes: Vec<Usage>) -> anyhow::Result<Fill> {
         let pod_bytes = match self.alive.front() {
             Some(pod) => self.size(pod).await?,
             None => 0,
@@ -79,8 +106,8 @@ impl Load {
             seconds: took.as_secs_f64(),
             created_per_second: f64::from(pods) / created.as_secs_f64(),
             served_per_second: f64::from(pods) / took.as_secs_f64(),
-            traffic: Traffic::of(&self.ledger.take(), &before, &self.ledger.seen(), pods),
-            processes: used_since(&used, &stack.usage()?),
+            traffic: Traffic::of(&self.ledger.take(), before, &self.ledger.seen(), pods),
+            processes,
         })
     }
 
@@ -189,12 +216,23 @@ impl Load {
         let request = pods_of(&namespace);
         self.ledger.creating(&namespace, &name);
         let create = request.create(&PostParams::default(), body)?;
-        self.client.request::<IgnoredAny>(create).await.with_context(|| format!("pod {namespace}/{name}"))?;
-        // As a kubelet, which knows nothing of other fields, says it.
+        let shown: PodView = self.client.request(create).await.with_context(|| format!("pod {namespace}/{name}"))?;
+        if shown.status.phase.as_deref() == Some("Running") {
+            return Ok(());
+        }
+        // A real API server does not take a status from who creates; the kubelet says it afterwards.
         let status = Patch::Merge(json!({ "status": pod_status(&name, number) }));
         let patch = request.patch_subresource("status", &name, &PatchParams::default(), &status)?;
         self.client.request::<IgnoredAny>(patch).await.with_context(|| format!("status of pod {namespace}/{name}"))?;
         Ok(())
+    }
+
+    async fn create_recorded(&self, Pod { name, number }: &Pod) -> anyhow::Result<()> {
+        let (pod, ip) = (self.shape.recorded_pod(name, *number), self.shape.ip_object(name, *number));
+        let namespace = self.shape.namespace(*number);
+        let create = pods_of(&namespace).create(&PostParams::default(), serde_json::to_vec(&pod)?)?;
+        self.client.request::<IgnoredAny>(create).await.with_context(|| format!("pod {namespace}/{name}"))?;
+        create_all::<v1::Ip>(&self.client, std::iter::once(ip)).await.with_context(|| format!("IP object of pod {namespace}/{name}"))
     }
 
     async fn delete(&self, Pod { name, number }: &Pod) -> anyhow::Result<()> {
@@ -209,6 +247,10 @@ impl Load {
         let request = pods_of(&self.shape.namespace(*number)).get(name, &kube::api::GetParams::default())?;
         Ok(self.client.request_text(request).await?.len())
     }
+}
+
+fn named(pods: u32) -> Vec<Pod> {
+    (0..pods).map(|number| Pod { name: format!("pod-{number}"), number }).collect()
 }
 
 /// Installs our kinds.

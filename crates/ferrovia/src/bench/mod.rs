@@ -48,7 +48,11 @@ struct ControlPlane {
     /// Subnets, each with a namespace, over which the pods are spread.
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=5_000))]
     subnets: u32,
-    /// Size of a pod as JSON, its status included. What the API server and the controller add comes on top.
+    /// Create the pods, and their `IP` objects, as a controller has left them, before one is started: the quick way to a large
+    /// cluster. Otherwise the controller serves them as they come.
+    #[arg(long)]
+    recorded: bool,
+    /// Size of a pod as JSON, with its status and what the API server adds.
     #[arg(long, value_name = "BYTES", default_value_t = 6144, value_parser = clap::value_parser!(u32).range(..=262_144))]
     pod_bytes: u32,
     /// Pods created, and as many deleted, each second; 0 for none.
@@ -107,7 +111,7 @@ impl Bench {
 
 impl ControlPlane {
     async fn run(self) -> anyhow::Result<Outcome> {
-        let shape = Shape::new(self.nodes, self.subnets, self.pods, self.pod_bytes as usize)?;
+        let shape = Shape::new(self.nodes, self.subnets, self.pods)?;
         // Short: paths of sockets are.
         let folder = tempfile::Builder::new().prefix("fv-bench-").tempdir().context("cannot create a folder")?;
         let logs = self.logs.clone().unwrap_or_else(|| folder.path().to_owned());
@@ -128,11 +132,16 @@ impl ControlPlane {
         stack.register_chassis(&shape).await?;
         let ledger = Arc::new(Ledger::default());
         let _observers = Observers::start(&ledger, &client, &stack.northbound, stack.southbound.as_ref());
-        stack.start_controller().await?;
         let mut load = Load::new(client, ledger, shape, self.northd);
-        load.prepare().await?;
+        load.prepare(self.pod_bytes as usize).await?;
         tracing::info!(pods = self.pods, "filling the cluster");
-        let fill = load.fill(self.pods, stack).await?;
+        let fill = if self.recorded {
+            load.restore(self.pods, stack).await?
+        } else {
+            stack.start_controller().await?;
+            load.subnets_are_there().await?;
+            load.fill(self.pods, stack).await?
+        };
         let churn = match self.rate {
             0 => None,
             rate => {

@@ -1,8 +1,11 @@
-//! The objects of a bench: nodes, namespaces with a subnet each, and pods as large as those of real clusters.
+//! The objects of a bench: nodes, namespaces with a subnet each, and pods as large as those of real clusters; also as the
+//! controller leaves them.
 
 use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::ensure;
+use api::DEFAULT_VPC;
+use api::annotations::{self, NODE_LABEL, RESERVED_LABEL, SUBNET_LABEL};
 use serde_json::{Value, json};
 
 /// Label that all of them carry.
@@ -21,13 +24,13 @@ pub struct Shape {
     pub nodes: u32,
     pub subnets: u32,
     pub prefix: u8,
-    /// JSON of a pod with its status, as it is sent.
-    pub pod_bytes: usize,
+    /// Bytes by which a pod would be too small.
+    pub padding: usize,
 }
 
 impl Shape {
     /// Subnets that hold `pods` pods and half as many more.
-    pub fn new(nodes: u32, subnets: u32, pods: u32, pod_bytes: usize) -> anyhow::Result<Self> {
+    pub fn new(nodes: u32, subnets: u32, pods: u32) -> anyhow::Result<Self> {
         let each = pods.div_ceil(subnets);
         // The network, its gateway and its broadcast address are nobody's.
         let hosts = (each + each / 2 + 32).next_power_of_two();
@@ -36,7 +39,7 @@ impl Shape {
             "--pods {pods} on --subnets {subnets}: 10.128.0.0/9 has no room for subnets of {hosts} addresses each"
         );
         let prefix = u8::try_from(hosts.leading_zeros() + 1)?;
-        Ok(Self { nodes, subnets, prefix, pod_bytes })
+        Ok(Self { nodes, subnets, prefix, padding: 0 })
     }
 
     pub fn namespace(&self, number: u32) -> String {
@@ -47,10 +50,13 @@ impl Shape {
         json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": self.namespace(number), "labels": { LABEL: "true" } } })
     }
 
+    fn network(&self, number: u32) -> Ipv4Addr {
+        Ipv4Addr::from_bits(FROM.to_bits() + ((number % self.subnets) << (32 - self.prefix)))
+    }
+
     /// The subnet of the namespace of the same name.
     pub fn subnet_object(&self, number: u32) -> Value {
-        let network = Ipv4Addr::from_bits(FROM.to_bits() + (number << (32 - self.prefix)));
-        let name = self.namespace(number);
+        let (network, name) = (self.network(number), self.namespace(number));
         json!({
             "apiVersion": "kubeovn.io/v1", "kind": "Subnet", "metadata": { "name": name, "labels": { LABEL: "true" } },
             "spec": { "cidrBlock": format!("{network}/{}", self.prefix), "namespaces": [name] },
@@ -76,14 +82,58 @@ impl Shape {
         })
     }
 
-    /// A pod of a deployment, as its controller creates it, bound already.
+    /// A pod of a deployment, bound already, with what its kubelet says of it.
     pub fn pod(&self, name: &str, number: u32) -> Value {
         let mut pod = pod(name, &self.namespace(number), &self.node(number));
-        let status = pod_status(name, number).to_string().len();
-        let short = self.pod_bytes.saturating_sub(pod.to_string().len() + status);
-        let flags: String = PADDING.chars().cycle().take(short).collect();
+        let flags: String = PADDING.chars().cycle().take(self.padding).collect();
         pod["spec"]["containers"][0]["env"][0]["value"] = flags.into();
+        pod["status"] = pod_status(name, number);
         pod
+    }
+
+    /// Address and MAC of a pod that shows them.
+    fn allocation(&self, number: u32) -> (Ipv4Addr, String) {
+        // Network and gateway come first.
+        let address = Ipv4Addr::from_bits(self.network(number).to_bits() + number / self.subnets + 2);
+        let [a, b, c, d] = number.to_be_bytes();
+        (address, format!("02:01:{a:02x}:{b:02x}:{c:02x}:{d:02x}"))
+    }
+
+    /// The pod as the controller leaves it.
+    pub fn recorded_pod(&self, name: &str, number: u32) -> Value {
+        let mut pod = self.pod(name, number);
+        let (network, (address, mac)) = (self.network(number), self.allocation(number));
+        let notes = [
+            (annotations::ALLOCATED, "true".to_owned()),
+            (annotations::ROUTED, "true".to_owned()),
+            (annotations::IP_ADDRESS, address.to_string()),
+            (annotations::MAC_ADDRESS, mac),
+            (annotations::CIDR, format!("{network}/{}", self.prefix)),
+            (annotations::GATEWAY, Ipv4Addr::from_bits(network.to_bits() + 1).to_string()),
+            (annotations::LOGICAL_SWITCH, self.namespace(number)),
+            (annotations::LOGICAL_ROUTER, DEFAULT_VPC.to_owned()),
+            (annotations::POD_NIC_TYPE, "veth-pair".to_owned()),
+        ];
+        for (key, value) in notes {
+            pod["metadata"]["annotations"][key] = value.into();
+        }
+        pod
+    }
+
+    /// The pod's `IP` object as the controller makes it.
+    pub fn ip_object(&self, name: &str, number: u32) -> Value {
+        let (namespace, node, (address, mac)) = (self.namespace(number), self.node(number), self.allocation(number));
+        json!({
+            "apiVersion": "kubeovn.io/v1", "kind": "IP",
+            "metadata": {
+                "name": format!("{name}.{namespace}"),
+                "labels": { SUBNET_LABEL: namespace, NODE_LABEL: node, RESERVED_LABEL: "false" },
+            },
+            "spec": {
+                "podName": name, "namespace": namespace, "subnet": namespace, "nodeName": node, "podType": "",
+                "ipAddress": address, "v4IpAddress": address, "v6IpAddress": "", "macAddress": mac,
+            },
+        })
     }
 }
 
@@ -132,7 +182,6 @@ fn pod(name: &str, namespace: &str, node: &str) -> Value {
                     "env": [
                         { "name": "FEATURES", "value": "" },
                         { "name": "POD_NAME", "valueFrom": reference("metadata.name") },
-                        { "name": "POD_NAMESPACE", "valueFrom": reference("metadata.namespace") },
                         { "name": "POD_IP", "valueFrom": reference("status.podIP") },
                         { "name": "DATABASE_USER", "valueFrom": secret("user") },
                         { "name": "DATABASE_PASSWORD", "valueFrom": secret("password") },
@@ -140,13 +189,8 @@ fn pod(name: &str, namespace: &str, node: &str) -> Value {
                     ],
                     "resources": { "requests": { "cpu": "250m", "memory": "256Mi" }, "limits": { "memory": "512Mi" } },
                     "volumeMounts": [mount("config", "/etc/web"), mount("certificates", "/etc/certificates"), mount("token", "/var/run/secrets/kubernetes.io/serviceaccount")],
-                    "livenessProbe": probe("/healthz"), "readinessProbe": probe("/readyz"), "startupProbe": probe("/startup"),
+                    "livenessProbe": probe("/healthz"), "readinessProbe": probe("/readyz"),
                     "securityContext": { "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": { "drop": ["ALL"] } },
-                },
-                {
-                    "name": "logs", "image": "registry.example.com/platform/logs:2.3.0", "imagePullPolicy": "IfNotPresent",
-                    "resources": { "requests": { "cpu": "10m", "memory": "32Mi" }, "limits": { "memory": "64Mi" } },
-                    "volumeMounts": [mount("token", "/var/run/secrets/kubernetes.io/serviceaccount")],
                 },
             ],
             "volumes": [
@@ -183,9 +227,7 @@ pub fn pod_status(name: &str, number: u32) -> Value {
         "phase": "Running", "qosClass": "Burstable", "startTime": at, "hostIP": host, "hostIPs": [{ "ip": host }],
         "message": format!("{name} runs"),
         "conditions": conditions,
-        "containerStatuses": [
-            container("web", "registry.example.com/shop/web:4.17.2"), container("logs", "registry.example.com/platform/logs:2.3.0"),
-        ],
+        "containerStatuses": [container("web", "registry.example.com/shop/web:4.17.2")],
     })
 }
 
@@ -194,17 +236,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pod_has_the_size_that_was_asked_for() {
-        let shape = Shape::new(10, 4, 1000, 6144).unwrap();
-        let size = shape.pod("pod-1", 1).to_string().len() + pod_status("pod-1", 1).to_string().len();
-        assert_eq!(size, 6144);
-    }
-
-    #[test]
     fn subnets_lie_side_by_side_and_have_room() {
-        let shape = Shape::new(1000, 100, 150_000, 6144).unwrap();
+        let shape = Shape::new(1000, 100, 150_000).unwrap();
         assert_eq!(shape.subnet_object(0)["spec"]["cidrBlock"], "10.128.0.0/20");
         assert_eq!(shape.subnet_object(99)["spec"]["cidrBlock"], "10.134.48.0/20");
-        assert!(Shape::new(1, 100_000, 10_000_000, 0).is_err());
+        assert!(Shape::new(1, 100_000, 10_000_000).is_err());
     }
 }
