@@ -1,5 +1,6 @@
 //! `ferrovia bench`: what the control plane carries, measured from outside, with every part a process of its own.
 
+mod guest;
 mod load;
 mod objects;
 mod observe;
@@ -10,7 +11,7 @@ mod stack;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow};
 use clap::{Args, Subcommand};
 use tokio_util::sync::CancellationToken;
 
@@ -95,11 +96,7 @@ impl Bench {
     pub async fn run(self, shutdown: CancellationToken) -> anyhow::Result<()> {
         let Command::ControlPlane(arguments) = self.command;
         let json = arguments.json;
-        let outcome = tokio::select! {
-            outcome = arguments.run() => outcome?,
-            // What was started ends with the future.
-            () = shutdown.cancelled() => bail!("interrupted; nothing is left behind"),
-        };
+        let outcome = arguments.run(&shutdown).await?;
         if json {
             println!("{}", serde_json::to_string_pretty(&outcome)?);
         } else {
@@ -110,29 +107,39 @@ impl Bench {
 }
 
 impl ControlPlane {
-    async fn run(self) -> anyhow::Result<Outcome> {
+    async fn run(self, shutdown: &CancellationToken) -> anyhow::Result<Outcome> {
         let shape = Shape::new(self.nodes, self.subnets, self.pods)?;
         // Short: paths of sockets are.
         let folder = tempfile::Builder::new().prefix("fv-bench-").tempdir().context("cannot create a folder")?;
         let logs = self.logs.clone().unwrap_or_else(|| folder.path().to_owned());
         std::fs::create_dir_all(&logs).with_context(|| format!("cannot create {}", logs.display()))?;
         let logs = logs.canonicalize()?;
-        let mut stack = Stack::start(folder.path(), logs, self.kubeconfig.clone(), self.central, self.northd).await?;
-        let outcome = self.measure(&mut stack, shape).await;
+        let stack = Stack::start(folder.path(), logs, self.kubeconfig.clone(), self.central, self.northd);
+        let mut stack = unless_stopped(shutdown, stack).await?;
+        let client = crate::client(Some(&stack.kubeconfig)).await?;
+        let guest = self.kubeconfig.is_some();
+        if guest {
+            unless_stopped(shutdown, guest::check(&client)).await?;
+        }
+        let outcome = unless_stopped(shutdown, self.measure(&mut stack, &client, shape)).await;
         let ended = stack.ended();
+        if guest {
+            tracing::info!("taking away what was made");
+            stack.stop_controller().await?;
+            guest::clean(&client).await.context("cannot take away what was made")?;
+        }
         if outcome.is_err() && !ended.is_empty() {
             return outcome.context(ended.join("; "));
         }
         outcome
     }
 
-    async fn measure(&self, stack: &mut Stack, shape: Shape) -> anyhow::Result<Outcome> {
-        let client = crate::client(Some(&stack.kubeconfig)).await?;
-        load::install(&client).await?;
+    async fn measure(&self, stack: &mut Stack, client: &kube::Client, shape: Shape) -> anyhow::Result<Outcome> {
+        load::install(client).await?;
         stack.register_chassis(&shape).await?;
         let ledger = Arc::new(Ledger::default());
-        let _observers = Observers::start(&ledger, &client, &stack.northbound, stack.southbound.as_ref());
-        let mut load = Load::new(client, ledger, shape, self.northd);
+        let _observers = Observers::start(&ledger, client, &stack.northbound, stack.southbound.as_ref());
+        let mut load = Load::new(client.clone(), ledger, shape, self.northd);
         load.prepare(self.pod_bytes as usize).await?;
         tracing::info!(pods = self.pods, "filling the cluster");
         let fill = if self.recorded {
@@ -157,5 +164,13 @@ impl ControlPlane {
         };
         let (nodes, subnets, central, northd) = (self.nodes, self.subnets, self.central, self.northd);
         Ok(Outcome { nodes, subnets, central, northd, fill, churn, cold_start })
+    }
+}
+
+/// Does it, unless it is interrupted: then what was started ends with it.
+async fn unless_stopped<T>(shutdown: &CancellationToken, work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::select! {
+        done = work => done,
+        () = shutdown.cancelled() => Err(anyhow!("interrupted")),
     }
 }
