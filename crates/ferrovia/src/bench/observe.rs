@@ -161,8 +161,7 @@ impl Observers {
 
 async fn follow_northbound(ledger: Arc<Ledger>, remotes: Remotes) -> anyhow::Result<()> {
     let changed = |replica: &Replica, changes: &[RowChange], ledger: &Ledger| {
-        // The row that belongs to everybody says who leads; it is no network.
-        let rows = changes.iter().filter(|change| table_of(change) != nb_global::TABLE).count();
+        let rows = changes.iter().filter(|change| is_network(change)).count();
         let switches = replica.rows(logical_switch::TABLE).map(|row| row.text(logical_switch::NAME));
         let marker = changes.iter().any(|change| table_of(change) == logical_switch::TABLE);
         let marker = marker.then(|| switches.filter(|name| name.starts_with("bench-marker-")).max().unwrap_or_default().to_owned());
@@ -181,6 +180,16 @@ async fn follow_northbound(ledger: Arc<Ledger>, remotes: Remotes) -> anyhow::Res
 async fn follow_southbound(ledger: Arc<Ledger>, remotes: Remotes) -> anyhow::Result<()> {
     let monitored = Monitored { schema: &sb::SCHEMA, tables: vec![(port_binding::TABLE, vec![port_binding::LOGICAL_PORT.index])] };
     follow(ledger, remotes, monitored, port_binding::LOGICAL_PORT, Stage::Bound, |_, _, _| {}).await
+}
+
+/// Whether the controller may have made it, as part of a network.
+fn is_network(change: &RowChange) -> bool {
+    // `ovn-northd` says in these how a port is: ovn-nb(5). The row that belongs to everybody says who leads.
+    let told = [logical_switch_port::UP.index, logical_switch_port::DYNAMIC_ADDRESSES.index];
+    match change {
+        RowChange::Modified(logical_switch_port::TABLE, _, columns) => columns.iter().any(|(column, _)| !told.contains(column)),
+        change => table_of(change) != nb_global::TABLE,
+    }
 }
 
 const fn table_of(change: &RowChange) -> TableId {
