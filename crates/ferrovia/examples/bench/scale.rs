@@ -17,12 +17,12 @@ fn churn(report: &mut Report) {
     let outcome = bench(&["--nodes=100", "--pods=10000", "--subnets=20", "--rate=200", "--seconds=15", "--recorded"]);
     let traffic = &outcome["churn"]["traffic"];
     let latency = |stage: &str, part: &str| traffic[stage][part].as_f64().unwrap();
-    let name = "200 pods/s come and go among 10,000, from creation";
+    let name = "200 pods/s come and go, from creation";
     report.add(Row::new(format!("{name} to commit: median"), latency("createdToCommitted", "p50"), "ms"));
     report.add(Row::new(format!("{name} to commit: 99th percentile"), latency("createdToCommitted", "p99"), "ms").at_most(250.0));
     report.add(Row::new(format!("{name} to patch: 99th percentile"), latency("createdToPatched", "p99"), "ms"));
     let rows = traffic["rowsPerPod"].as_f64().unwrap();
-    report.add(Row::new("the same: northbound rows changed per pod that comes and one that goes", rows, "rows").at_most(4.0));
+    report.add(Row::new("the same: northbound rows per pod that comes and one that goes", rows, "rows").at_most(4.0));
 }
 
 /// A converged cluster on which the controller starts anew.
@@ -31,7 +31,7 @@ fn cold_start(report: &mut Report) {
     let value = |path: &str| outcome.pointer(path).unwrap().as_f64().unwrap();
     let bytes = value("/fill/podBytes");
     assert!(bytes >= 6144.0, "pods of {bytes} bytes");
-    let name = "cold start on 150,000 pods of 7 KB, 1,000 nodes, 100 subnets";
+    let name = "cold start on 150,000 pods of 7 KB";
     report.add(Row::new(format!("{name}: until all is compared"), value("/coldStart/seconds"), "s").at_most(15.0));
     report.add(Row::new("the same: northbound rows written", value("/coldStart/rowsWritten"), "rows").exactly(0.0));
     report.add(Row::new("the same: pods and IP objects written", value("/coldStart/objectsWritten"), "").exactly(0.0));
