@@ -1,6 +1,7 @@
 //! `ferrovia`: every part of the network in one program.
 
 mod api_listener;
+mod bench;
 mod central;
 mod config;
 mod lab;
@@ -40,6 +41,8 @@ enum Command {
     Central(central::Central),
     /// A cluster in a box: nodes as network namespaces, with real OVS and OVN.
     Lab(lab::Lab),
+    /// Measure what the control plane carries.
+    Bench(bench::Bench),
     /// Show what the network of a cluster is made of, and how it is.
     #[command(disable_help_flag = true)]
     Status(NotBuilt),
@@ -179,6 +182,7 @@ fn run(command: Command, settings: &Settings) -> anyhow::Result<ExitCode> {
         Command::Agent(arguments) => until_stopped(|shutdown| agent(arguments, shutdown)),
         Command::Central(arguments) => until_stopped(|shutdown| arguments.run(shutdown)),
         Command::Lab(arguments) => arguments.run(settings),
+        Command::Bench(arguments) => until_stopped(|shutdown| arguments.run(shutdown)),
         Command::Status(_) => Err(::lab::NotYet("status".to_owned()).into()),
         Command::Trace(_) => Err(::lab::NotYet("trace".to_owned()).into()),
     }

@@ -10,6 +10,7 @@ mod memory;
 mod ovsdb;
 mod raw;
 mod report;
+mod scale;
 mod servers;
 
 use std::os::unix::process::CommandExt as _;
@@ -20,7 +21,7 @@ use report::{Report, Row};
 #[global_allocator]
 static COUNTING: memory::Counting = memory::Counting;
 
-const PARTS: [&str; 5] = ["ovsdb", "engine", "ipam", "control_plane", "lab"];
+const PARTS: [&str; 6] = ["ovsdb", "engine", "ipam", "control_plane", "scale", "lab"];
 
 /// The controller's heap on huge pages, as docs/architecture.md says to run it: the glibc manual, "Memory Allocation Tunables".
 const HUGE_PAGES: (&str, &str) = ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1");
@@ -54,6 +55,9 @@ fn main() {
     if wanted("control_plane") {
         control_plane::measure(&mut report);
     }
+    if wanted("scale") {
+        scale::measure(&mut report);
+    }
     if wanted("lab") {
         lab::measure(&mut report);
     }
@@ -67,8 +71,7 @@ fn main() {
 }
 
 /// What the design names and nothing measures yet.
-const LATER: [(&str, &str); 8] = [
-    ("cold start on 150,000 pods of 6 KB, until converged; resident memory", "<= 15 s, 1 GiB"),
+const LATER: [(&str, &str); 7] = [
     ("pings lost during a rebuild, ovn-northd supervised", "0"),
     ("CNI ADD, serial, median", "<= 45 ms"),
     ("CNI ADD, 10 in parallel, median and 99th percentile", "<= 80, 200 ms"),
