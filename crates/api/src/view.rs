@@ -4,12 +4,15 @@
 //! makes an equal view, which wakes nobody.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1 as apps;
 use k8s_openapi::api::core::v1 as core;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use kube::Resource;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::v1;
 
 macro_rules! view {
     ($(#[$doc:meta])* $name:ident of $kind:ty { $($(#[$field_doc:meta])* $field:ident: $ty:ty,)* }) => {
@@ -27,7 +30,8 @@ macro_rules! view {
         #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
         #[serde(rename_all = "camelCase")]
         pub struct $name {
-            /// Name, namespace, labels, annotations and owners.
+            /// Without `managedFields`, which are half of an object and nobody reads.
+            #[serde(deserialize_with = "metadata")]
             pub metadata: ObjectMeta,
             $($(#[$field_doc])* #[serde(default)] pub $field: $ty,)*
         }
@@ -44,6 +48,44 @@ macro_rules! view {
             fn meta_mut(&mut self) -> &mut ObjectMeta { &mut self.metadata }
         }
     };
+}
+
+/// Reads metadata but for `managedFields`: to parse those takes longer than all the rest.
+fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
+    #[derive(Default, Deserialize)]
+    #[serde(rename_all = "camelCase", default)]
+    struct Narrow {
+        name: Option<String>,
+        generate_name: Option<String>,
+        namespace: Option<String>,
+        uid: Option<String>,
+        resource_version: Option<String>,
+        generation: Option<i64>,
+        creation_timestamp: Option<Time>,
+        deletion_timestamp: Option<Time>,
+        deletion_grace_period_seconds: Option<i64>,
+        labels: Option<BTreeMap<String, String>>,
+        annotations: Option<BTreeMap<String, String>>,
+        owner_references: Option<Vec<OwnerReference>>,
+        finalizers: Option<Vec<String>>,
+    }
+    let read = Narrow::deserialize(deserializer)?;
+    Ok(ObjectMeta {
+        name: read.name,
+        generate_name: read.generate_name,
+        namespace: read.namespace,
+        uid: read.uid,
+        resource_version: read.resource_version,
+        generation: read.generation,
+        creation_timestamp: read.creation_timestamp,
+        deletion_timestamp: read.deletion_timestamp,
+        deletion_grace_period_seconds: read.deletion_grace_period_seconds,
+        labels: read.labels,
+        annotations: read.annotations,
+        owner_references: read.owner_references,
+        finalizers: read.finalizers,
+        ..ObjectMeta::default()
+    })
 }
 
 view! {
@@ -81,6 +123,23 @@ view! {
     /// A virtual machine of KubeVirt, running or not: that it is there.
     VirtualMachineView in k8s_openapi::NamespaceResourceScope,
     KUBEVIRT, "v1", "kubevirt.io/v1", "VirtualMachine", "virtualmachines"; {}
+}
+
+view! {
+    /// An `IP` object.
+    IpView in k8s_openapi::ClusterResourceScope,
+    "kubeovn.io", "v1", "kubeovn.io/v1", "IP", "ips"; {
+        /// What it holds, and for whom.
+        spec: v1::IpSpec,
+    }
+}
+
+impl From<&IpView> for v1::Ip {
+    fn from(view: &IpView) -> Self {
+        let mut object = Self::new("", view.spec.clone());
+        object.metadata = view.metadata.clone();
+        object
+    }
 }
 
 view! {

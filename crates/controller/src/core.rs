@@ -28,6 +28,9 @@ use crate::stranding::{self, Waiting};
 
 type Name = Arc<str>;
 
+/// Objects of a first list that are taken in at once: what they change is held until then.
+const SLICE: usize = 4096;
+
 /// Where people agree to removals.
 const SYSTEM_NAMESPACE: &str = "kube-system";
 
@@ -122,6 +125,8 @@ pub(crate) struct Core {
     shared: FxHashMap<PodKey, Name>,
     /// Changes of subnets that would strand holders of addresses.
     stranding: BTreeMap<Name, Waiting>,
+    /// Whether every object that was there at the start is an input.
+    complete: bool,
     /// Whether what was there at the start has been taken in.
     started: bool,
     /// Pods that wait because their subnet has as many ports as the tunnels can tell apart.
@@ -175,6 +180,7 @@ impl Core {
             contested: BTreeSet::new(),
             shared: FxHashMap::default(),
             stranding: BTreeMap::new(),
+            complete: false,
             started: false,
             limited: BTreeMap::new(),
             blocked: BTreeMap::new(),
@@ -327,6 +333,12 @@ impl Core {
     }
 
     fn settle(&mut self) {
+        if !self.started {
+            // What others refer to first, so that less runs twice.
+            self.urgent.make_contiguous().sort_by_key(|input| {
+                if let Input::Replaced(kind, _) = input { KINDS.iter().position(|k| k == kind) } else { Some(KINDS.len()) }
+            });
+        }
         // The first batch takes all: what is wanted is known only when everything has been seen.
         let mut room = if self.compare_all { usize::MAX } else { self.config.batch };
         while room > 0 {
@@ -342,6 +354,7 @@ impl Core {
             }
             self.tell_of_brake();
         }
+        self.complete = true;
         let settled = self.engine.settle();
         self.facts(settled.changes);
         let settled = self.engine.settle();
@@ -366,10 +379,14 @@ impl Core {
                 if carries_rows && objects.is_empty() && !self.started {
                     self.empty.insert(kind);
                 }
-                for object in objects {
+                for (number, object) in objects.into_iter().enumerate() {
                     gone.remove(&object.key());
                     self.believe(&object.key());
                     self.set(object);
+                    if !self.started && number % SLICE == SLICE - 1 {
+                        let settled = self.engine.settle();
+                        self.facts(settled.changes);
+                    }
                 }
                 let doubtful = Brake::doubts(&self.config, gone.len(), known);
                 if doubtful {
@@ -657,8 +674,9 @@ impl Core {
         self.try_again(&changed_refused);
         self.adopt(held, &mut touched);
         self.adopt_contested(&mut touched);
-        if self.epoch.is_some() {
-            // First those who have waited for a leader.
+        // Nobody is served before all who hold something are known.
+        if self.epoch.is_some() && self.complete {
+            // First those who have waited for it, or for a leader.
             let deferred = std::mem::take(&mut self.deferred);
             let open = deferred.into_iter().filter_map(|key| Some((key.clone(), self.requests.get(&key)?.clone())));
             let mut open: Vec<_> = open.filter(|(key, request)| !request.held && self.ipam.holding(&key.port()).is_none()).collect();
@@ -676,7 +694,7 @@ impl Core {
         touched.extend(self.ipam.ready());
         self.reconsider(&touched);
         for subnet in touched {
-            let served = if self.epoch.is_some() { self.ipam.retry(&subnet) } else { Vec::new() };
+            let served = if self.epoch.is_some() && self.complete { self.ipam.retry(&subnet) } else { Vec::new() };
             for (owner, holding) in served {
                 let key = PodKey::of_port(&owner);
                 if let Some(request) = self.requests.get(&key).cloned() {

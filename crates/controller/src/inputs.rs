@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::view::{NamespaceView, PodView, StatefulSetView, VirtualMachineInstanceView, VirtualMachineView};
+use api::view::{IpView, NamespaceView, PodView, StatefulSetView, VirtualMachineInstanceView, VirtualMachineView};
 use api::{annotations, v1};
 use engine::Age;
 use futures::{Stream, StreamExt, stream};
@@ -15,6 +15,7 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Resource};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use topology::{Ip, Namespace, Pod, PodKey, Pool, Problem, Replicas, ReplicasKey, ReplicasKind, Subnet, Vip, Vpc, Workload, input};
 
 type Name = Arc<str>;
@@ -244,7 +245,8 @@ fn plain_pod(object: &PodView) -> Object {
     Object::Pod(key, pod, age)
 }
 
-fn ip(object: &v1::Ip) -> Object {
+fn ip(view: &IpView) -> Object {
+    let object = &v1::Ip::from(view);
     let meta = &object.metadata;
     let shown = ShownIp {
         uid: meta.uid.as_deref().unwrap_or_default().into(),
@@ -271,33 +273,29 @@ fn instance(object: &VirtualMachineInstanceView) -> Object {
     Object::Replicas(key, replicas, input::age(&object.metadata))
 }
 
-/// Runs all watches until the receiver is dropped.
+/// Runs all watches until the receiver is dropped. Each is a task of its own: at a start they parse side by side.
 pub(crate) async fn watch(client: kube::Client, keep_vm_ip: bool, inputs: mpsc::Sender<Input>) {
     let (machines, instances) = (Kind::Replicas(ReplicasKind::VirtualMachine), Kind::Replicas(ReplicasKind::Instance));
-    let virtual_machines = async {
-        if keep_vm_ip {
-            tokio::join!(
-                feed(&client, machines, virtual_machine, definitions::<VirtualMachineView>(&client), &inputs),
-                feed(&client, instances, instance, definitions::<VirtualMachineInstanceView>(&client), &inputs),
-            );
-        } else {
-            for kind in [machines, instances] {
-                let _ = inputs.send(Input::Replaced(kind, Vec::new())).await;
-            }
-        }
-    };
     let built_in = stream::pending;
-    tokio::join!(
-        feed(&client, Kind::Vpc, vpc, definitions::<v1::Vpc>(&client), &inputs),
-        feed(&client, Kind::Subnet, subnet, definitions::<v1::Subnet>(&client), &inputs),
-        feed(&client, Kind::Namespace, namespace, built_in(), &inputs),
-        feed(&client, Kind::Pod, if keep_vm_ip { pod } else { plain_pod }, built_in(), &inputs),
-        feed(&client, Kind::IpPool, pool, definitions::<v1::IpPool>(&client), &inputs),
-        feed(&client, Kind::Vip, vip, definitions::<v1::Vip>(&client), &inputs),
-        feed(&client, Kind::Ip, ip, definitions::<v1::Ip>(&client), &inputs),
-        feed(&client, Kind::Replicas(ReplicasKind::StatefulSet), stateful_set, built_in(), &inputs),
-        virtual_machines,
-    );
+    let (c, i) = (&client, &inputs);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(feed(c.clone(), Kind::Vpc, vpc, definitions::<v1::Vpc>(c), i.clone()));
+    tasks.spawn(feed(c.clone(), Kind::Subnet, subnet, definitions::<v1::Subnet>(c), i.clone()));
+    tasks.spawn(feed(c.clone(), Kind::Namespace, namespace, built_in(), i.clone()));
+    tasks.spawn(feed(c.clone(), Kind::Pod, if keep_vm_ip { pod } else { plain_pod }, built_in(), i.clone()));
+    tasks.spawn(feed(c.clone(), Kind::IpPool, pool, definitions::<v1::IpPool>(c), i.clone()));
+    tasks.spawn(feed(c.clone(), Kind::Vip, vip, definitions::<v1::Vip>(c), i.clone()));
+    tasks.spawn(feed(c.clone(), Kind::Ip, ip, definitions::<v1::Ip>(c), i.clone()));
+    tasks.spawn(feed(c.clone(), Kind::Replicas(ReplicasKind::StatefulSet), stateful_set, built_in(), i.clone()));
+    if keep_vm_ip {
+        tasks.spawn(feed(c.clone(), machines, virtual_machine, definitions::<VirtualMachineView>(c), i.clone()));
+        tasks.spawn(feed(c.clone(), instances, instance, definitions::<VirtualMachineInstanceView>(c), i.clone()));
+    } else {
+        for kind in [machines, instances] {
+            let _ = inputs.send(Input::Replaced(kind, Vec::new())).await;
+        }
+    }
+    while tasks.join_next().await.is_some() {}
 }
 
 fn unless(doubtful: bool, input: Input) -> Input {
@@ -343,11 +341,11 @@ fn definitions<K: Resource<DynamicType = ()>>(client: &kube::Client) -> impl Str
 /// Follows the objects of a kind. When `definitions` of a kind that is not served yield, it is tried again at once. Of a kind
 /// that the cluster need not serve there is none until it is.
 async fn feed<K>(
-    client: &kube::Client,
+    client: kube::Client,
     kind: Kind,
     parse: fn(&K) -> Object,
     definitions: impl Stream<Item = ()> + Send,
-    inputs: &mpsc::Sender<Input>,
+    inputs: mpsc::Sender<Input>,
 ) where
     K: Resource<DynamicType = ()> + Clone + serde::de::DeserializeOwned + fmt::Debug + Send + 'static,
 {
@@ -385,12 +383,12 @@ async fn feed<K>(
             Some(Ok(Event::Apply(object))) => {
                 let going = object.meta().deletion_timestamp.is_some();
                 let object = parse(&object);
-                let doubtful = object.ends_something(false, going) && is_undefined::<K>(client).await;
+                let doubtful = object.ends_something(false, going) && is_undefined::<K>(&client).await;
                 unless(doubtful, Input::Set(Box::new(object)))
             }
             Some(Ok(Event::Delete(object))) => {
                 let object = parse(&object);
-                let doubtful = object.ends_something(true, false) && is_undefined::<K>(client).await;
+                let doubtful = object.ends_something(true, false) && is_undefined::<K>(&client).await;
                 unless(doubtful, Input::Removed(object.key()))
             }
             Some(Err(watcher::Error::InitialListFailed(kube::Error::Api(status)))) if status.code == 404 => {

@@ -18,6 +18,8 @@ pub enum FrameError {
 
 /// Room that each read finds, so that a large message takes few of them.
 const READ: usize = 64 * 1024;
+/// Bytes of a message whose room is worth giving back.
+const LARGE: usize = 1 << 20;
 
 /// Splits a byte stream into messages. Each byte is looked at once.
 #[derive(Debug)]
@@ -79,7 +81,12 @@ impl Framer {
                     depth = depth.checked_sub(1).ok_or(FrameError::Unbalanced)?;
                     if depth == 0 {
                         (self.scanned, self.depth, self.in_string) = (0, 0, false);
-                        return Ok(Some(self.buffer.split_to(at)));
+                        let message = self.buffer.split_to(at);
+                        // The room of a large message goes with it; else it would be held for ever.
+                        if message.len() > LARGE {
+                            self.buffer = BytesMut::from(&self.buffer[..]);
+                        }
+                        return Ok(Some(message));
                     }
                 }
                 _ => {}

@@ -58,6 +58,8 @@ const MONITOR_REQUEST: u64 = 3;
 const FIRST_TRANSACTION: u64 = 4;
 /// Bytes that may wait to be sent before further transactions are left in their queue.
 const OUTPUT_LIMIT: usize = 8 << 20;
+/// How much longer a server may be silent for each mebibyte of transactions that it was sent: ten times what it takes alone.
+const PER_MEBIBYTE: Duration = Duration::from_millis(500);
 const NO_TRANSACTION: &str = "00000000-0000-0000-0000-000000000000";
 
 type Answer = Result<Vec<Option<OpResult>>, TransactError>;
@@ -66,6 +68,8 @@ pub(crate) struct Session<'a> {
     framer: Framer,
     output: BytesMut,
     pending: FxHashMap<u64, Reply>,
+    /// Bytes of the transactions sent since none was under way.
+    outstanding: usize,
     /// Answers that came while there was no monitor: they follow the next snapshot.
     held: Vec<(Reply, Answer)>,
     next_id: u64,
@@ -88,6 +92,7 @@ impl<'a> Session<'a> {
             framer: Framer::new(options.limit),
             output: BytesMut::new(),
             pending: FxHashMap::default(),
+            outstanding: 0,
             held: Vec::new(),
             next_id: FIRST_TRANSACTION,
             status: None,
@@ -123,7 +128,9 @@ impl<'a> Session<'a> {
         let mut heard = Instant::now();
         let mut probed = false;
         loop {
-            let deadline = heard + if probed { self.options.probe * 2 } else { self.options.probe };
+            // The server does one thing at a time: it answers nobody while it carries out a large transaction.
+            let busy = PER_MEBIBYTE * u32::try_from(self.outstanding >> 20).unwrap_or(u32::MAX);
+            let deadline = heard + busy + if probed { self.options.probe * 2 } else { self.options.probe };
             tokio::select! {
                 read = reader.read_buf(self.framer.buffer()) => {
                     if read? == 0 {
@@ -177,6 +184,10 @@ impl<'a> Session<'a> {
         self.push(r#"{"method":"transact","params":"#);
         self.output.extend_from_slice(&request.params);
         self.push(&format!(r#","id":{id}}}"#));
+        if self.pending.is_empty() {
+            self.outstanding = 0;
+        }
+        self.outstanding += request.params.len();
         self.pending.insert(id, request.reply);
     }
 
@@ -229,7 +240,11 @@ impl<'a> Session<'a> {
     }
 
     fn answered(&mut self, id: u64, message: &Message<'_>) -> Result<(), Ended> {
-        let Some(reply) = self.pending.remove(&id) else { return Err(unexpected(&format!("a reply to unknown request {id}"))) };
+        let reply = self.pending.remove(&id);
+        if self.pending.is_empty() {
+            self.outstanding = 0;
+        }
+        let Some(reply) = reply else { return Err(unexpected(&format!("a reply to unknown request {id}"))) };
         let answer = match (message.failure(), message.result) {
             (Some(why), _) => Err(TransactError::Refused(why)),
             (None, Some(raw)) => wire::results(raw).map_err(|e| TransactError::Malformed(e.to_string())),
