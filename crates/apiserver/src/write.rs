@@ -54,6 +54,13 @@ fn invalid(kind: &Kind, name: &str, causes: Vec<Cause>) -> Result<(), Error> {
     if causes.is_empty() { Ok(()) } else { Err(Error::Invalid { kind: kind.qualified(), name: name.to_owned(), causes }) }
 }
 
+/// Built-in kinds are known by the path; an object of a custom kind must say itself what it is.
+fn untyped(kind: &Kind, field: &str, object: &Object) -> Error {
+    let (field, body) = (if field == "kind" { "Kind" } else { field }, Value::Object(object.clone()));
+    let (kind, shown) = (&kind.kind, format!("Object '{field}' is missing in '{body}'"));
+    Error::BadRequest(format!("the object provided is unrecognized (must be of type {kind}): {shown}"))
+}
+
 /// The object must be what the path says it is.
 fn check_identity(kind: &Kind, namespace: Option<&str>, name: Option<&str>, value: Value) -> Result<Object, Error> {
     let Value::Object(mut object) = value else {
@@ -61,6 +68,7 @@ fn check_identity(kind: &Kind, namespace: Option<&str>, name: Option<&str>, valu
     };
     for (field, wanted) in [("apiVersion", kind.api_version()), ("kind", kind.kind.clone())] {
         match object.get(field) {
+            None | Some(Value::Null) if kind.admission.is_some() => return Err(untyped(kind, field, &object)),
             None | Some(Value::Null) => {
                 object.insert(field.to_owned(), json!(wanted));
             }
@@ -385,19 +393,19 @@ fn settle(kind: &Kind, old: &Object, mut new: Object, status_only: bool, rv: u64
             definition::establish(&mut new);
         }
     }
-    if kind.counts_generations() && wants_other(old, &new) {
+    if kind.counts_generations() && wants_other(kind, old, &new) {
         let generation = old.get("metadata").and_then(|m| m["generation"].as_i64()).unwrap_or(1);
         object::set_meta(&mut new, "generation", Some(json!(generation + 1)));
     }
     new
 }
 
-/// Whether anything but metadata and status differs.
-fn wants_other(old: &Object, new: &Object) -> bool {
+/// Whether anything but metadata differs, and status where that is written apart.
+fn wants_other(kind: &Kind, old: &Object, new: &Object) -> bool {
     let wanted = |object: &Object| -> Vec<(String, Value)> {
         let mut fields: Vec<_> = object
             .iter()
-            .filter(|(field, _)| !matches!(field.as_str(), "metadata" | "status"))
+            .filter(|(field, _)| *field != "metadata" && !(kind.status && *field == "status"))
             .map(|(field, value)| (field.clone(), value.clone()))
             .collect();
         fields.sort_by(|a, b| a.0.cmp(&b.0));
