@@ -1,6 +1,6 @@
 # Debian 12, a Rust toolchain, root. `make demo` and `make test` are all that a fresh clone needs.
 
-.PHONY: setup build demo demo-down test ovn-matrix kernel-datapath check bench generate
+.PHONY: setup build demo demo-down test kube test-kube ovn-matrix kernel-datapath check bench generate
 
 # Installs what is missing; does nothing when nothing is.
 setup:
@@ -19,6 +19,14 @@ demo-down:
 
 test:
 	@scripts/test
+
+# A real `kube-apiserver` and `etcd`, built from their Go modules once and kept outside the repository; prints where.
+kube:
+	@scripts/kube
+
+# What must hold with these as with the embedded API server.
+test-kube: setup
+	@scripts/test-kube
 
 # The lab with each version of OVN that Debian has: 12's 23.03, 13's 25.03, sid's 26.03.
 ovn-matrix: build

@@ -50,7 +50,7 @@ pub fn check_name(kind: &Kind, name: &str) -> Option<Cause> {
 }
 
 /// Labels, annotations, finalizers and owners must have the form that every reader assumes.
-pub fn check_metadata(object: &Object) -> Vec<Cause> {
+pub fn check_metadata(kind: &Kind, object: &Object) -> Vec<Cause> {
     let metadata = object.get("metadata").unwrap_or(&Value::Null);
     let mut causes = owners::check(metadata);
     for field in ["labels", "annotations"] {
@@ -67,6 +67,16 @@ pub fn check_metadata(object: &Object) -> Vec<Cause> {
             if text.is_none() || (field == "labels" && text.is_some_and(|t| !t.is_empty() && !is_qualified_part(t))) {
                 causes.push(Cause::invalid(&path, value, LABEL_VALUE));
             }
+        }
+    }
+    for (at, finalizer) in metadata["finalizers"].as_array().into_iter().flatten().enumerate() {
+        let name = finalizer.as_str().unwrap_or_default();
+        if !is_qualified_part(name.rsplit_once('/').map_or(name, |(_, part)| part)) {
+            causes.push(Cause::invalid("metadata.finalizers", finalizer, NAME_PART));
+        }
+        if kind.admission.is_none() && !name.contains('/') && !["kubernetes", "orphan", "foregroundDeletion"].contains(&name) {
+            let why = "name is neither a standard finalizer name nor is it fully qualified";
+            causes.push(Cause::invalid(format!("metadata.finalizers[{at}]"), finalizer, why));
         }
     }
     causes
@@ -89,6 +99,7 @@ pub fn normalize(kind: &Kind, object: &mut Object) {
     if !kind.is("", "Secret") {
         return;
     }
+    object.entry("type").or_insert_with(|| json!("Opaque"));
     // Text that is not a string stays, and is refused with the type.
     let Some(Value::Object(texts)) = object.get("stringData") else { return };
     if !texts.values().all(Value::is_string) {
@@ -124,5 +135,15 @@ pub fn default_new(kind: &Kind, object: &mut Object) {
 
 /// What is wrong with a built-in object beyond its metadata.
 pub fn check(kind: &Kind, object: &Object, old: Option<&Object>) -> Vec<Cause> {
-    if kind.is_pod() { pod::check(object, old) } else { Vec::new() }
+    match old {
+        _ if kind.is_pod() => pod::check(object, old),
+        Some(old) if old.get("immutable") == Some(&Value::Bool(true)) => check_immutable(object, old),
+        _ => Vec::new(),
+    }
+}
+
+/// A `ConfigMap` or `Secret` that says so stays as it is.
+fn check_immutable(object: &Object, old: &Object) -> Vec<Cause> {
+    let changed = ["immutable", "data", "binaryData"].into_iter().filter(|field| object.get(*field) != old.get(*field));
+    changed.map(|field| Cause::forbidden(field, "field is immutable when `immutable` is set")).collect()
 }

@@ -49,7 +49,9 @@ pub fn kinds(definition: &Value, key: &str, rv: u64) -> Vec<Kind> {
 
 /// Fills in what clients may leave out.
 pub fn default(definition: &mut Object) {
-    let Some(names) = definition.get_mut("spec").and_then(|spec| spec.get_mut("names")).and_then(Value::as_object_mut) else {
+    let Some(spec) = definition.get_mut("spec").and_then(Value::as_object_mut) else { return };
+    spec.entry("conversion").or_insert_with(|| json!({ "strategy": "None" }));
+    let Some(names) = spec.get_mut("names").and_then(Value::as_object_mut) else {
         return;
     };
     let kind = names.get("kind").and_then(Value::as_str).unwrap_or_default().to_owned();

@@ -146,6 +146,7 @@ impl Error {
                 Some(details)
             }
             Self::ApplyConflict { causes, .. } => Some(json!({ "causes": shown(causes) })),
+            Self::NoSuchEndpoint => Some(json!({})),
             _ => None,
         };
         if let Some(details) = details {
@@ -161,10 +162,14 @@ fn shown(causes: &[Cause]) -> Value {
 
 /// `details` of an object named by `plural.group` or `Kind.group`.
 fn about(qualified: &str, name: &str) -> Value {
-    match qualified.split_once('.') {
-        Some((kind, group)) => json!({ "name": name, "group": group, "kind": kind }),
-        None => json!({ "name": name, "kind": qualified }),
+    let mut details = match qualified.split_once('.') {
+        Some((kind, group)) => json!({ "group": group, "kind": kind }),
+        None => json!({ "kind": qualified }),
+    };
+    if !name.is_empty() {
+        details["name"] = json!(name);
     }
+    details
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use crate::owners::Policy;
 use crate::request::Target;
 use crate::server::Server;
 use crate::store::{Expect, Write, WriteError};
-use crate::write::{Written, check_preconditions, failed};
+use crate::write::{Written, failed};
 
 /// Deletions in flight while a namespace is emptied: enough to fill a batch of the disk.
 const IN_FLIGHT: usize = 256;
@@ -138,7 +138,7 @@ async fn delete_one(
             return Err(Error::NotFound { resource: kind.resource(), name: name.to_owned() });
         };
         let old = object::decode(&entry)?;
-        check_preconditions(kind, name, &entry, &old, options.rv.as_deref(), options.uid.as_deref())?;
+        check_preconditions(kind, name, &old, entry.rv, options)?;
         let grace = grace(kind, &old, options.grace);
         let mut marked = old.clone();
         options.policy.unwrap_or_else(|| Policy::of(&old)).set(&mut marked);
@@ -172,6 +172,24 @@ async fn delete_one(
             Err(error) => return Err(failed(error)),
         }
     }
+}
+
+/// The object must be the one, and in the state, that is meant.
+fn check_preconditions(kind: &Kind, name: &str, old: &Object, rv: u64, options: &Deletion) -> Result<(), Error> {
+    let why = match (&options.uid, &options.rv, object::meta(old, "uid").unwrap_or_default()) {
+        (Some(uid), _, now) if uid != now => {
+            format!(
+                "the UID in the precondition ({uid}) does not match the UID in record ({now}). The object might have been deleted and then recreated"
+            )
+        }
+        (_, Some(asked), _) if *asked != rv.to_string() => {
+            format!(
+                "the ResourceVersion in the precondition ({asked}) does not match the ResourceVersion in record ({rv}). The object might have been modified"
+            )
+        }
+        _ => return Ok(()),
+    };
+    Err(Error::Conflict { resource: kind.qualified(), name: name.to_owned(), why })
 }
 
 /// What the keys of everything inside a namespace or of a definition start with.

@@ -53,10 +53,51 @@ impl Patch {
     /// The object with the patch applied.
     pub fn apply(&self, mut object: Value) -> Result<Value, Error> {
         match self {
-            Self::Json(patch) => json_patch::patch(&mut object, patch).map_err(|e| Error::Unprocessable(e.to_string()))?,
+            Self::Json(patch) => match json_patch::patch(&mut object, patch) {
+                Ok(()) => {}
+                Err(why) => return leniently(object, patch).ok_or_else(|| Error::Unprocessable(why.to_string())),
+            },
             Self::Merge(patch) => json_patch::merge(&mut object, patch),
             Self::Strategic(patch) => strategic::merge(&mut object, patch)?,
         }
         Ok(object)
+    }
+}
+
+/// The real server takes the replacement of a field that is not there for its addition, against RFC 6902, and users rely on it.
+fn leniently(mut object: Value, patch: &json_patch::Patch) -> Option<Value> {
+    for operation in &patch.0 {
+        let operation = match operation {
+            PatchOperation::Replace(replace) if is_new_field(&object, replace.path.as_str()) => {
+                PatchOperation::Add(json_patch::AddOperation { path: replace.path.clone(), value: replace.value.clone() })
+            }
+            other => other.clone(),
+        };
+        json_patch::patch(&mut object, &[operation]).ok()?;
+    }
+    Some(object)
+}
+
+/// Whether a path names a field that its object does not have.
+fn is_new_field(object: &Value, path: &str) -> bool {
+    let parent = path.rsplit_once('/').and_then(|(parent, _)| object.pointer(parent));
+    parent.is_some_and(Value::is_object) && object.pointer(path).is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_field_that_is_not_there_is_replaced_by_a_json_patch() {
+        let patch = |operations: Value| Patch::Json(serde_json::from_value(operations).unwrap());
+        let object = || json!({ "spec": { "list": [1] } });
+        let replaced = patch(json!([{ "op": "replace", "path": "/spec/a", "value": 1 }])).apply(object()).unwrap();
+        assert_eq!(replaced, json!({ "spec": { "a": 1, "list": [1] } }));
+        for path in ["/status/a", "/spec/list/7"] {
+            patch(json!([{ "op": "replace", "path": path, "value": 1 }])).apply(object()).unwrap_err();
+        }
     }
 }

@@ -64,9 +64,13 @@ fn parse_continue(token: &str, prefix: &str) -> Result<(Option<u64>, String), Er
 /// Stands for a version in a token that continues in the present.
 const NOW: &str = "-1";
 
+/// Options of a list or watch that do not go together.
+pub fn refused(cause: Cause) -> Error {
+    Error::Invalid { kind: "ListOptions.meta.k8s.io".to_owned(), name: String::new(), causes: vec![cause] }
+}
+
 /// The version of which a list is wanted: `None` for the present.
 fn version(query: &Query, token: &str) -> Result<Option<u64>, Error> {
-    let refused = |cause: Cause| Error::Invalid { kind: "ListOptions.meta.k8s.io".to_owned(), name: String::new(), causes: vec![cause] };
     let forbidden = |why: &str| Err(refused(Cause::forbidden("resourceVersionMatch", format!("resourceVersionMatch {why}"))));
     let (asked, how) = (query.get("resourceVersion"), query.get("resourceVersionMatch"));
     match how {
@@ -96,7 +100,8 @@ pub struct Page {
 pub fn page(server: &Server, kind: &Kind, target: &Target, query: &Query) -> Result<Page, Error> {
     let prefix = collection(kind, target);
     let selector = selector(kind, target, query)?;
-    let limit = query.number("limit")?.filter(|limit| *limit > 0).unwrap_or(usize::MAX);
+    let limit =
+        query.number::<i64>("limit")?.and_then(|limit| usize::try_from(limit).ok()).filter(|limit| *limit > 0).unwrap_or(usize::MAX);
     let asked: u64 = query.number("resourceVersion")?.unwrap_or(0);
     let token = query.get("continue");
     let mut at = version(query, token)?;

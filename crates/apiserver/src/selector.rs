@@ -125,6 +125,13 @@ fn parse_label(part: &str) -> Result<Term, Error> {
         let good = !text.is_empty() && text.len() <= 317 && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_./".contains(c));
         if good { Ok(text.to_owned()) } else { Err(bad()) }
     };
+    let value = |text: &str| {
+        let text = text.trim();
+        match text.split_once(char::is_whitespace) {
+            Some((_, rest)) => Err(Error::BadRequest(format!("found '{}', expected: ',' or 'end of string'", rest.trim()))),
+            None => Ok(text.to_owned()),
+        }
+    };
     if let Some(rest) = part.strip_suffix(')') {
         let (before, values) = rest.split_once('(').ok_or_else(bad)?;
         let values = values.split(',').map(|v| v.trim().to_owned()).collect();
@@ -137,11 +144,11 @@ fn parse_label(part: &str) -> Result<Term, Error> {
     if let Some(label) = part.strip_prefix('!') {
         return Ok(Term::Absent(name(label)?));
     }
-    if let Some((label, value)) = part.split_once("!=") {
-        return Ok(Term::NotIn(name(label)?, vec![value.trim().to_owned()]));
+    if let Some((label, found)) = part.split_once("!=") {
+        return Ok(Term::NotIn(name(label)?, vec![value(found)?]));
     }
-    if let Some((label, value)) = part.split_once("==").or_else(|| part.split_once('=')) {
-        return Ok(Term::In(name(label)?, vec![value.trim().to_owned()]));
+    if let Some((label, found)) = part.split_once("==").or_else(|| part.split_once('=')) {
+        return Ok(Term::In(name(label)?, vec![value(found)?]));
     }
     if let Some((label, value)) = part.split_once('>') {
         return Ok(Term::Greater(name(label)?, value.trim().parse().map_err(|_| bad())?));

@@ -278,11 +278,15 @@ async fn respond(server: &Server, request: Request) -> Result<Response<Body>, Er
         (&Method::DELETE, Some(name), None) => {
             let options = deletion(&media, &body, &query)?;
             let (gone, outcome) = lifecycle::delete(server, &target, &options).await?;
-            if !gone {
+            // Of a pod, the real server answers the last that was seen of it.
+            if !gone || kind.is_pod() {
                 return written(&kind, shape, StatusCode::OK, &outcome);
             }
             let object = object::parse(&outcome.bytes)?;
-            let details = json!({ "name": name, "group": kind.group, "kind": kind.plural, "uid": object["metadata"]["uid"] });
+            let mut details = json!({ "name": name, "kind": kind.plural, "uid": object["metadata"]["uid"] });
+            if !kind.group.is_empty() {
+                details["group"] = json!(kind.group);
+            }
             let status = json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details });
             Ok(json_response(StatusCode::OK, status.to_string()))
         }

@@ -13,11 +13,12 @@ use http::{Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::error::Error;
+use crate::error::{Cause, Error};
 use crate::events;
 use crate::history::Event;
 use crate::kinds::Kind;
-use crate::read::{collection, json_response, selector};
+use crate::object;
+use crate::read::{collection, json_response, refused, selector};
 use crate::request::{Query, Shape, Target};
 use crate::selector::Selector;
 use crate::server::Server;
@@ -48,6 +49,7 @@ pub fn open(server: &Server, kind: Arc<Kind>, target: &Target, query: &Query, sh
     let selector = selector(&kind, target, query)?;
     let bookmarks = query.flag("allowWatchBookmarks")?;
     let initial = query.flag("sendInitialEvents")?;
+    check_options(query)?;
     let asked: u64 = query.number("resourceVersion")?.unwrap_or(0);
     let timeout: Option<u64> = query.number("timeoutSeconds")?;
     let prefix = collection(&kind, target);
@@ -94,6 +96,27 @@ pub fn open(server: &Server, kind: Arc<Kind>, target: &Target, query: &Query, sh
         Some((Ok::<_, std::convert::Infallible>(line), watch))
     });
     Ok(json_response(StatusCode::OK, Body::from_stream(lines)))
+}
+
+fn check_options(query: &Query) -> Result<(), Error> {
+    let (asked, how) = (!query.get("sendInitialEvents").is_empty(), query.get("resourceVersionMatch"));
+    let why = if asked && how != "NotOlderThan" {
+        "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
+    } else if !asked && !how.is_empty() {
+        "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"
+    } else if !query.get("continue").is_empty() {
+        "resourceVersionMatch is forbidden when continue is provided"
+    } else {
+        return Ok(());
+    };
+    Err(refused(Cause::forbidden("resourceVersionMatch", why)))
+}
+
+/// An object under the version of a later change.
+fn at_version(object: &[u8], rv: u64) -> Result<Bytes, Error> {
+    let mut object = object::parse(object)?;
+    object["metadata"]["resourceVersion"] = json!(rv.to_string());
+    Ok(object.to_string().into())
 }
 
 fn line_of(kind: &str, object: &[u8]) -> Bytes {
@@ -200,6 +223,10 @@ impl Watch {
             (true, true) => "MODIFIED",
             (true, false) => "DELETED",
         };
-        self.line(kind, &event.bytes).map(Some)
+        // Who selects is told of what it selected: the last state of it that it knows.
+        match &event.previous {
+            Some(previous) if was && !is && !event.removed => self.line(kind, &at_version(previous, event.rv)?).map(Some),
+            _ => self.line(kind, &event.bytes).map(Some),
+        }
     }
 }

@@ -54,22 +54,42 @@ fn invalid(kind: &Kind, name: &str, causes: Vec<Cause>) -> Result<(), Error> {
     if causes.is_empty() { Ok(()) } else { Err(Error::Invalid { kind: kind.qualified(), name: name.to_owned(), causes }) }
 }
 
+/// Fills in what the path says of an object's type. Only an object of a custom kind must say itself what it is.
+fn check_type(kind: &Kind, object: &mut Object) -> Result<(), Error> {
+    let given = |field: &str| object.get(field).filter(|value| !value.is_null()).map(|value| value.as_str().unwrap_or_default().to_owned());
+    let (found, version, wanted) = (given("kind"), given("apiVersion"), kind.api_version());
+    let custom = kind.admission.is_some();
+    if found.is_none() && custom {
+        let body = Value::Object(object.clone());
+        let why = format!("Object 'Kind' is missing in '{body}' ({body})");
+        return Err(Error::BadRequest(format!("the object provided is unrecognized (must be of type {}): {why}", kind.kind)));
+    }
+    if version.as_ref().map_or(custom, |version| *version != wanted) {
+        let version = version.unwrap_or_default();
+        return Err(Error::BadRequest(format!(
+            "the API version in the data ({version}) does not match the expected API version ({wanted})"
+        )));
+    }
+    if let Some(found) = found.filter(|found| *found != kind.kind) {
+        if custom {
+            let qualified = format!("{found}.{}", kind.group);
+            let cause = Cause::invalid("kind", &json!(found), format!("must be {}", kind.kind));
+            let name = object::meta(object, "name").unwrap_or_default().to_owned();
+            return Err(Error::Invalid { kind: qualified, name, causes: vec![cause] });
+        }
+        return Err(Error::BadRequest(format!("the kind in the data (\"{found}\") does not match the expected kind ({})", kind.kind)));
+    }
+    object.insert("apiVersion".to_owned(), json!(wanted));
+    object.insert("kind".to_owned(), json!(kind.kind));
+    Ok(())
+}
+
 /// The object must be what the path says it is.
 fn check_identity(kind: &Kind, namespace: Option<&str>, name: Option<&str>, value: Value) -> Result<Object, Error> {
     let Value::Object(mut object) = value else {
         return Err(Error::BadRequest("the body is not an object".to_owned()));
     };
-    for (field, wanted) in [("apiVersion", kind.api_version()), ("kind", kind.kind.clone())] {
-        match object.get(field) {
-            None | Some(Value::Null) => {
-                object.insert(field.to_owned(), json!(wanted));
-            }
-            Some(Value::String(found)) if *found == wanted => {}
-            Some(found) => {
-                return Err(Error::BadRequest(format!("the {field} in the data ({found}) does not match the expected {field} ({wanted})")));
-            }
-        }
-    }
+    check_type(kind, &mut object)?;
     if !object.get("metadata").is_none_or(Value::is_object) {
         return Err(Error::BadRequest("metadata is not an object".to_owned()));
     }
@@ -88,14 +108,10 @@ fn check_identity(kind: &Kind, namespace: Option<&str>, name: Option<&str>, valu
     {
         return Err(Error::BadRequest(format!("the name of the object ({found}) does not match the name on the URL ({wanted})")));
     }
-    match (namespace, object::meta(&object, "namespace")) {
-        (Some(wanted), Some(found)) if wanted != found => {
-            return Err(Error::BadRequest(format!(
-                "the namespace of the provided object does not match the namespace sent on the request ({found} != {wanted})"
-            )));
-        }
-        (None, Some(_)) => return Err(Error::BadRequest(format!("{} is not namespaced: metadata.namespace must be absent", kind.kind))),
-        _ => {}
+    // One that a cluster-wide object names is dropped.
+    if namespace.is_some_and(|wanted| object::meta(&object, "namespace").is_some_and(|found| wanted != found)) {
+        let why = "the namespace of the provided object does not match the namespace sent on the request";
+        return Err(Error::BadRequest(why.to_owned()));
     }
     object::set_meta(&mut object, "namespace", namespace.map(|n| json!(n)));
     if let Some(name) = name {
@@ -126,7 +142,7 @@ fn conform(kind: &Kind, object: &mut Object, validation: FieldValidation) -> Res
 
 fn check(kind: &Kind, object: &Object, old: Option<&Object>) -> Result<(), Error> {
     let name = object::meta(object, "name").unwrap_or_default();
-    let mut causes = builtin::check_metadata(object);
+    let mut causes = builtin::check_metadata(kind, object);
     match &kind.admission {
         Some(admission) => causes.extend(admission.check(object, old)),
         None if kind.is_definition() => causes.extend(definition::check(object)),
@@ -250,7 +266,7 @@ pub fn conflict(kind: &Kind, name: &str, why: impl Into<String>) -> Error {
 }
 
 /// Refuses a change that was made from another version or another object.
-pub fn check_preconditions(kind: &Kind, name: &str, entry: &Entry, old: &Object, rv: Option<&str>, uid: Option<&str>) -> Result<(), Error> {
+fn check_preconditions(kind: &Kind, name: &str, entry: &Entry, old: &Object, rv: Option<&str>, uid: Option<&str>) -> Result<(), Error> {
     let now = object::meta(old, "uid");
     if uid.is_some() && uid != now {
         let why = format!("Precondition failed: UID in precondition: {}, UID in object meta: {}", uid.unwrap_or(""), now.unwrap_or(""));
@@ -284,7 +300,11 @@ pub async fn modify(
         let (rv, uid) = (object::meta(&new, "resourceVersion"), object::meta(&new, "uid"));
         if options.replace && rv.is_none() && kind.admission.is_some() {
             let missing = Cause::invalid("metadata.resourceVersion", &json!(0), "must be specified for an update");
-            return invalid(&kind, name, vec![missing]).map(|()| Written::plain(Bytes::new()));
+            return Err(Error::Invalid { kind: kind.resource(), name: name.to_owned(), causes: vec![missing] });
+        }
+        if !options.replace && uid.is_some_and(|uid| Some(uid) != object::meta(&old, "uid")) {
+            let cause = Cause::invalid("metadata.uid", &json!(uid), "field is immutable");
+            return Err(Error::Invalid { kind: kind.qualified(), name: name.to_owned(), causes: vec![cause] });
         }
         check_preconditions(&kind, name, &entry, &old, rv, uid)?;
         builtin::normalize(&kind, &mut new);
@@ -364,9 +384,13 @@ pub async fn apply(server: &Server, target: &Target, body: &Value, options: Opti
 /// Keeps what a client may not change, and counts the generation.
 fn settle(kind: &Kind, old: &Object, mut new: Object, status_only: bool, rv: u64) -> Object {
     if status_only {
-        let status = new.remove("status");
+        let (status, metadata) = (new.remove("status"), new.remove("metadata"));
         new = old.clone();
         object::set(&mut new, "status", status);
+        // Kubelets annotate pods and label nodes with the status that they write; of other kinds the status is all.
+        if kind.is_pod() || kind.is_namespace() || kind.is("", "Node") {
+            object::set(&mut new, "metadata", metadata);
+        }
     } else if kind.status {
         object::set(&mut new, "status", old.get("status").cloned());
     }
@@ -385,21 +409,25 @@ fn settle(kind: &Kind, old: &Object, mut new: Object, status_only: bool, rv: u64
             definition::establish(&mut new);
         }
     }
-    if kind.counts_generations() && wants_other(old, &new) {
+    if kind.counts_generations() && wants_other(kind, old, &new) {
         let generation = old.get("metadata").and_then(|m| m["generation"].as_i64()).unwrap_or(1);
         object::set_meta(&mut new, "generation", Some(json!(generation + 1)));
     }
     new
 }
 
-/// Whether anything but metadata and status differs.
-fn wants_other(old: &Object, new: &Object) -> bool {
+/// Whether anything but metadata differs, and status where that is written apart.
+fn wants_other(kind: &Kind, old: &Object, new: &Object) -> bool {
     let wanted = |object: &Object| -> Vec<(String, Value)> {
         let mut fields: Vec<_> = object
             .iter()
-            .filter(|(field, _)| !matches!(field.as_str(), "metadata" | "status"))
+            .filter(|(field, _)| *field != "metadata" && !(kind.status && *field == "status"))
             .map(|(field, value)| (field.clone(), value.clone()))
             .collect();
+        // A pod that is bound is still the pod that was wanted.
+        if kind.is_pod() {
+            fields.iter_mut().filter_map(|(_, value)| value.as_object_mut()).for_each(|spec| drop(spec.remove("nodeName")));
+        }
         fields.sort_by(|a, b| a.0.cmp(&b.0));
         fields
     };
@@ -415,6 +443,7 @@ fn check_finalizers(kind: &Kind, name: &str, old: &Object, new: &Object) -> Resu
     if added.is_empty() {
         return Ok(());
     }
-    let why = format!("no new finalizers can be added if the object is being deleted, found new finalizers {added:?}");
+    let added = added.iter().map(|finalizer| format!("{finalizer:?}")).collect::<Vec<_>>().join(", ");
+    let why = format!("no new finalizers can be added if the object is being deleted, found new finalizers []string{{{added}}}");
     invalid(kind, name, vec![Cause::forbidden("metadata.finalizers", why)])
 }

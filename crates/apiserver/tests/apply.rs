@@ -280,7 +280,7 @@ async fn preconditions_are_honoured() {
     assert_eq!(code, 409);
     assert!(message.ends_with("uid mismatch: the provided object specified uid u, and no existing object was found"), "{message}");
     let made = api.applied(MAP, "me", map(json!({ "a": "1" }))).await;
-    assert_eq!(api.refused(MAP, "me", with("uid", &json!("u"))).await.0, 409);
+    assert_eq!(api.refused(MAP, "me", with("uid", &json!("u"))).await.0, 422);
     assert_eq!(api.refused(MAP, "me", with("resourceVersion", &json!("1"))).await.0, 409);
     assert_eq!(api.applied(MAP, "me", with("uid", &made["metadata"]["uid"])).await["data"]["a"], "2");
 }
@@ -341,8 +341,9 @@ async fn status_is_owned_apart() {
     let mine = json!({ "f:status": { "f:conditions": { "k:{\"type\":\"Mine\"}": { ".": {}, "f:status": {}, "f:type": {} } } } });
     assert_eq!(owners(&both)[2], json!(["other Apply status", mine]));
     let patched =
-        api.patched(&path, "agent", json!({ "status": { "phase": "Running" }, "metadata": { "labels": { "not": "this" } } })).await;
-    assert_eq!(owners(&patched)[1], json!(["agent Update status", { "f:status": { "f:phase": {} } }]));
+        api.patched(&path, "agent", json!({ "status": { "phase": "Running" }, "metadata": { "labels": { "with": "it" } } })).await;
+    let labelled = json!({ "f:metadata": { "f:labels": { ".": {}, "f:with": {} } }, "f:status": { "f:phase": {} } });
+    assert_eq!(owners(&patched)[1], json!(["agent Update status", labelled]));
     let (_, message) = api.refused(&path, "b", json!({ "apiVersion": "v1", "kind": "Pod", "status": { "phase": "Failed" } })).await;
     assert_eq!(message, "Apply failed with 1 conflict: conflict with \"agent\" with subresource \"status\" using v1: .status.phase");
     // The object itself has no status to apply.

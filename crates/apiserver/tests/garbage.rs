@@ -141,7 +141,7 @@ proptest! {
             }
             let pod = json!({ "metadata": { "name": "a" }, "spec": { "containers": [{ "name": "c" }] } });
             assert_eq!(send(&server, post("/api/v1/namespaces/default/pods", pod)).await.0, 201);
-            let subnet = json!({ "metadata": { "name": "a" }, "spec": { "cidrBlock": "10.0.0.0/8" } });
+            let subnet = json!({ "apiVersion": "kubeovn.io/v1", "kind": "Subnet", "metadata": { "name": "a" }, "spec": { "cidrBlock": "10.0.0.0/8" } });
             assert_eq!(send(&server, post("/apis/kubeovn.io/v1/subnets", subnet)).await.0, 201);
             for (method, path, query, media, body) in requests {
                 let uri = format!("{}{}", PATHS[path], QUERIES[query]);

@@ -94,7 +94,7 @@ async fn patches_honour_the_uid_and_the_version_that_they_carry() {
         let maps = maps.clone();
         async move { maps.patch("a", &PatchParams::default(), &Patch::Merge(body)).await }
     };
-    assert_eq!(refusal(patch(json!({ "metadata": { "uid": "other" } })).await.unwrap_err()).0, 409);
+    assert_eq!(refusal(patch(json!({ "metadata": { "uid": "other" } })).await.unwrap_err()).0, 422);
     assert_eq!(refusal(patch(json!({ "metadata": { "resourceVersion": "1" }, "data": { "a": "b" } })).await.unwrap_err()).0, 409);
     let body = json!({ "metadata": { "uid": made.uid(), "resourceVersion": made.resource_version() }, "data": { "a": "b" } });
     assert_eq!(patch(body).await.unwrap().data.unwrap()["a"], "b");
@@ -230,7 +230,8 @@ async fn a_bound_pod_stays_until_its_kubelet_lets_go() {
     let client = client();
     let pods = Api::<Pod>::default_namespaced(client.clone());
     pods.create(&PostParams::default(), &pod("loose")).await.unwrap();
-    assert!(pods.delete("loose", &DeleteParams::default()).await.unwrap().is_right());
+    pods.delete("loose", &DeleteParams::default()).await.unwrap();
+    assert!(pods.get_opt("loose").await.unwrap().is_none());
     let made = pods.create(&PostParams::default(), &pod("bound")).await.unwrap();
     let bind = |node: &str| {
         let binding =
@@ -243,7 +244,7 @@ async fn a_bound_pod_stays_until_its_kubelet_lets_go() {
     let marked = pods.delete("bound", &DeleteParams::default()).await.unwrap().left().unwrap();
     assert_eq!((marked.uid(), marked.metadata.deletion_grace_period_seconds), (made.uid(), Some(30)));
     let now = DeleteParams { grace_period_seconds: Some(0), ..Default::default() };
-    assert!(pods.delete("bound", &now).await.unwrap().is_right());
+    pods.delete("bound", &now).await.unwrap();
     assert!(pods.get_opt("bound").await.unwrap().is_none());
 }
 

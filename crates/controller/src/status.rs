@@ -92,7 +92,8 @@ pub(crate) fn vip(problem: Option<&Problem>, held: Option<&Holding>, shown: &Sho
     // What it holds no more is shown no more.
     let family = |v4: bool| held.and_then(|held| held.addresses.iter().find(|ip| ip.is_ipv4() == v4)).map(ToString::to_string);
     v1::VipStatus {
-        conditions: Some(vec![ready(problem, None, "", shown.shown.generation)]),
+        // The kind has no status subresource: its generation counts the writes of its status, too, and would be run after forever.
+        conditions: Some(vec![ready(problem, None, "", None)]),
         r#type: Some(shown.r#type.clone()),
         v4_ip: Some(family(true).unwrap_or_default()),
         v6_ip: Some(family(false).unwrap_or_default()),

@@ -101,6 +101,8 @@ pub fn changes(old: &Map<String, Value>, new: &Map<String, Value>, schema: Schem
 fn of_values(old: Option<&Value>, new: Option<&Value>, schema: Schema<'_>) -> Changes {
     let (old, new) = (old.filter(|v| !v.is_null()), new.filter(|v| !v.is_null()));
     let mut found = Changes::default();
+    // A scalar may have the name of what is always there, as a condition's `status` has.
+    let always = schema.is_always_there() && old.or(new).is_some_and(|value| value.is_object() || value.is_array());
     match (old, new) {
         (None, None) => return found,
         (Some(old), Some(new)) if std::mem::discriminant(old) != std::mem::discriminant(new) => {
@@ -108,8 +110,8 @@ fn of_values(old: Option<&Value>, new: Option<&Value>, schema: Schema<'_>) -> Ch
             found.set = of_values(None, Some(new), schema).set;
             return found;
         }
-        (None, Some(_)) if !schema.is_always_there() => found.set.add_here(),
-        (Some(_), None) if !schema.is_always_there() => found.removed.add_here(),
+        (None, Some(_)) if !always => found.set.add_here(),
+        (Some(_), None) if !always => found.removed.add_here(),
         _ => {}
     }
     match old.or(new) {
@@ -213,6 +215,19 @@ mod tests {
         assert_eq!(found.set.paths(), [".data.a", ".metadata.labels", ".metadata.labels.l"]);
         let removed = [".data.b", ".spec.volumes", ".spec.volumes[name=\"v\"]", ".spec.volumes[name=\"v\"].name"];
         assert_eq!(found.removed.paths(), removed);
+    }
+
+    #[test]
+    fn the_status_of_a_new_condition_is_owned_with_it() {
+        let old = object(json!({ "status": { "phase": "Pending" } }));
+        let new = object(json!({ "status": { "phase": "Pending", "conditions": [{ "type": "Ready", "status": "True" }] } }));
+        let conditions = [
+            ".status.conditions",
+            ".status.conditions[type=\"Ready\"]",
+            ".status.conditions[type=\"Ready\"].status",
+            ".status.conditions[type=\"Ready\"].type",
+        ];
+        assert_eq!(changes(&old, &new, POD).set.paths(), conditions);
     }
 
     #[test]

@@ -68,7 +68,9 @@ fn record(managed: &mut Managed, kind: &Kind, old: &Object, new: &Object, writer
 
 /// Leaves the fields that a write can reach, which it owns then.
 fn limit(set: &mut FieldSet, kind: &Kind, writer: Writer<'_>) {
-    if !writer.subresource.is_empty() {
+    if !writer.subresource.is_empty() && kind.admission.is_none() {
+        set.remove(&["f:spec"]);
+    } else if !writer.subresource.is_empty() {
         set.keep(&format!("f:{}", writer.subresource));
     } else if kind.status {
         set.remove(&["f:status"]);

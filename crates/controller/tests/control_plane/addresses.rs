@@ -5,7 +5,7 @@ use api::{annotations, v1};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
@@ -207,9 +207,9 @@ fn a_virtual_machine_keeps_its_address_from_pod_to_pod_until_it_is_deleted() {
         serve_kubevirt(&client).await;
         let controller = Controller::start(&client, &database);
         let machines: Api<VirtualMachineView> = Api::namespaced(client.clone(), "default");
-        let mut machine = VirtualMachineView::default();
-        machine.metadata.name = Some("vm".to_owned());
-        machines.create(&PostParams::default(), &machine).await.unwrap();
+        let resource = ApiResource::erase::<VirtualMachineView>(&());
+        let whole: Api<DynamicObject> = Api::namespaced_with(client.clone(), "default", &resource);
+        whole.create(&PostParams::default(), &DynamicObject::new("vm", &resource)).await.unwrap();
         // The instance, which owns the pod, comes and goes with it.
         let owner = json!({ "apiVersion": "kubevirt.io/v1", "kind": "VirtualMachineInstance", "name": "vm", "uid": "i" });
         create_owned_pod(&client, "virt-launcher-vm-a", "node1", owner.clone()).await;

@@ -1,4 +1,5 @@
-//! A controller between the embedded API and a real `ovsdb-server`, and what a test asks of them.
+//! A controller between an API server and a real `ovsdb-server`, and what a test asks of them. The API server is the embedded
+//! one, or a real one where the environment names it.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -10,8 +11,9 @@ use api::{annotations, v1};
 use controller::{Config, Election};
 use k8s_openapi::api::core::v1::{Event, Pod};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{ListParams, PostParams, WatchEvent, WatchParams};
-use kube::{Api, Client};
+use kube::api::{ApiResource, DynamicObject, ListParams, PostParams, WatchEvent, WatchParams};
+use kube::runtime::conditions::is_crd_established;
+use kube::{Api, Client, ResourceExt as _};
 use ovsdb::{Remote, connect};
 use ovsdb_types::nb::{logical_router, logical_router_port, logical_switch, logical_switch_port, nb_global};
 use ovsdb_types::{Monitored, Replica, nb};
@@ -21,11 +23,15 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::real::{self, RealServer};
+
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A northbound database of its own.
 pub struct Database {
     pub dir: tempfile::TempDir,
+    /// The API server of the same cluster, when it is a real one.
+    server: Option<RealServer>,
 }
 
 impl Database {
@@ -51,7 +57,7 @@ impl Database {
             .stderr(Stdio::null())
             .status();
         assert!(started.unwrap().success());
-        let database = Self { dir };
+        let database = Self { dir, server: None };
         assert!(database.nbctl(&["--timeout=10", "init"]).1);
         database
     }
@@ -208,12 +214,20 @@ pub async fn started_again(client: &Client, database: &Database, mirror: &mut Mi
 }
 
 pub async fn cluster() -> (Client, Database, Mirror) {
-    let client = apiserver::Server::open(None).unwrap().client();
+    let mut database = Database::start();
+    let client = match real::programs() {
+        None => apiserver::Server::open(None).unwrap().client(),
+        Some(programs) => database.server.insert(RealServer::start(&programs).await).client.clone(),
+    };
     let crds: Api<CustomResourceDefinition> = Api::all(client.clone());
     for crd in v1::crds() {
         crds.create(&PostParams::default(), &crd).await.unwrap();
     }
-    let database = Database::start();
+    for crd in v1::crds() {
+        let name = crd.name_any();
+        let served = kube::runtime::wait::await_condition(crds.clone(), &name, is_crd_established());
+        timeout(PATIENCE, served).await.expect("the kind is served").unwrap();
+    }
     let mirror = Mirror::open(&database);
     (client, database, mirror)
 }
@@ -242,6 +256,28 @@ where
         Ok(found) => found,
         Err(_) => panic!("not within {PATIENCE:?}: {what}; now: {:#?}", api.get_opt(name).await),
     }
+}
+
+/// How often objects of the kinds that a controller writes were written since a version. The version itself counts more than
+/// that: a real server writes leases of its own.
+pub async fn writes_since(client: &Client, version: &str) -> usize {
+    use futures::TryStreamExt;
+    let kinds = [
+        ApiResource::erase::<PodView>(&()),
+        ApiResource::erase::<Event>(&()),
+        ApiResource::erase::<v1::Vpc>(&()),
+        ApiResource::erase::<v1::Subnet>(&()),
+        ApiResource::erase::<v1::Ip>(&()),
+        ApiResource::erase::<v1::IpPool>(&()),
+        ApiResource::erase::<v1::Vip>(&()),
+    ];
+    let written = kinds.iter().map(async |kind| {
+        let api: Api<DynamicObject> = Api::all_with(client.clone(), kind);
+        // The server ends the watch after a second.
+        let events: Vec<_> = api.watch(&WatchParams::default().timeout(1), version).await.unwrap().try_collect().await.unwrap();
+        events.iter().filter(|event| matches!(event, WatchEvent::Added(_) | WatchEvent::Modified(_) | WatchEvent::Deleted(_))).count()
+    });
+    futures::future::join_all(written).await.into_iter().sum()
 }
 
 /// Waits until an event on an object says something.

@@ -1,10 +1,12 @@
-//! The controller between the embedded API and a real `ovsdb-server`.
+//! The controller between an API server, embedded or real, and a real `ovsdb-server`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod addresses;
 mod adoption;
 mod election;
 mod harness;
+#[path = "../../../apiserver/tests/real/mod.rs"]
+mod real;
 mod storm;
 mod vanished;
 
@@ -80,9 +82,7 @@ fn killed_and_started_again_it_writes_nothing() {
         // Creation and record of the late pod, one status of its subnet, its `IP` object.
         until(&subnets, "ovn-default", "21 in use", |s| s.status.as_ref().and_then(|s| s.v4_using_ips) == Some(21.0)).await;
         until(&ips, "late.default", "the object", |_| true).await;
-        let now = Api::<PodView>::all(client.clone()).list(&ListParams::default()).await.unwrap().metadata.resource_version;
-        let (from, to): (u64, u64) = (version.unwrap().parse().unwrap(), now.unwrap().parse().unwrap());
-        assert_eq!(to - from, 4, "API writes by a restart");
+        assert_eq!(writes_since(&client, &version.unwrap()).await, 4, "API writes by a restart");
         controller.stop().await;
     });
 }
@@ -298,7 +298,8 @@ fn a_namespace_and_a_subnet_that_names_it_decide_where_pods_land() {
         let team = serde_json::from_value(json!({ "metadata": { "name": "team" } })).unwrap();
         namespaces.create(&PostParams::default(), &team).await.unwrap();
         let pod = |name: &str| -> Pod {
-            serde_json::from_value(json!({ "metadata": { "name": name }, "spec": { "containers": [{ "name": "c" }] } })).unwrap()
+            serde_json::from_value(json!({ "metadata": { "name": name }, "spec": { "containers": [{ "name": "c", "image": "none" }] } }))
+                .unwrap()
         };
         let (api, views) = (Api::<Pod>::namespaced(client.clone(), "team"), Api::<PodView>::namespaced(client.clone(), "team"));
         let lands = |name: &'static str| {

@@ -8,7 +8,7 @@ use api::{annotations, v1};
 use futures::StreamExt as _;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Event, Pod};
-use kube::api::{Api, DeleteParams, ListParams, PostParams, WatchEvent, WatchParams};
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, PostParams, WatchEvent, WatchParams};
 use kube::{Client, ResourceExt as _};
 use serde_json::{Value, json};
 
@@ -215,15 +215,18 @@ async fn stateful_set(client: &Client) -> Value {
 
 /// A virtual machine of KubeVirt's shape, as the pods of its instances name it.
 async fn virtual_machine(client: &Client) -> Value {
+    let create = async |kind: ApiResource, owner: Option<&DynamicObject>| {
+        let mut object = DynamicObject::new("vm", &kind);
+        object.metadata.owner_references = owner.map(|owner| {
+            let owner = json!([{ "apiVersion": "kubevirt.io/v1", "kind": "VirtualMachine", "name": "vm", "uid": owner.uid() }]);
+            serde_json::from_value(owner).unwrap()
+        });
+        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), "default", &kind);
+        api.create(&PostParams::default(), &object).await.unwrap()
+    };
     // The machine owns its instance, and that owns the pods.
-    let mut machine = VirtualMachineView::default();
-    machine.metadata.name = Some("vm".to_owned());
-    let machine = Api::namespaced(client.clone(), "default").create(&PostParams::default(), &machine).await.unwrap();
-    let mut instance = VirtualMachineInstanceView::default();
-    instance.metadata.name = Some("vm".to_owned());
-    let owner = json!([{ "apiVersion": "kubevirt.io/v1", "kind": "VirtualMachine", "name": "vm", "uid": machine.uid() }]);
-    instance.metadata.owner_references = serde_json::from_value(owner).unwrap();
-    let instance = Api::namespaced(client.clone(), "default").create(&PostParams::default(), &instance).await.unwrap();
+    let machine = create(ApiResource::erase::<VirtualMachineView>(&()), None).await;
+    let instance = create(ApiResource::erase::<VirtualMachineInstanceView>(&()), Some(&machine)).await;
     json!({ "apiVersion": "kubevirt.io/v1", "kind": "VirtualMachineInstance", "name": "vm", "uid": instance.uid() })
 }
 
