@@ -439,14 +439,14 @@ impl Core {
         match object {
             Object::Vpc(name, vpc, age, shown) => {
                 self.engine.set::<Vpc>(&name, Some(vpc), age);
-                self.vpcs.insert(Arc::clone(&name), shown);
+                self.vpcs.insert(Arc::clone(&name), *shown);
                 self.outputs.add(Output::Vpc(name));
             }
             Object::Subnet(name, subnet, age, shown) => {
                 let subnet = self.with_gateway_mac(&name, subnet);
                 let subnet = self.unless_stranding(&name, subnet, shown.in_force.as_ref());
                 self.engine.set::<Subnet>(&name, Some(subnet), age);
-                self.subnets.insert(Arc::clone(&name), shown);
+                self.subnets.insert(Arc::clone(&name), *shown);
                 self.outputs.add(Output::Subnet(name));
             }
             Object::Namespace(name, namespace, age, confirmed) => {
@@ -458,12 +458,12 @@ impl Core {
             Object::Pod(key, pod, age) => self.engine.set::<Pod>(&key, pod, age),
             Object::IpPool(name, pool, age, shown) => {
                 self.engine.set::<Pool>(&name, Some(pool), age);
-                self.pools.insert(Arc::clone(&name), shown);
+                self.pools.insert(Arc::clone(&name), *shown);
                 self.after_commit.insert(Output::IpPool(name));
             }
             Object::Vip(name, vip, age, shown) => {
                 self.engine.set::<Vip>(&name, Some(vip), age);
-                self.vips.insert(Arc::clone(&name), shown);
+                self.vips.insert(Arc::clone(&name), *shown);
                 self.after_commit.insert(Output::Vip(name));
             }
             Object::Replicas(key, replicas, age) => self.engine.set::<Replicas>(&key, replicas, age),
@@ -542,7 +542,7 @@ impl Core {
         for (name, waiting) in self.stranding.iter().filter(|(name, _)| touched.contains(*name) || !self.started) {
             let age = Age(waiting.wanted.created);
             if let Some(shown) = self.subnets.get(name) {
-                let subnet = Object::Subnet(Arc::clone(name), waiting.wanted.clone(), age, shown.clone());
+                let subnet = Object::Subnet(Arc::clone(name), waiting.wanted.clone(), age, Box::new(shown.clone()));
                 self.urgent.push_back(Input::Set(Box::new(subnet)));
             }
         }

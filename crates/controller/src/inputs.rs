@@ -78,14 +78,14 @@ pub(crate) struct ShownVip {
 /// An object as it is now.
 #[derive(Debug)]
 pub(crate) enum Object {
-    Vpc(Name, Vpc, Age, Shown<v1::VpcStatus>),
-    Subnet(Name, Subnet, Age, Shown<v1::SubnetStatus>),
+    Vpc(Name, Vpc, Age, Box<Shown<v1::VpcStatus>>),
+    Subnet(Name, Subnet, Age, Box<Shown<v1::SubnetStatus>>),
     /// With what a person has agreed to, if it says so.
     Namespace(Name, Namespace, Age, Option<Name>),
     /// `None`: the pod needs no network of its own.
     Pod(PodKey, Option<Pod>, Age),
-    IpPool(Name, Pool, Age, Shown<v1::IpPoolStatus>),
-    Vip(Name, Vip, Age, ShownVip),
+    IpPool(Name, Pool, Age, Box<Shown<v1::IpPoolStatus>>),
+    Vip(Name, Vip, Age, Box<ShownVip>),
     /// An error: it reserves nothing, and the user is told why.
     Ip(Name, Result<Option<Ip>, Problem>, Age, ShownIp),
     /// `None`: it keeps nothing any more.
@@ -200,7 +200,7 @@ pub(crate) enum Input {
 
 pub(crate) fn vpc(object: &v1::Vpc) -> Object {
     let (name, vpc, age) = input::vpc(object);
-    Object::Vpc(name, vpc, age, Shown::new(&object.metadata, object.status.clone().unwrap_or_default(), None))
+    Object::Vpc(name, vpc, age, Box::new(Shown::new(&object.metadata, object.status.clone().unwrap_or_default(), None)))
 }
 
 pub(crate) fn subnet(object: &v1::Subnet) -> Object {
@@ -208,19 +208,19 @@ pub(crate) fn subnet(object: &v1::Subnet) -> Object {
     let defaults = input::subnet_defaults(object);
     let shown = Shown::new(&object.metadata, object.status.clone().unwrap_or_default(), defaults);
     let gateway_mac = object.metadata.annotations.as_ref().and_then(|notes| notes.get(annotations::GATEWAY_MAC)).cloned();
-    Object::Subnet(name, subnet, age, Shown { in_force: input::in_force(object), gateway_mac, ..shown })
+    Object::Subnet(name, subnet, age, Box::new(Shown { in_force: input::in_force(object), gateway_mac, ..shown }))
 }
 
 fn pool(object: &v1::IpPool) -> Object {
     let (name, pool, age) = input::pool(object);
-    Object::IpPool(name, pool, age, Shown::new(&object.metadata, object.status.clone().unwrap_or_default(), None))
+    Object::IpPool(name, pool, age, Box::new(Shown::new(&object.metadata, object.status.clone().unwrap_or_default(), None)))
 }
 
 fn vip(object: &v1::Vip) -> Object {
     let (name, vip, age) = input::vip(object);
     let shown = Shown::new(&object.metadata, object.status.clone().unwrap_or_default(), None);
     let (r#type, selector) = (object.spec.r#type.clone().unwrap_or_default(), object.spec.selector.clone().unwrap_or_default());
-    Object::Vip(name, vip, age, ShownVip { shown, r#type, selector })
+    Object::Vip(name, vip, age, Box::new(ShownVip { shown, r#type, selector }))
 }
 
 fn namespace(object: &NamespaceView) -> Object {
@@ -422,5 +422,15 @@ async fn feed<K>(
         if inputs.send(input).await.is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_first_list_of_very_many_objects_is_held_in_little_room() {
+        assert!(size_of::<Object>() <= 264, "{} bytes", size_of::<Object>());
     }
 }
