@@ -29,7 +29,7 @@ use crate::stranding::{self, Waiting};
 type Name = Arc<str>;
 
 /// Objects of a first list that are taken in at once: what they change is held until then.
-const SLICE: usize = 4096;
+const SLICE: usize = 2048;
 
 /// Where people agree to removals.
 const SYSTEM_NAMESPACE: &str = "kube-system";
@@ -135,6 +135,8 @@ pub(crate) struct Core {
     blocked: BTreeMap<RowKey, String>,
     /// Pods whose record is wanted; written once their port is committed.
     records: FxHashSet<PodKey>,
+    /// Names on which NICs are that a pod is being told of, until its record is seen.
+    told: FxHashSet<PodKey>,
     after_commit: BTreeSet<Output>,
     /// The part of `after_commit` that the transaction under way carries.
     with_commit: BTreeSet<Output>,
@@ -185,6 +187,7 @@ impl Core {
             limited: BTreeMap::new(),
             blocked: BTreeMap::new(),
             records: FxHashSet::default(),
+            told: FxHashSet::default(),
             after_commit: BTreeSet::new(),
             with_commit: BTreeSet::new(),
             outputs: Outputs::default(),
@@ -623,13 +626,24 @@ impl Core {
                         Some(FactValue::Northbound(value)) => Some(value),
                         _ => None,
                     };
-                    self.dirty.change(self.desired.apply(&fact, value));
+                    let change = self.desired.apply(&fact, value);
+                    if !self.compare_all {
+                        self.dirty.change(change);
+                    }
                 }
                 (Fact::Pool(name), None) => {
                     self.ipam.remove_subnet(&name);
                     touched.insert(name);
                 }
+                // What a pod was told stays, whatever decides by now about new ones: its record is on the way.
+                (Fact::Request(key), Some(FactValue::Request(request)))
+                    if !request.held
+                        && self.told.contains(&key)
+                        && self.requests.get(&key).is_some_and(|old| old.identity == request.identity) => {}
                 (Fact::Request(key), Some(FactValue::Request(request))) => {
+                    if request.held {
+                        self.told.remove(&key);
+                    }
                     if self.requests.get(&key).is_some_and(|old| old.identity != request.identity) {
                         self.release(&key, &mut touched);
                     }
@@ -722,6 +736,7 @@ impl Core {
     }
 
     fn release(&mut self, key: &PodKey, touched: &mut BTreeSet<Name>) {
+        self.told.remove(key);
         self.unallocated.remove(key);
         self.contested.remove(key);
         self.shared.remove(key);
@@ -1050,6 +1065,15 @@ impl Core {
     pub(crate) fn blocked(&self, subject: &Subject) -> Option<Problem> {
         let why = self.blocked.iter().find(|(row, _)| subject_of(row).as_ref() == Some(subject)).map(|(_, why)| why.clone())?;
         Some(Problem { reason: "RowRefused", message: format!("the northbound database refuses a row: {why}") })
+    }
+
+    /// Something is about to be written.
+    pub(crate) fn writes(&mut self, output: &Output) {
+        if let Output::Pod(key) = output
+            && let Some(holder) = self.pod(key).map(|pod| pod.holder(key))
+        {
+            self.told.insert(holder);
+        }
     }
 
     /// The record to write on a pod, unless it is no more wanted or its port is not in the database.

@@ -117,6 +117,7 @@ async fn serve(
             match writer::prepare(&core, &output, Timestamp::now()) {
                 None => core.outputs.finish(&output),
                 Some(write) => {
+                    core.writes(&output);
                     let (client, term) = (client.clone(), term.clone());
                     writes.spawn(async move {
                         // This process may have stood still since: whoever leads by now decides what is written.

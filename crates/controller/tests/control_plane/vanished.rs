@@ -15,7 +15,7 @@ use k8s_openapi::api::core::v1::{Event, Namespace};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
 use kube::{Api, Client};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
@@ -34,11 +34,15 @@ enum Mode {
 
 /// Between the controller and an API server, which it can put another in the place of. Watches end when it changes.
 #[derive(Clone)]
-struct Front(Arc<Mutex<(Mode, CancellationToken)>>);
+struct Front {
+    mode: Arc<Mutex<(Mode, CancellationToken)>>,
+    /// Versions of the lists that were emptied.
+    versions: Arc<Mutex<Vec<String>>>,
+}
 
 impl Front {
     fn new(mode: Mode) -> Self {
-        Self(Arc::new(Mutex::new((mode, CancellationToken::new()))))
+        Self { mode: Arc::new(Mutex::new((mode, CancellationToken::new()))), versions: Arc::default() }
     }
 
     fn client(&self) -> Client {
@@ -46,29 +50,37 @@ impl Front {
     }
 
     fn set(&self, mode: Mode) {
-        let (_, ends) = std::mem::replace(&mut *self.0.lock().unwrap(), (mode, CancellationToken::new()));
+        let (_, ends) = std::mem::replace(&mut *self.mode.lock().unwrap(), (mode, CancellationToken::new()));
         ends.cancel();
     }
 }
 
 async fn answer(State(front): State<Front>, request: Request) -> Response {
-    let (mode, ends) = front.0.lock().unwrap().clone();
+    let (mode, ends) = front.mode.lock().unwrap().clone();
     let status = |code: StatusCode, reason: &str| {
         let status = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "code": code.as_u16() });
         (code, [(header::CONTENT_TYPE, "application/json")], status.to_string()).into_response()
     };
     let (path, query) = (request.uri().path().to_owned(), request.uri().query().unwrap_or_default().to_owned());
+    let from = |version: &String| query.split('&').any(|part| part.strip_prefix("resourceVersion=") == Some(version));
+    let emptied = front.versions.lock().unwrap().iter().any(from);
     let server = match mode {
+        // Nor does a watch go on from a list that was not true.
+        Mode::Truly(_) if emptied => return status(StatusCode::GONE, "Expired"),
         Mode::Denied => return status(StatusCode::FORBIDDEN, "Forbidden"),
-        Mode::Emptied(_, kinds) if *request.method() == Method::GET && kinds.iter().any(|kind| path.ends_with(kind)) => {
-            if query.contains("watch=true") && !query.contains("resourceVersion=1000000") {
-                return status(StatusCode::GONE, "Expired");
-            }
+        Mode::Emptied(server, kinds) if *request.method() == Method::GET && kinds.iter().any(|kind| path.ends_with(kind)) => {
             if query.contains("watch=true") {
+                // Only who has listed anew may watch.
+                if !emptied {
+                    return status(StatusCode::GONE, "Expired");
+                }
                 let silent = futures::stream::pending::<Result<Vec<u8>, std::io::Error>>();
                 return Body::from_stream(silent.take_until(ends.cancelled_owned())).into_response();
             }
-            let list = json!({ "kind": "List", "apiVersion": "v1", "metadata": { "resourceVersion": "1000000" }, "items": [] });
+            let (_, body) = server.oneshot(request).await.unwrap().into_parts();
+            let mut list: Value = serde_json::from_slice(&axum::body::to_bytes(body, usize::MAX).await.unwrap()).unwrap();
+            front.versions.lock().unwrap().push(list["metadata"]["resourceVersion"].as_str().unwrap().to_owned());
+            (list["items"], list["metadata"]["continue"]) = (json!([]), Value::Null);
             return ([(header::CONTENT_TYPE, "application/json")], list.to_string()).into_response();
         }
         Mode::Truly(server) | Mode::Emptied(server, _) => server,
@@ -84,7 +96,7 @@ fn router(client: &Client) -> Router {
         async move {
             let (parts, body) = request.into_parts();
             let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap();
-            let answer = client.send(axum::http::Request::from_parts(parts, bytes.to_vec().into())).await.unwrap();
+            let answer = client.send(http::Request::from_parts(parts, bytes.to_vec().into())).await.unwrap();
             let (parts, body) = answer.into_parts();
             Response::from_parts(parts, Body::new(body))
         }
@@ -166,8 +178,9 @@ fn lists_that_come_back_empty_take_nothing_away_until_it_is_confirmed_and_hold_u
         let (client, front, database, mut mirror, controller) = ten_pods().await;
         let before = mirror.ports();
         front.set(Mode::Emptied(router(&client), &["/pods", "/subnets", "/namespaces"]));
-        let message = held(&client, "10 Pod").await;
-        assert!(message.contains("2 Subnet") && message.contains("Namespace"), "{message}");
+        for what in ["10 Pod", "2 Subnet", " Namespace"] {
+            held(&client, what).await;
+        }
         assert!(told_what_is_held(&client).await.contains("nobody deleted one by one"));
         nothing_went(&mut mirror, &database, &before).await;
 
