@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Instant;
 
 use api::annotations::{IpFamily, NicRecord, join};
 use api::{DEFAULT_VPC, MacAddr, v1};
@@ -22,6 +23,7 @@ use uuid::Uuid;
 
 use crate::brake::{Brake, Removal};
 use crate::config::Config;
+use crate::drift::Drift;
 use crate::inputs::{Input, KINDS, Key, Kind, Object, Shown, ShownIp, ShownVip};
 use crate::outputs::{Notice, Output, Outputs, Subject};
 use crate::stranding::{self, Waiting};
@@ -80,6 +82,7 @@ pub(crate) struct Core {
     deferred: BTreeSet<PodKey>,
     /// Whether the database changed since it was last compared.
     drifted: bool,
+    drift: Drift,
     /// Whether the transaction under way is the one that begins the term.
     claiming: bool,
     engine: Engine<World, Fact>,
@@ -150,6 +153,7 @@ impl Core {
             epoch: None,
             deferred: BTreeSet::new(),
             drifted: false,
+            drift: Drift::default(),
             claiming: false,
             engine: topology::engine(),
             ipam: Ipam::default(),
@@ -236,9 +240,12 @@ impl Core {
             Ok(changes) => {
                 let Some(replica) = &self.replica else { return };
                 let diff = diff(&self.desired, replica, &self.ownership);
+                let mut observed = Dirty::default();
                 for change in &changes {
-                    diff.observe(change, &mut self.bindings, &mut self.dirty);
+                    diff.observe(change, &mut self.bindings, &mut observed);
                 }
+                self.drift.observe(observed.keys());
+                self.dirty.merge(observed);
                 if changes.iter().any(|change| matches!(change, RowChange::Deleted(..))) {
                     self.unblock();
                 }
@@ -321,10 +328,11 @@ impl Core {
         self.settle();
         self.drifted = false;
         self.dirty = Dirty::default();
+        self.drift = Drift::default();
     }
 
     /// Takes a batch of inputs through rules and allocator, and compares the outcome with the database.
-    pub(crate) fn plan(&mut self) -> Batch {
+    pub(crate) fn plan(&mut self, now: Instant) -> Batch {
         // Nothing is decided before whoever led until now can write no more, and all that they have written is known.
         self.claiming = self.is_new();
         if self.claiming {
@@ -332,7 +340,19 @@ impl Core {
         }
         self.settle();
         self.drifted = false;
-        self.compare()
+        self.compare(now)
+    }
+
+    /// When something is to be done although nothing happens.
+    pub(crate) fn wakes_at(&self) -> Option<Instant> {
+        self.drift.wakes_at()
+    }
+
+    /// Time has passed.
+    pub(crate) fn wake(&mut self, now: Instant) {
+        if self.drift.wakes_at().is_some_and(|at| at <= now) {
+            self.dirty.merge(self.drift.wake(now));
+        }
     }
 
     fn settle(&mut self) {
@@ -628,6 +648,7 @@ impl Core {
                     };
                     let change = self.desired.apply(&fact, value);
                     if !self.compare_all {
+                        self.drift.touched(change.row());
                         self.dirty.change(change);
                     }
                 }
@@ -873,7 +894,7 @@ impl Core {
         (wanted, self.ips.get(name))
     }
 
-    fn compare(&mut self) -> Batch {
+    fn compare(&mut self, now: Instant) -> Batch {
         let mut batch = Batch::new(Vec::new());
         let Some(replica) = &self.replica else { return batch };
         if self.compare_all {
@@ -882,8 +903,10 @@ impl Core {
         let diff = Diff { skip: &self.refused_rows, ..diff(&self.desired, replica, &self.ownership) };
         if self.compare_all {
             self.dirty.merge(diff.everything());
+        } else {
+            self.drift.hold_back(&mut self.dirty, now);
         }
-        let Difference { operations, inserted, modified, removed, blocked, kept } = diff.compute(&self.dirty, &mut self.bindings);
+        let Difference { operations, inserted, modified, removed, written, blocked, kept } = diff.compute(&self.dirty, &mut self.bindings);
         let ours: usize = self.ownership.iter().map(|own| replica.len(own.table)).sum();
         if self.compare_all {
             tracing::info!(
@@ -924,6 +947,11 @@ impl Core {
         }
         if self.brake.hold(None) {
             self.tell_of_brake();
+        }
+        let written = if self.compare_all { Vec::new() } else { written };
+        for row in self.drift.written(&written, now) {
+            tracing::warn!(?row, pause = ?self.drift.pause(&row), "changed by others again and again: put right less often from now on");
+            self.outputs.add(Output::Event(Subject::Row(row)));
         }
         self.compare_all = false;
         self.in_flight = std::mem::take(&mut self.dirty);
@@ -1181,6 +1209,14 @@ impl Core {
                 }
                 let message = self.unallocated.get(&PodKey::of_port(name))?.clone();
                 Some(Notice { uid: Arc::clone(uid), reason: "AddressNotAllocated", message })
+            }
+            Subject::Row(row) => {
+                let pause = self.drift.pause(row)?.as_secs();
+                let (table, key) = (nb::SCHEMA.table(row.table).name, &row.key);
+                let message = format!(
+                    "somebody else keeps changing row {key:?} of the northbound table {table}: it is put right every {pause} s only, until that ends"
+                );
+                Some(Notice { uid: "".into(), reason: "Drift", message })
             }
             Subject::Network => {
                 let message = self.held()?;

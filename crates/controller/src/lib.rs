@@ -7,6 +7,7 @@
 mod brake;
 mod config;
 mod core;
+mod drift;
 mod election;
 mod inputs;
 mod ip_object;

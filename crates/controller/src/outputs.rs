@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use ovsdb_types::RowKey;
 use topology::PodKey;
 
 /// Something to write.
@@ -34,6 +35,8 @@ pub(crate) enum Subject {
     IpPool(Arc<str>),
     Vip(Arc<str>),
     Ip(Arc<str>),
+    /// A row that others keep changing.
+    Row(RowKey),
     /// The network as a whole; events stand at namespace `kube-system`.
     Network,
 }

@@ -97,7 +97,7 @@ pub async fn preview(client: kube::Client, config: Config, shutdown: Cancellatio
     // In the term that the database knows, so that no other one need begin.
     let epoch = core.shown_epoch()?;
     core.lead(epoch);
-    let batch = core.plan();
+    let batch = core.plan(std::time::Instant::now());
     let replica = core.replica()?;
     for (subnet, mac) in core.gateway_macs() {
         preview.imported.push(format!("MAC {mac} of the gateway of Subnet {subnet}, as annotation {}", api::annotations::GATEWAY_MAC));

@@ -91,6 +91,7 @@ async fn serve(
         if epoch.is_none() && core.is_ready() && core.has_news() {
             core.follow();
         }
+        core.wake(Instant::now().into_std());
         let idle = commits.is_empty() && epoch.is_some();
         let due = Instant::now() >= not_before;
         if idle && due && core.is_ready() && core.has_work() {
@@ -101,7 +102,7 @@ async fn serve(
                     core.input(input);
                 }
             }
-            let batch = core.plan();
+            let batch = core.plan(Instant::now().into_std());
             if batch.operations.is_empty() {
                 core.committed();
             } else {
@@ -130,6 +131,7 @@ async fn serve(
                 }
             }
         }
+        let wakes_at = core.wakes_at().map(Instant::from_std);
         let waiting = commits.is_empty() && epoch.is_some() && core.is_ready() && core.has_work();
         tokio::select! {
             () = shutdown.cancelled() => break,
@@ -174,6 +176,7 @@ async fn serve(
             },
             Some(Ok(output)) = retries.join_next() => core.outputs.add(output),
             () = sleep_until(not_before), if waiting && Instant::now() < not_before => {}
+            () = sleep_until(wakes_at.unwrap_or(not_before)), if wakes_at.is_some() => {}
         }
     }
     // Drain in order: the commit, then the writes; watches and database end with their tasks.

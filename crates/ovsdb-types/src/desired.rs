@@ -66,6 +66,16 @@ pub enum Change {
     Entry(RowKey, u16, Arc<str>),
 }
 
+impl Change {
+    /// The row.
+    #[must_use]
+    pub const fn row(&self) -> &RowKey {
+        match self {
+            Self::Row(key) | Self::Member(key, ..) | Self::Entry(key, ..) => key,
+        }
+    }
+}
+
 impl Desired {
     /// The row with `key`, if anything is wanted of it.
     #[must_use]

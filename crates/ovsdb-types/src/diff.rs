@@ -62,6 +62,18 @@ impl Dirty {
         self.rows.entry(key).or_default().whole = true;
     }
 
+    /// The rows that are to be looked at.
+    pub fn keys(&self) -> impl Iterator<Item = &RowKey> {
+        self.rows.keys()
+    }
+
+    /// Takes a row out, with what of it is to be looked at.
+    #[must_use]
+    pub fn split_off(&mut self, key: &RowKey) -> Self {
+        let rows = self.rows.remove_entry(key).into_iter().collect();
+        Self { rows, strays: BTreeSet::new() }
+    }
+
     /// What a changed fact touches is to be looked at.
     pub fn change(&mut self, change: Change) {
         match change {
@@ -114,6 +126,8 @@ pub struct Difference {
     pub modified: usize,
     /// Rows removed.
     pub removed: Vec<Uuid>,
+    /// Desired rows that were added or changed.
+    pub written: Vec<RowKey>,
     /// Desired rows that cannot be written, with the reason.
     pub blocked: Vec<(RowKey, String)>,
     /// Rows of ours that no rule claims: kept.
@@ -233,9 +247,14 @@ impl Diff<'_> {
             }
             match (self.desired.get(key), observed) {
                 (Some(wanted), Some(row)) if wanted.columns.is_some() || own.singleton => {
-                    self.modify(own, wanted, &row, scope, bindings, &mut out)
+                    let before = out.modified;
+                    self.modify(own, wanted, &row, scope, bindings, &mut out);
+                    out.written.extend((out.modified > before).then(|| key.clone()));
                 }
-                (Some(wanted), None) if self.wants(key) => self.insert(key, own, wanted, bindings, &mut out),
+                (Some(wanted), None) if self.wants(key) => {
+                    self.insert(key, own, wanted, bindings, &mut out);
+                    out.written.push(key.clone());
+                }
                 (Some(wanted), Some(row)) if !own.singleton && wanted.columns.is_none() => self.remove(key, own, &row, &mut out),
                 (None, Some(row)) if !own.singleton => self.remove(key, own, &row, &mut out),
                 (None, Some(row)) => self.modify(own, &DesiredRow::default(), &row, scope, bindings, &mut out),

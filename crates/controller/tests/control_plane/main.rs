@@ -271,6 +271,33 @@ fn drift_is_put_right_and_foreign_rows_survive() {
 }
 
 #[test]
+fn a_row_that_somebody_keeps_changing_is_named_and_holds_up_nothing_else() {
+    within(async {
+        let (client, database, mut mirror) = cluster().await;
+        let controller = Controller::start(&client, &database);
+        create_pod(&client, "a", &[]).await;
+        allocated(&client, "a").await;
+        mirror.until("the port", |m| m.ports().contains_key("a.default")).await;
+        let good = mirror.ports()["a.default"].clone();
+        let spoil = || assert!(database.nbctl(&["lsp-set-addresses", "a.default", "unknown"]).1);
+        for _ in 0..5 {
+            spoil();
+            mirror.catch_up(&database).await;
+            mirror.until("the address is put right", |m| m.ports().get("a.default") == Some(&good)).await;
+        }
+        told(&client, "kube-system", "somebody else keeps changing row \"a.default\" of the northbound table Logical_Switch_Port").await;
+        // From now on it is left alone for a while, and others are served meanwhile.
+        spoil();
+        create_pod(&client, "b", &[]).await;
+        allocated(&client, "b").await;
+        mirror.catch_up(&database).await;
+        assert_eq!(mirror.ports()["a.default"], "unknown");
+        mirror.until("the address is put right in the end", |m| m.ports().get("a.default") == Some(&good)).await;
+        controller.stop().await;
+    });
+}
+
+#[test]
 fn a_database_is_marked_complete_with_the_commit_that_completes_it_and_marked_again() {
     within(async {
         let (client, database, mut mirror) = cluster().await;
