@@ -78,6 +78,11 @@ impl Brake {
         self.removal.is_some()
     }
 
+    /// Whether anything is held.
+    pub(crate) fn holds(&self) -> bool {
+        self.removal.is_some() || !self.withheld.is_empty()
+    }
+
     /// A person agrees to what has this token.
     pub(crate) fn confirm(&mut self, token: Option<Arc<str>>) {
         self.confirmed = token;
@@ -97,7 +102,7 @@ impl Brake {
 
     /// Stands for exactly what is held now, so that agreeing to it agrees to nothing else.
     fn token_with(&self, removal: Option<&Removal>) -> String {
-        format!("{:08x}", digest(self.withheld.keys()) ^ removal.map_or(0, |removal| removal.digest) & u64::from(u32::MAX))
+        format!("{:08x}", digest(self.withheld.keys()) ^ removal.map_or(0, |removal| removal.digest))
     }
 
     /// What is held and how to go on, for people; `None` when nothing is.

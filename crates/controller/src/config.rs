@@ -1,5 +1,6 @@
 //! Every setting of the controller, with its default.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use ovsdb::{Remotes, Tls};
@@ -63,6 +64,10 @@ pub struct Config {
     pub ports_per_subnet: Option<usize>,
     /// Whether virtual machines of KubeVirt keep their addresses while they are stopped, and from pod to pod.
     pub keep_vm_ip: bool,
+    /// How often all is computed from scratch in the background and compared; `None`: never. It takes the memory once more.
+    pub audit: Option<Duration>,
+    /// Where metrics are served.
+    pub metrics: Option<SocketAddr>,
     /// API writes under way at once.
     pub writes: usize,
     /// First and longest pause before a failed commit or write is tried again; it doubles in between.
@@ -87,6 +92,8 @@ impl Config {
             confirm_removal: false,
             ports_per_subnet: None,
             keep_vm_ip: true,
+            audit: None,
+            metrics: None,
             writes: 64,
             backoff: (Duration::from_millis(100), Duration::from_secs(10)),
         }

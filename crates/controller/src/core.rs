@@ -25,6 +25,7 @@ use crate::brake::{Brake, Removal};
 use crate::config::Config;
 use crate::drift::Drift;
 use crate::inputs::{Input, KINDS, Key, Kind, Object, Shown, ShownIp, ShownVip};
+use crate::metrics::Metrics;
 use crate::outputs::{Notice, Output, Outputs, Subject};
 use crate::stranding::{self, Waiting};
 
@@ -74,8 +75,16 @@ pub(crate) struct PodRecord {
     pub(crate) record: NicRecord,
 }
 
+/// An engine with the inputs of another, and nothing computed yet.
+pub(crate) type Audit = Engine<World, Fact>;
+
 pub(crate) struct Core {
     config: Config,
+    metrics: Metrics,
+    /// What the last audit found to differ: once may be a change meanwhile, twice is a defect.
+    suspected: Vec<Changed<Fact>>,
+    /// The last defect that an audit found.
+    defect: Option<String>,
     /// The number of the term in which this controller leads; until then it decides and writes nothing.
     epoch: Option<u64>,
     /// Names that ask for an address while another controller leads, which decides.
@@ -147,9 +156,12 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    pub(crate) fn new(config: Config) -> Self {
+    pub(crate) fn new(config: Config, metrics: Metrics) -> Self {
         Self {
             config,
+            metrics,
+            suspected: Vec::new(),
+            defect: None,
             epoch: None,
             deferred: BTreeSet::new(),
             drifted: false,
@@ -378,11 +390,42 @@ impl Core {
             self.tell_of_brake();
         }
         self.complete = true;
-        let settled = self.engine.settle();
-        self.facts(settled.changes);
-        let settled = self.engine.settle();
-        self.facts(settled.changes);
+        self.run_rules();
+        self.run_rules();
         self.started = true;
+    }
+
+    fn run_rules(&mut self) {
+        let settled = self.engine.settle();
+        self.metrics.settled(&settled.counts, settled.reads);
+        self.facts(settled.changes);
+    }
+
+    /// Begins an audit: to be settled elsewhere, and given to [`Core::audited`].
+    pub(crate) fn audit(&self) -> Audit {
+        topology::from_scratch(&self.engine)
+    }
+
+    /// Compares with what was computed from scratch. What differs in the same way twice in a row is a defect of a rule, and told.
+    pub(crate) fn audited(&mut self, audit: &Audit) {
+        let mut differences = self.engine.differences(audit);
+        // While very much changes, little can be said.
+        differences.truncate(1000);
+        let found: Vec<_> = differences.iter().filter(|difference| self.suspected.contains(difference)).cloned().collect();
+        for Changed { fact, before: now, after: anew } in &found {
+            tracing::error!(?fact, ?now, ?anew, "a fact differs from what is computed from scratch: this is a defect, please report it");
+        }
+        self.metrics.with(|figures| {
+            figures.audits += 1;
+            figures.audit_differences += found.len() as u64;
+        });
+        if let Some(Changed { fact, before: now, after: anew }) = found.first() {
+            let count = found.len();
+            self.defect =
+                Some(format!("{count} facts differ from what is computed from scratch, such as {fact:?}: {now:?}, from scratch {anew:?}"));
+            self.outputs.add(Output::Event(Subject::Audit));
+        }
+        self.suspected = differences;
     }
 
     fn take(&mut self, input: Input) {
@@ -407,8 +450,7 @@ impl Core {
                     self.believe(&object.key());
                     self.set(object);
                     if !self.started && number % SLICE == SLICE - 1 {
-                        let settled = self.engine.settle();
-                        self.facts(settled.changes);
+                        self.run_rules();
                     }
                 }
                 let doubtful = Brake::doubts(&self.config, gone.len(), known);
@@ -448,6 +490,11 @@ impl Core {
     fn tell_of_brake(&mut self) {
         self.outputs.add(Output::Event(Subject::Network));
         self.outputs.add(Output::Vpc(DEFAULT_VPC.into()));
+    }
+
+    /// Whether a removal waits for a person.
+    pub(crate) fn holds(&self) -> bool {
+        self.brake.holds()
     }
 
     /// What is held, and how to go on; `None` when nothing is.
@@ -1210,6 +1257,7 @@ impl Core {
                 let message = self.unallocated.get(&PodKey::of_port(name))?.clone();
                 Some(Notice { uid: Arc::clone(uid), reason: "AddressNotAllocated", message })
             }
+            Subject::Audit => Some(Notice { uid: "".into(), reason: "AuditFailed", message: self.defect.clone()? }),
             Subject::Row(row) => {
                 let pause = self.drift.pause(row)?.as_secs();
                 let (table, key) = (nb::SCHEMA.table(row.table).name, &row.key);

@@ -298,7 +298,7 @@ pub(crate) async fn watch(client: kube::Client, keep_vm_ip: bool, inputs: mpsc::
     while tasks.join_next().await.is_some() {}
 }
 
-fn unless(doubtful: bool, input: Input) -> Input {
+fn doubted_if(doubtful: bool, input: Input) -> Input {
     if doubtful { Input::Undefined(Box::new(input)) } else { input }
 }
 
@@ -384,12 +384,12 @@ async fn feed<K>(
                 let going = object.meta().deletion_timestamp.is_some();
                 let object = parse(&object);
                 let doubtful = object.ends_something(false, going) && is_undefined::<K>(&client).await;
-                unless(doubtful, Input::Set(Box::new(object)))
+                doubted_if(doubtful, Input::Set(Box::new(object)))
             }
             Some(Ok(Event::Delete(object))) => {
                 let object = parse(&object);
                 let doubtful = object.ends_something(true, false) && is_undefined::<K>(&client).await;
-                unless(doubtful, Input::Removed(object.key()))
+                doubted_if(doubtful, Input::Removed(object.key()))
             }
             Some(Err(watcher::Error::InitialListFailed(kube::Error::Api(status)))) if status.code == 404 => {
                 // Not to be served is not to be empty: without its definition nothing is known of a kind of ours.

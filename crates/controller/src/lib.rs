@@ -11,6 +11,7 @@ mod drift;
 mod election;
 mod inputs;
 mod ip_object;
+mod metrics;
 mod outputs;
 mod preview;
 mod run;

@@ -35,6 +35,8 @@ pub(crate) enum Subject {
     IpPool(Arc<str>),
     Vip(Arc<str>),
     Ip(Arc<str>),
+    /// What an audit found.
+    Audit,
     /// A row that others keep changing.
     Row(RowKey),
     /// The network as a whole; events stand at namespace `kube-system`.

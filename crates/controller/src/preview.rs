@@ -14,6 +14,7 @@ use uuid::Uuid;
 use crate::config::Config;
 use crate::core::{Batch, Core};
 use crate::inputs::{self, Input, Key};
+use crate::metrics::Metrics;
 use crate::run::defaults;
 
 /// What the first commit of a controller would change, and what it would leave alone.
@@ -76,7 +77,7 @@ pub async fn preview(client: kube::Client, config: Config, shutdown: Cancellatio
     tasks.spawn(driver.run());
     let keep_vm_ip = config.keep_vm_ip;
     tasks.spawn(async move { inputs::watch(client, keep_vm_ip, input_tx).await });
-    let mut core = Core::new(config.clone());
+    let mut core = Core::new(config.clone(), Metrics::default());
     while !core.is_ready() {
         tokio::select! {
             () = shutdown.cancelled() => return None,

@@ -13,9 +13,10 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::core::{Batch, Core};
+use crate::core::{Audit, Batch, Core};
 use crate::election::{self, Term};
 use crate::inputs::{self, Input, Key};
+use crate::metrics::Metrics;
 use crate::outputs::Output;
 use crate::writer;
 
@@ -23,17 +24,21 @@ use crate::writer;
 /// given up, so that another controller takes it at once.
 ///
 /// # Errors
-/// None at present: everything that can fail is tried again and reported.
+/// When metrics cannot be served where they should be. Everything else that can fail is tried again and reported.
 pub async fn run(client: kube::Client, config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
     let (shown_epoch, shown) = watch::channel(None);
     let (terms, term) = watch::channel(config.election.is_none().then_some(Term::ALONE));
     let resign = CancellationToken::new();
     // Ends with this future, like all that it starts.
     let mut candidate = JoinSet::new();
+    let (metrics, mut server) = (Metrics::default(), JoinSet::new());
+    if let Some(address) = config.metrics {
+        metrics.serve(address, &mut server).await?;
+    }
     if let Some(election) = config.election.clone() {
         candidate.spawn(election::run(client.clone(), election, shown, terms, resign.clone()));
     }
-    while serve(&client, &config, &shutdown, term.clone(), &shown_epoch).await == Ended::Deposed {
+    while serve(&client, &config, &shutdown, term.clone(), &shown_epoch, &metrics).await == Ended::Deposed {
         tracing::warn!("another controller may lead: beginning anew as its standby");
     }
     resign.cancel();
@@ -57,6 +62,7 @@ async fn serve(
     shutdown: &CancellationToken,
     mut term: watch::Receiver<Option<Term>>,
     shown_epoch: &watch::Sender<Option<u64>>,
+    metrics: &Metrics,
 ) -> Ended {
     let (input_tx, mut inputs) = mpsc::channel(4096);
     let options = ovsdb::Options::new(config.northbound.clone(), topology::northbound::monitored());
@@ -68,7 +74,9 @@ async fn serve(
     let keep_vm_ip = config.keep_vm_ip;
     tasks.spawn(async move { inputs::watch(watches, keep_vm_ip, input_tx).await });
 
-    let mut core = Core::new(config.clone());
+    let mut core = Core::new(config.clone(), metrics.clone());
+    let mut audits: JoinSet<Audit> = JoinSet::new();
+    let mut audit_at = config.audit.map(|every| Instant::now() + every);
     let mut commits: JoinSet<(Batch, Result<(), TransactError>)> = JoinSet::new();
     let mut writes: JoinSet<(Output, Result<(), kube::Error>)> = JoinSet::new();
     let mut retries: JoinSet<Output> = JoinSet::new();
@@ -92,6 +100,9 @@ async fn serve(
             core.follow();
         }
         core.wake(Instant::now().into_std());
+        metrics.with(|figures| {
+            (figures.leads, figures.ready, figures.removal_held) = (epoch.is_some(), core.is_ready(), core.holds());
+        });
         let idle = commits.is_empty() && epoch.is_some();
         let due = Instant::now() >= not_before;
         if idle && due && core.is_ready() && core.has_work() {
@@ -153,20 +164,31 @@ async fn serve(
                     Ok(()) => {
                         tracing::info!(inserted = batch.inserted, modified = batch.modified, deleted = batch.removed.len(), "committed");
                         failures = 0;
+                        metrics.with(|figures| {
+                            *figures.transactions.entry("committed").or_default() += 1;
+                            for (change, rows) in [("inserted", batch.inserted), ("modified", batch.modified), ("deleted", batch.removed.len())] {
+                                *figures.rows.entry(change).or_default() += rows as u64;
+                            }
+                        });
                         core.committed();
                     }
                     Err(error) => {
                         tracing::warn!(%error, "commit failed");
                         failures += 1;
+                        metrics.with(|figures| *figures.transactions.entry("failed").or_default() += 1);
                         not_before = Instant::now() + pause(config, failures);
                         core.failed(&batch, &error);
                     }
                 }
             }
             Some(Ok((output, result))) = writes.join_next() => match result {
-                Ok(()) => core.outputs.finish(&output),
+                Ok(()) => {
+                    metrics.with(|figures| *figures.api_writes.entry("done").or_default() += 1);
+                    core.outputs.finish(&output);
+                }
                 Err(error) => {
                     tracing::warn!(?output, %error, "write failed");
+                    metrics.with(|figures| *figures.api_writes.entry("failed").or_default() += 1);
                     let until = Instant::now() + pause(config, core.outputs.fail(&output));
                     retries.spawn(async move {
                         sleep_until(until).await;
@@ -175,6 +197,18 @@ async fn serve(
                 }
             },
             Some(Ok(output)) = retries.join_next() => core.outputs.add(output),
+            Some(Ok(audit)) = audits.join_next() => {
+                core.audited(&audit);
+                audit_at = config.audit.map(|every| Instant::now() + every);
+            }
+            () = sleep_until(audit_at.unwrap_or(not_before)), if audit_at.is_some() && core.is_ready() => {
+                audit_at = None;
+                let mut audit = core.audit();
+                audits.spawn_blocking(move || {
+                    audit.settle();
+                    audit
+                });
+            }
             () = sleep_until(not_before), if waiting && Instant::now() < not_before => {}
             () = sleep_until(wakes_at.unwrap_or(not_before)), if wakes_at.is_some() => {}
         }

@@ -203,7 +203,7 @@ fn event(core: &Core, subject: &Subject, now: Timestamp) -> Option<Write> {
         Subject::IpPool(name) => ("IPPool", "kubeovn.io/v1", None, name.to_string()),
         Subject::Vip(name) => ("Vip", "kubeovn.io/v1", None, name.to_string()),
         Subject::Ip(name) => ("IP", "kubeovn.io/v1", None, name.to_string()),
-        Subject::Row(_) | Subject::Network => ("Namespace", "v1", None, "kube-system".to_owned()),
+        Subject::Audit | Subject::Row(_) | Subject::Network => ("Namespace", "v1", None, "kube-system".to_owned()),
     };
     let mut hasher = DefaultHasher::new();
     (notice.uid.as_ref(), notice.reason, &notice.message).hash(&mut hasher);

@@ -221,6 +221,25 @@ where
         self.facts.ledger.iter()
     }
 
+    /// Sets every object of an input collection in `other` too, which has the same rules.
+    pub fn copy_into<C: Collection<W>>(&self, other: &mut Self) {
+        for (key, slot) in &C::table(&self.world).rows {
+            other.set::<C>(key, Some(slot.value.clone()), slot.age);
+        }
+    }
+
+    /// The facts of which this engine and `other` do not believe the same: `before` is what this one believes, `after` the other.
+    pub fn differences(&self, other: &Self) -> Vec<Changed<F>> {
+        let mine = self.facts().filter(|(fact, value)| other.desired(fact) != Some(value));
+        let mut differences: Vec<_> = mine
+            .map(|(fact, value)| Changed { fact: fact.clone(), before: Some(value.clone()), after: other.desired(fact).cloned() })
+            .collect();
+        let theirs = other.facts().filter(|(fact, _)| self.desired(fact).is_none());
+        differences.extend(theirs.map(|(fact, value)| Changed { fact: fact.clone(), before: None, after: Some(value.clone()) }));
+        differences.sort_by(|a, b| a.fact.cmp(&b.fact));
+        differences
+    }
+
     /// The facts that several owners say differently.
     pub fn conflicts(&self) -> Vec<Conflict<F>> {
         let mut conflicts: Vec<_> = self.facts.ledger.keys().filter_map(|fact| self.conflict(fact)).collect();

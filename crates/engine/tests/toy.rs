@@ -263,3 +263,28 @@ fn the_oldest_claim_wins_and_all_owners_are_named() {
     let keys: Vec<_> = conflicts[0].claimants.iter().map(|c| c.key.as_str()).collect();
     assert_eq!((conflicts.len(), keys), (1, vec!["7", "5"]));
 }
+
+#[test]
+fn a_rule_that_is_no_function_of_what_it_reads_shows_when_all_is_computed_anew() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU8, Ordering};
+    let elsewhere = Arc::new(AtomicU8::new(1));
+    let engine = || {
+        let (mut engine, elsewhere) = (Engine::<World, Said>::default(), Arc::clone(&elsewhere));
+        engine.leaf::<Room>("impure", move |_, key, _, out| out.say(Said::Nickname(*key), (elsewhere.load(Ordering::Relaxed), 0)));
+        engine
+    };
+    let (mut old, mut new) = (engine(), engine());
+    old.set(&1, Some(Room { owner: 1, noise: 0 }), Age(0));
+    old.settle();
+    old.copy_into::<Room>(&mut new);
+    new.settle();
+    assert_eq!(old.differences(&new), []);
+    // Nothing woke the rule.
+    elsewhere.store(2, Ordering::Relaxed);
+    assert_eq!(old.settle().runs(), 0);
+    let mut new = engine();
+    old.copy_into::<Room>(&mut new);
+    new.settle();
+    assert_eq!(old.differences(&new), [engine::Changed { fact: Said::Nickname(1), before: Some((1, 0)), after: Some((2, 0)) }]);
+}

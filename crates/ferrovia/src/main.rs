@@ -88,6 +88,13 @@ struct Controller {
     /// `RemovalHeld` give, confirms what is held and nothing else.
     #[arg(long)]
     confirm_removal: bool,
+    /// Compute everything from scratch in the background this often, in seconds, and report any difference as a defect. Takes the
+    /// memory of the rules once more while it runs.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    audit: Option<u64>,
+    /// Serve metrics for Prometheus at `http://ADDRESS:PORT/metrics`.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    metrics: Option<std::net::SocketAddr>,
     /// Print what the first commit would change in the northbound database, what would be taken over from an earlier
     /// controller and what would be left alone, and write nothing. For this it may run beside a controller that leads.
     #[arg(long)]
@@ -243,7 +250,16 @@ async fn controller(arguments: Controller, shutdown: CancellationToken) -> anyho
         (false, _) => None,
     };
     let defaults = ::controller::Config::new(northbound);
-    let config = ::controller::Config { confirm_removal, election, keep_vm_ip, ports_per_subnet, tls, ..defaults };
+    let config = ::controller::Config {
+        audit: arguments.audit.map(std::time::Duration::from_secs),
+        metrics: arguments.metrics,
+        confirm_removal,
+        election,
+        keep_vm_ip,
+        ports_per_subnet,
+        tls,
+        ..defaults
+    };
     if arguments.dry_run {
         let preview = ::controller::preview(client, config, shutdown).await;
         println!("{}", preview.context("stopped before cluster and database were known")?);

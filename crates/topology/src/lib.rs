@@ -49,3 +49,20 @@ pub fn engine() -> engine::Engine<World, Fact> {
     port::register(&mut engine);
     engine
 }
+
+/// An engine with the inputs of `engine`, and nothing that was computed from them: what it settles to must be the same.
+#[must_use]
+pub fn from_scratch(engine: &engine::Engine<World, Fact>) -> engine::Engine<World, Fact> {
+    let mut fresh = self::engine();
+    engine.copy_into::<Vpc>(&mut fresh);
+    engine.copy_into::<Namespace>(&mut fresh);
+    engine.copy_into::<Subnet>(&mut fresh);
+    engine.copy_into::<Usage>(&mut fresh);
+    engine.copy_into::<Pool>(&mut fresh);
+    engine.copy_into::<Replicas>(&mut fresh);
+    engine.copy_into::<Ip>(&mut fresh);
+    engine.copy_into::<Vip>(&mut fresh);
+    engine.copy_into::<Allocation>(&mut fresh);
+    engine.copy_into::<Pod>(&mut fresh);
+    fresh
+}

@@ -322,6 +322,9 @@ proptest! {
             last.push((name, step.clone()));
         }
         cluster.round();
+        let mut audit = topology::from_scratch(&cluster.engine);
+        audit.settle();
+        prop_assert_eq!(cluster.engine.differences(&audit), vec![]);
         // From scratch: only the last state of each object, and the allocations as they are.
         let mut scratch = topology::engine();
         std::mem::swap(&mut cluster.engine, &mut scratch);

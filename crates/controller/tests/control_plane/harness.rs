@@ -179,7 +179,7 @@ impl Controller {
         Self::start_with(client, Config { election: Some(Election::new(identity)), ..Config::new(database.remote()) })
     }
 
-    fn start_with(client: &Client, config: Config) -> Self {
+    pub fn start_with(client: &Client, config: Config) -> Self {
         let stop = CancellationToken::new();
         let task = tokio::spawn(controller::run(client.clone(), config, stop.clone()));
         Self { stop, task }

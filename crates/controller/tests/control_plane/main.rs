@@ -298,6 +298,46 @@ fn a_row_that_somebody_keeps_changing_is_named_and_holds_up_nothing_else() {
 }
 
 #[test]
+fn an_audit_finds_nothing_and_metrics_count_it() {
+    within(async {
+        let (client, database, _mirror) = cluster().await;
+        let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let every = std::time::Duration::from_millis(200);
+        let config = controller::Config { audit: Some(every), metrics: Some(address), ..controller::Config::new(database.remote()) };
+        let controller = Controller::start_with(&client, config);
+        for i in 0..20 {
+            create_pod(&client, &format!("p{i}"), &[]).await;
+            allocated(&client, &format!("p{i}")).await;
+        }
+        let metrics = async || {
+            use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+            let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+            stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.unwrap();
+            let mut text = String::new();
+            stream.read_to_string(&mut text).await.unwrap();
+            text
+        };
+        let value = |text: &str, name: &str| -> Option<u64> { text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok()) };
+        // Two audits, so that the second could confirm what the first suspects.
+        let text = tokio::time::timeout(PATIENCE, async {
+            loop {
+                let text = metrics().await;
+                if value(&text, "ferrovia_audits_total") >= Some(3) {
+                    return text;
+                }
+                tokio::time::sleep(every).await;
+            }
+        });
+        let text = text.await.expect("audits take place");
+        assert_eq!(value(&text, "ferrovia_audit_differences_total"), Some(0), "{text}");
+        assert!(value(&text, "ferrovia_rule_runs_total{rule=\"port\"}") >= Some(20), "{text}");
+        assert!(value(&text, "ferrovia_northbound_rows_total{change=\"inserted\"}") >= Some(24), "{text}");
+        assert_eq!((value(&text, "ferrovia_leader"), value(&text, "ferrovia_removal_held")), (Some(1), Some(0)), "{text}");
+        controller.stop().await;
+    });
+}
+
+#[test]
 fn a_database_is_marked_complete_with_the_commit_that_completes_it_and_marked_again() {
     within(async {
         let (client, database, mut mirror) = cluster().await;
