@@ -70,7 +70,9 @@ impl Brake {
 
     /// Holds a commit, or no more; returns whether that is new.
     pub(crate) fn hold(&mut self, removal: Option<Removal>) -> bool {
-        std::mem::replace(&mut self.removal, removal.clone()) != removal
+        let new = self.removal != removal;
+        self.removal = removal;
+        new
     }
 
     /// Whether a commit is held.
@@ -88,15 +90,14 @@ impl Brake {
         self.confirmed = token;
     }
 
-    /// Whether a person has agreed to this removal.
-    pub(crate) fn is_confirmed(&self, removal: &Removal) -> bool {
-        self.confirmed.as_deref().is_some_and(|token| token == self.token_with(Some(removal)))
+    /// Whether a person has agreed to what is withheld, and to this removal.
+    pub(crate) fn is_confirmed(&self, removal: Option<&Removal>) -> bool {
+        self.confirmed.as_deref().is_some_and(|token| token == self.token_with(removal))
     }
 
     /// What was withheld, if a person has agreed to that.
     pub(crate) fn released(&mut self, config: &Config) -> BTreeMap<Key, Option<Object>> {
-        let agreed =
-            config.confirm_removal || self.confirmed.as_deref().is_some_and(|token| token == self.token_with(self.removal.as_ref()));
+        let agreed = config.confirm_removal || self.is_confirmed(self.removal.as_ref());
         if agreed { std::mem::take(&mut self.withheld) } else { BTreeMap::new() }
     }
 
@@ -163,9 +164,9 @@ mod tests {
 
         let removal = Removal::of_rows(&[Uuid::nil()], 1);
         assert!(!removal.is_doubtful(&config, &BTreeSet::new()) && removal.is_doubtful(&config, &[Kind::Pod].into()));
-        assert!(!brake.is_confirmed(&removal));
+        assert!(!brake.is_confirmed(Some(&removal)));
         brake.confirm(Some(brake.token_with(Some(&removal)).into()));
-        assert!(brake.is_confirmed(&removal) && !brake.is_confirmed(&Removal::of_rows(&[Uuid::max()], 1)));
+        assert!(brake.is_confirmed(Some(&removal)) && !brake.is_confirmed(Some(&Removal::of_rows(&[Uuid::max()], 1))));
     }
 
     #[test]

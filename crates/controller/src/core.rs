@@ -583,11 +583,6 @@ impl Core {
         rows.find(|row| row.uuid != own && ours(row))?.text(logical_router_port::MAC).parse().ok()
     }
 
-    /// The MAC of a subnet's gateway that is to be recorded.
-    pub(crate) fn gateway_mac(&self, subnet: &str) -> Option<MacAddr> {
-        self.gateway_macs.get(subnet).copied()
-    }
-
     /// The subnet as it takes effect: a change that would strand who holds an address waits until they are gone.
     fn unless_stranding(&mut self, name: &Name, wanted: Subnet, shown: Option<&stranding::Network>) -> Subnet {
         let known = <Subnet as engine::Collection<World>>::table(self.engine.world()).get(name);
@@ -975,16 +970,13 @@ impl Core {
             // Addresses that are kept for who is not there show in no row.
             let (forgotten, kept_ips) = self.forgotten();
             let removals = [Removal::of_rows(&removed, ours), Removal::of_addresses(&forgotten, kept_ips)];
-            let doubtful =
-                removals.into_iter().find(|removal| removal.is_doubtful(&self.config, &self.empty) && !self.brake.is_confirmed(removal));
+            let doubtful = removals
+                .into_iter()
+                .find(|removal| removal.is_doubtful(&self.config, &self.empty) && !self.brake.is_confirmed(Some(removal)));
             if let Some(removal) = doubtful {
-                tracing::error!(
-                    what = removal.what,
-                    removed = removal.removed,
-                    of = removal.of,
-                    "commit held until its removals are confirmed"
-                );
+                let Removal { what, removed, of, .. } = removal;
                 if self.brake.hold(Some(removal)) {
+                    tracing::error!(what, removed, of, "commit held until its removals are confirmed");
                     self.tell_of_brake();
                 }
                 // Dirty stays: the next plan computes anew, and goes ahead once the objects are back.

@@ -149,13 +149,10 @@ impl fmt::Display for Kind {
 }
 
 impl Object {
-    /// Whether it being gone, or going, would take something away that nothing else asks for.
-    fn ends_something(&self, gone: bool, going: bool) -> bool {
-        match self {
-            // That of a plain pod only shows what the pod holds.
-            Self::Ip(_, Ok(None), ..) => false,
-            _ => gone || going,
-        }
+    /// Whether its end would take something away that nothing else asks for.
+    const fn is_missed(&self) -> bool {
+        // The `IP` object of a plain pod only shows what the pod holds.
+        !matches!(self, Self::Ip(_, Ok(None), ..))
     }
 
     pub(crate) fn key(&self) -> Key {
@@ -383,12 +380,12 @@ async fn feed<K>(
             Some(Ok(Event::Apply(object))) => {
                 let going = object.meta().deletion_timestamp.is_some();
                 let object = parse(&object);
-                let doubtful = object.ends_something(false, going) && is_undefined::<K>(&client).await;
+                let doubtful = going && object.is_missed() && is_undefined::<K>(&client).await;
                 doubted_if(doubtful, Input::Set(Box::new(object)))
             }
             Some(Ok(Event::Delete(object))) => {
                 let object = parse(&object);
-                let doubtful = object.ends_something(true, false) && is_undefined::<K>(&client).await;
+                let doubtful = object.is_missed() && is_undefined::<K>(&client).await;
                 doubted_if(doubtful, Input::Removed(object.key()))
             }
             Some(Err(watcher::Error::InitialListFailed(kube::Error::Api(status)))) if status.code == 404 => {

@@ -60,7 +60,8 @@ pub(crate) fn prepare(core: &Core, output: &Output, now: Timestamp) -> Option<Wr
             let (state, addresses, shown) = core.subnet(name)?;
             let name = name.to_string();
             let stranding = core.stranding(&name);
-            if let Some(patch) = subnet(state, shown, stranding.map(|waiting| waiting.in_force.as_str()), core.gateway_mac(&name)) {
+            let mac = core.gateway_macs().get(name.as_str()).copied();
+            if let Some(patch) = subnet(state, shown, stranding.map(|waiting| waiting.in_force.as_str()), mac) {
                 return Some(Write::Subnet { name, patch, subresource: false });
             }
             let blocked = stranding.map(|waiting| waiting.problem.clone());

@@ -213,12 +213,8 @@ pub async fn started_again(client: &Client, database: &Database, mirror: &mut Mi
     controller
 }
 
-pub async fn cluster() -> (Client, Database, Mirror) {
-    let mut database = Database::start();
-    let client = match real::programs() {
-        None => apiserver::Server::open(None).unwrap().client(),
-        Some(programs) => database.server.insert(RealServer::start(&programs).await).client.clone(),
-    };
+/// Installs our kinds, and waits until they are served.
+pub async fn install(client: &Client) {
     let crds: Api<CustomResourceDefinition> = Api::all(client.clone());
     for crd in v1::crds() {
         crds.create(&PostParams::default(), &crd).await.unwrap();
@@ -228,6 +224,15 @@ pub async fn cluster() -> (Client, Database, Mirror) {
         let served = kube::runtime::wait::await_condition(crds.clone(), &name, is_crd_established());
         timeout(PATIENCE, served).await.expect("the kind is served").unwrap();
     }
+}
+
+pub async fn cluster() -> (Client, Database, Mirror) {
+    let mut database = Database::start();
+    let client = match real::programs() {
+        None => apiserver::Server::open(None).unwrap().client(),
+        Some(programs) => database.server.insert(RealServer::start(&programs).await).client.clone(),
+    };
+    install(&client).await;
     let mirror = Mirror::open(&database);
     (client, database, mirror)
 }

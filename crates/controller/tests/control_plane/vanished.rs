@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use crate::harness::{Controller, Database, Mirror, PATIENCE, allocated, cluster, create_pod, gone, note, pods, until, within};
+use crate::harness::{Controller, Database, Mirror, PATIENCE, allocated, cluster, create_pod, gone, install, note, pods, until, within};
 
 /// How the API server answers.
 #[derive(Clone)]
@@ -219,9 +219,7 @@ fn an_api_server_restored_to_an_empty_state_takes_nothing_away_until_it_is_confi
         let message = told_what_is_held(&empty).await;
         assert!(message.contains("10 Pod"), "{message}");
         nothing_went(&mut mirror, &database, &before).await;
-        for crd in v1::crds() {
-            Api::<CustomResourceDefinition>::all(empty.clone()).create(&PostParams::default(), &crd).await.unwrap();
-        }
+        install(&empty).await;
         let vpc = serde_json::from_value(
             json!({ "apiVersion": "kubeovn.io/v1", "kind": "Vpc", "metadata": { "name": "ovn-cluster" }, "spec": {} }),
         )
