@@ -50,12 +50,19 @@ pub(crate) struct Brake {
     removal: Option<Removal>,
     /// What a person has agreed to.
     confirmed: Option<Arc<str>>,
+    /// Objects whose end a person has agreed to: what more is said of it needs no further word.
+    going: BTreeSet<Key>,
 }
 
 impl Brake {
     /// Whether a list is not to be believed that leaves out `gone` of the `of` known objects of a kind: all, or many.
     pub(crate) fn doubts(config: &Config, gone: usize, of: usize) -> bool {
         gone > 0 && (gone == of || is_much(config, gone, of))
+    }
+
+    /// Whether a person has agreed to the end of this object.
+    pub(crate) fn is_going(&self, key: &Key) -> bool {
+        self.going.contains(key)
     }
 
     /// Holds what is said of an object.
@@ -65,7 +72,13 @@ impl Brake {
 
     /// Something else is said of an object, and believed; returns whether something was held.
     pub(crate) fn believe(&mut self, key: &Key) -> bool {
+        self.going.remove(key);
         self.withheld.remove(key).is_some()
+    }
+
+    /// The object is there no more.
+    pub(crate) fn gone(&mut self, key: &Key) {
+        self.going.remove(key);
     }
 
     /// Holds a commit, or no more; returns whether that is new.
@@ -98,7 +111,12 @@ impl Brake {
     /// What was withheld, if a person has agreed to that.
     pub(crate) fn released(&mut self, config: &Config) -> BTreeMap<Key, Option<Object>> {
         let agreed = config.confirm_removal || self.is_confirmed(self.removal.as_ref());
-        if agreed { std::mem::take(&mut self.withheld) } else { BTreeMap::new() }
+        if !agreed {
+            return BTreeMap::new();
+        }
+        let released = std::mem::take(&mut self.withheld);
+        self.going.extend(released.iter().filter(|(_, object)| object.is_some()).map(|(key, _)| key.clone()));
+        released
     }
 
     /// Stands for exactly what is held now, so that agreeing to it agrees to nothing else.

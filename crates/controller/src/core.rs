@@ -458,7 +458,7 @@ impl Core {
                     tracing::error!(%kind, missing = gone.len(), known, "a list lacks too many objects to be believed: they stay until that is confirmed");
                 }
                 for key in gone {
-                    if doubtful {
+                    if doubtful && !self.brake.is_going(&key) {
                         self.withhold(key, None);
                     } else {
                         self.believe(&key);
@@ -467,6 +467,12 @@ impl Core {
                 }
             }
             Input::Undefined(input) => match *input {
+                // Once its end is agreed to, the rest of its life needs no further word.
+                Input::Set(object) if self.brake.is_going(&object.key()) => self.set(*object),
+                Input::Removed(key) if self.brake.is_going(&key) => {
+                    self.brake.gone(&key);
+                    self.remove(&key);
+                }
                 Input::Set(object) => self.withhold(object.key(), Some(*object)),
                 Input::Removed(key) => self.withhold(key, None),
                 listed => self.take(listed),

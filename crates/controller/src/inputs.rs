@@ -351,6 +351,8 @@ async fn feed<K>(
     let mut definitions = std::pin::pin!(definitions);
     let optional = matches!(kind, Kind::Replicas(ReplicasKind::VirtualMachine | ReplicasKind::Instance));
     let mut listing = Vec::new();
+    // Of those that are being deleted: where in the list, and as what.
+    let mut going = Vec::new();
     let mut unserved = false;
     let mut pause = FIRST_PAUSE;
     loop {
@@ -367,20 +369,44 @@ async fn feed<K>(
             None => return,
             Some(Ok(Event::Init)) => {
                 listing.clear();
+                going.clear();
                 continue;
             }
-            Some(Ok(Event::InitApply(object))) => {
-                listing.push(parse(&object));
+            Some(Ok(Event::InitApply(mut object))) => {
+                let parsed = parse(&object);
+                if object.meta().deletion_timestamp.is_some() && parsed.is_missed() {
+                    going.push((listing.len(), parsed));
+                    object.meta_mut().deletion_timestamp = None;
+                    listing.push(parse(&object));
+                } else {
+                    listing.push(parsed);
+                }
                 continue;
             }
             Some(Ok(Event::InitDone)) => {
                 unserved = false;
-                Input::Replaced(kind, std::mem::take(&mut listing))
+                let (mut listing, going) = (std::mem::take(&mut listing), std::mem::take(&mut going));
+                if !going.is_empty() && is_undefined::<K>(&client).await {
+                    // They were there, and whether they are to go is for a person to say.
+                    if inputs.send(Input::Replaced(kind, listing)).await.is_err() {
+                        return;
+                    }
+                    for (_, object) in going {
+                        if inputs.send(Input::Undefined(Box::new(Input::Set(Box::new(object))))).await.is_err() {
+                            return;
+                        }
+                    }
+                    continue;
+                }
+                for (at, object) in going {
+                    listing[at] = object;
+                }
+                Input::Replaced(kind, listing)
             }
             Some(Ok(Event::Apply(object))) => {
-                let going = object.meta().deletion_timestamp.is_some();
+                let is_deleted = object.meta().deletion_timestamp.is_some();
                 let object = parse(&object);
-                let doubtful = going && object.is_missed() && is_undefined::<K>(&client).await;
+                let doubtful = is_deleted && object.is_missed() && is_undefined::<K>(&client).await;
                 doubted_if(doubtful, Input::Set(Box::new(object)))
             }
             Some(Ok(Event::Delete(object))) => {

@@ -274,6 +274,27 @@ fn definitions_that_are_deleted_take_nothing_away_until_it_is_confirmed() {
 }
 
 #[test]
+fn one_that_starts_while_a_definition_goes_holds_what_goes_with_it() {
+    within(async {
+        let (client, front, database, mut mirror, controller) = ten_pods().await;
+        let before = mirror.ports();
+        controller.kill().await;
+        let crds: Api<CustomResourceDefinition> = Api::all(client.clone());
+        crds.delete("subnets.kubeovn.io", &DeleteParams::default()).await.unwrap();
+        until(&Api::<v1::Subnet>::all(client.clone()), "spare", "on its way out", |s| s.metadata.deletion_timestamp.is_some()).await;
+        let controller = Controller::start(&front.client(), &database);
+        create_pod(&client, "another", &[]).await;
+        allocated(&client, "another").await;
+        let message = held(&client, "2 Subnet").await;
+        nothing_went(&mut mirror, &database, &before).await;
+        confirm(&client, &message).await;
+        gone(&Api::<v1::Subnet>::all(client.clone()), "spare").await;
+        mirror.until("the spare subnet is gone", |m| m.ports().len() == 12).await;
+        controller.stop().await;
+    });
+}
+
+#[test]
 fn without_permission_nothing_changes_and_afterwards_all_goes_on() {
     within(async {
         let (client, front, database, mut mirror, controller) = ten_pods().await;
