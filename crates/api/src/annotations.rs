@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::cidr::parse_addresses;
-use crate::{Cidrs, MacAddr};
+use crate::networks::key;
+use crate::{Cidrs, MacAddr, OVN_PROVIDER};
 
 /// Prefix of the keys of the primary NIC.
 pub const PREFIX: &str = "ovn.kubernetes.io/";
@@ -129,20 +130,26 @@ pub struct NicRecord {
 /// # Errors
 /// Names the annotation, its value and what is wrong with it.
 pub fn requested(annotations: &BTreeMap<String, String>) -> Result<NicAnnotations, String> {
-    let get = |key: &str| annotations.get(key).map(|v| v.trim()).filter(|v| !v.is_empty());
-    let addresses = match get(IP_ADDRESS) {
-        Some(text) => parse_addresses(text).map_err(|why| format!("annotation {IP_ADDRESS}: {why}"))?,
-        None => Vec::new(),
-    };
-    let mac = get(MAC_ADDRESS).map(str::parse).transpose().map_err(|why| format!("annotation {MAC_ADDRESS}: {why}"))?;
-    let pool = get(IP_POOL).map(PoolChoice::parse).transpose().map_err(|why| format!("annotation {IP_POOL}: {why}"))?;
-    let family = match get(IP_FAMILY).map(str::to_ascii_lowercase).as_deref() {
-        None | Some("dual") => None,
-        Some("ipv4") => Some(IpFamily::V4),
-        Some("ipv6") => Some(IpFamily::V6),
-        Some(other) => return Err(format!("annotation {IP_FAMILY}: {other:?} is none of IPv4, IPv6 and Dual")),
-    };
-    Ok(NicAnnotations { subnet: get(LOGICAL_SWITCH).map(Into::into), addresses, mac, pool: pool.map(Box::new), family })
+    requested_of(OVN_PROVIDER, annotations)
+}
+
+/// Reads what is asked of the NIC with this provider.
+///
+/// # Errors
+/// Names the annotation, its value and what is wrong with it.
+pub fn requested_of(provider: &str, annotations: &BTreeMap<String, String>) -> Result<NicAnnotations, String> {
+    let of = Of { provider, annotations };
+    let addresses = of.read("ip_address", parse_addresses)?.unwrap_or_default();
+    let mac = of.read("mac_address", str::parse)?;
+    let pool = of.read("ip_pool", PoolChoice::parse)?;
+    let family = of.read("ip_family", |text| match text.to_ascii_lowercase().as_str() {
+        "dual" => Ok(None),
+        "ipv4" => Ok(Some(IpFamily::V4)),
+        "ipv6" => Ok(Some(IpFamily::V6)),
+        _ => Err(format!("{text:?} is none of IPv4, IPv6 and Dual")),
+    })?;
+    let subnet = of.text("logical_switch").map(Into::into);
+    Ok(NicAnnotations { subnet, addresses, mac, pool: pool.map(Box::new), family: family.flatten() })
 }
 
 /// Reads what was recorded for the primary NIC, or `None` while it is not allocated.
@@ -150,21 +157,42 @@ pub fn requested(annotations: &BTreeMap<String, String>) -> Result<NicAnnotation
 /// # Errors
 /// Names the annotation that is missing or malformed although `allocated` says `true`.
 pub fn recorded(annotations: &BTreeMap<String, String>) -> Result<Option<NicRecord>, String> {
-    if annotations.get(ALLOCATED).map(String::as_str) != Some("true") {
+    recorded_of(OVN_PROVIDER, annotations)
+}
+
+/// Reads what was recorded for the NIC with this provider, or `None` while it is not allocated.
+///
+/// # Errors
+/// Names the annotation that is missing or malformed although `allocated` says `true`.
+pub fn recorded_of(provider: &str, annotations: &BTreeMap<String, String>) -> Result<Option<NicRecord>, String> {
+    let of = Of { provider, annotations };
+    if of.text("allocated") != Some("true") {
         return Ok(None);
     }
-    let get = |key: &str| annotations.get(key).ok_or_else(|| format!("annotation {key} is missing although {ALLOCATED} is true"));
-    let gateways = annotations
-        .get(GATEWAY)
-        .map_or(Ok(Vec::new()), |text| parse_addresses(text))
-        .map_err(|why| format!("annotation {GATEWAY}: {why}"))?;
+    let missing = |name: &str| format!("annotation {} is missing although {} is true", key(provider, name), key(provider, "allocated"));
     Ok(Some(NicRecord {
-        subnet: get(LOGICAL_SWITCH)?.as_str().into(),
-        addresses: parse_addresses(get(IP_ADDRESS)?).map_err(|why| format!("annotation {IP_ADDRESS}: {why}"))?,
-        mac: get(MAC_ADDRESS)?.parse().map_err(|why| format!("annotation {MAC_ADDRESS}: {why}"))?,
-        cidrs: annotations.get(CIDR).and_then(|text| text.parse().ok()),
-        gateways,
+        subnet: of.text("logical_switch").ok_or_else(|| missing("logical_switch"))?.into(),
+        addresses: of.read("ip_address", parse_addresses)?.ok_or_else(|| missing("ip_address"))?,
+        mac: of.read("mac_address", str::parse)?.ok_or_else(|| missing("mac_address"))?,
+        cidrs: of.text("cidr").and_then(|text| text.parse().ok()),
+        gateways: of.read("gateway", parse_addresses)?.unwrap_or_default(),
     }))
+}
+
+/// The annotations of one NIC.
+struct Of<'a> {
+    provider: &'a str,
+    annotations: &'a BTreeMap<String, String>,
+}
+
+impl<'a> Of<'a> {
+    fn text(&self, name: &str) -> Option<&'a str> {
+        self.annotations.get(&key(self.provider, name)).map(|text| text.trim()).filter(|text| !text.is_empty())
+    }
+
+    fn read<T, E: std::fmt::Display>(&self, name: &str, parse: impl FnOnce(&'a str) -> Result<T, E>) -> Result<Option<T>, String> {
+        self.text(name).map(parse).transpose().map_err(|why| format!("annotation {}: {why}", key(self.provider, name)))
+    }
 }
 
 /// Joins addresses as the annotations spell them: `v4,v6`.

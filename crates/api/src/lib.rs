@@ -11,6 +11,7 @@ pub mod annotations;
 pub mod cidr;
 pub mod condition;
 pub mod mac;
+pub mod networks;
 pub mod v1;
 pub mod view;
 

@@ -148,6 +148,23 @@ view! {
     KUBEVIRT, "v1", "kubevirt.io/v1", "VirtualMachineInstance", "virtualmachineinstances"; {}
 }
 
+view! {
+    /// A `NetworkAttachmentDefinition`.
+    NetworkAttachmentDefinitionView in k8s_openapi::NamespaceResourceScope,
+    "k8s.cni.cncf.io", "v1", "k8s.cni.cncf.io/v1", "NetworkAttachmentDefinition", "network-attachment-definitions"; {
+        /// How the network is configured.
+        spec: NetworkAttachmentDefinitionSpecView,
+    }
+}
+
+/// What is read of `NetworkAttachmentDefinition.spec`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkAttachmentDefinitionSpecView {
+    /// CNI configuration, as JSON; see [`crate::networks::Definition::parse`].
+    #[serde(default)]
+    pub config: Box<str>,
+}
+
 /// API group of KubeVirt's kinds.
 pub const KUBEVIRT: &str = "kubevirt.io";
 
