@@ -40,8 +40,11 @@ impl Handle {
                 rtnetlink::new_connection()
             })?
             .map_err(|e| Error::new(netns.label(), "open a netlink socket in", e))?;
-        let connection = Connection(tokio::spawn(connection).abort_handle());
-        Ok(Self { netlink, label: netns.label().into(), _connection: Arc::new(connection) })
+        Ok(Self::of(netlink, netns.label(), tokio::spawn(connection).abort_handle()))
+    }
+
+    pub(crate) fn of(netlink: rtnetlink::Handle, label: &str, connection: AbortHandle) -> Self {
+        Self { netlink, label: label.into(), _connection: Arc::new(Connection(connection)) }
     }
 
     /// Opens a connection in the calling thread's namespace.

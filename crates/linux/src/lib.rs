@@ -7,6 +7,8 @@
 mod address;
 mod error;
 pub mod ethtool;
+mod events;
+mod folder;
 mod handle;
 pub mod icmp;
 mod link;
@@ -15,16 +17,20 @@ pub mod netns;
 pub mod nft;
 mod prefix;
 pub mod process;
+mod qdisc;
 mod ready;
 mod route;
 pub mod sysctl;
 mod task;
 
 pub use error::{Error, Result};
+pub use events::{Event, Events, Subject};
+pub use folder::Folder;
 pub use handle::Handle;
 pub use link::{Link, LinkChange, Mac, VethEnd, display_mac};
 pub use netns::Netns;
 pub use prefix::IpPrefix;
+pub use qdisc::{Netem, Qdiscs, Tbf};
 pub use route::Route;
 pub use task::Task;
 

@@ -215,7 +215,7 @@ pub(crate) fn absent<T>(error: crate::Error) -> Result<Option<T>> {
     if error.is_missing() { Ok(None) } else { Err(error) }
 }
 
-fn read(message: &LinkMessage) -> Link {
+pub(crate) fn read(message: &LinkMessage) -> Link {
     let mut link = Link {
         index: message.header.index,
         up: message.header.flags.contains(LinkFlags::Up),

@@ -2,8 +2,9 @@
 
 use std::net::IpAddr;
 
-use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourState};
+use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourState};
 
+use crate::link::absent;
 use crate::{Handle, Mac, Result};
 
 impl Handle {
@@ -14,6 +15,43 @@ impl Handle {
     pub async fn replace_neighbour(&self, index: u32, address: IpAddr, mac: Mac) -> Result<()> {
         let request = self.netlink.neighbours().add(index, address).link_layer_address(&mac).state(NeighbourState::Permanent).replace();
         request.execute().await.map_err(|error| self.failed(&format!("neighbour {address} on link {index}"), "replace", error))
+    }
+
+    /// Asks on a link who has `address` (ARP, RFC 826; neighbour discovery, RFC 4861), at once and once. The answer comes as an
+    /// [`Event`](crate::Event). While the link has no address, an IPv4 request names no sender, as a probe for duplicates
+    /// (RFC 5227) must; the loopback link must be up then, since a namespace without any address takes all for broadcasts.
+    ///
+    /// # Errors
+    /// When the link is gone or the kernel refuses.
+    pub async fn solicit(&self, index: u32, address: IpAddr) -> Result<()> {
+        let request = self.netlink.neighbours().add(index, address).state(NeighbourState::None).flags(NeighbourFlags::Use).replace();
+        request.execute().await.map_err(|error| self.failed(&format!("neighbour {address} on link {index}"), "ask for", error))
+    }
+
+    /// Asks whoever is known to have `address` whether it still does, or whoever has it.
+    ///
+    /// # Errors
+    /// When the link is gone or the kernel refuses.
+    pub async fn probe_neighbour(&self, index: u32, address: IpAddr) -> Result<()> {
+        let request = self.netlink.neighbours().add(index, address).state(NeighbourState::Probe).replace();
+        match request.execute().await {
+            Ok(()) => Ok(()),
+            // It is not known yet.
+            Err(_) => self.solicit(index, address).await,
+        }
+    }
+
+    /// Forgets who has `address` on a link. A neighbour that is not known is no error.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub async fn forget_neighbour(&self, index: u32, address: IpAddr) -> Result<()> {
+        let mut request = self.netlink.neighbours().add(index, address);
+        let message = std::mem::take(request.message_mut());
+        match self.netlink.neighbours().del(message).execute().await {
+            Ok(()) => Ok(()),
+            Err(error) => absent::<()>(self.failed(&format!("neighbour {address} on link {index}"), "forget", error)).map(drop),
+        }
     }
 
     /// The permanent neighbours of a link, sorted.

@@ -104,6 +104,19 @@ impl Handle {
         Ok(routes)
     }
 
+    /// The link by which the kernel reaches `address` from here, and the next hop if that is another.
+    ///
+    /// # Errors
+    /// When there is no route.
+    pub async fn route_to(&self, address: IpAddr) -> Result<(u32, Option<IpAddr>)> {
+        let prefix = IpPrefix::host(address);
+        let message = Route::new(prefix).message();
+        let found = self.collect(&format!("route to {address}"), self.netlink.route().get(message).execute()).await?;
+        let route = found.iter().find_map(|message| read(message, prefix));
+        let unreachable = || self.failed_by(&format!("route to {address}"), "find", rustix::io::Errno::NETUNREACH.into());
+        route.and_then(|route| Some((route.device?, route.via))).ok_or_else(unreachable)
+    }
+
     /// Adds a route.
     ///
     /// # Errors
