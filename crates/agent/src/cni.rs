@@ -3,21 +3,34 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use api::networks::{PLUGIN_TYPES, is_link_name};
+use api::tuning::Rate;
+use api::{MacAddr, OVN_PROVIDER};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use crate::attachment::Attachment;
 
 /// Versions that we speak.
 pub(crate) const VERSIONS: [&str; 5] = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
 
-/// Error codes of the specification.
+/// Longest container identifier: it is part of a file's name.
+const LONGEST_CONTAINER: usize = 128;
+
+/// Error codes of the specification, section "Error".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Code {
     IncompatibleVersion = 1,
+    UnknownContainer = 3,
     InvalidEnvironment = 4,
     Decode = 6,
+    InvalidConfig = 7,
     TryAgainLater = 11,
+    NotAvailable = 50,
     /// Codes from 100 on are the plugin's own.
     Failed = 100,
+    /// What was found is not what was made.
+    Differs = 101,
 }
 
 /// A failure, as the specification wants it told.
@@ -43,7 +56,37 @@ impl CniError {
 pub(crate) enum Command {
     Add,
     Del,
+    Check,
+    Gc,
+    Status,
     Version,
+}
+
+impl Command {
+    fn parse(text: &str) -> Option<Self> {
+        Some(match text {
+            "ADD" => Self::Add,
+            "DEL" => Self::Del,
+            "CHECK" => Self::Check,
+            "GC" => Self::Gc,
+            "STATUS" => Self::Status,
+            "VERSION" => Self::Version,
+            _ => return None,
+        })
+    }
+
+    /// The first version that has it, as an index of [`VERSIONS`].
+    const fn since(self) -> usize {
+        match self {
+            Self::Add | Self::Del | Self::Version => 0,
+            Self::Check => 2,
+            Self::Gc | Self::Status => 4,
+        }
+    }
+
+    const fn concerns_a_container(self) -> bool {
+        matches!(self, Self::Add | Self::Del | Self::Check)
+    }
 }
 
 /// A request, parsed.
@@ -51,18 +94,94 @@ pub(crate) enum Command {
 pub(crate) struct Request {
     pub(crate) command: Command,
     pub(crate) version: String,
+    /// Name of the network.
+    pub(crate) network: String,
+    /// Which of the pod's NICs: `ovn` is the primary one.
+    pub(crate) provider: String,
+    /// Whether another plugin makes the NIC, and asks for its addresses.
+    pub(crate) addresses_only: bool,
     pub(crate) container: String,
     pub(crate) netns: Option<PathBuf>,
     pub(crate) ifname: String,
     pub(crate) namespace: String,
     pub(crate) pod: String,
     pub(crate) uid: Option<String>,
+    /// Of GC: containers and links that are in use.
+    pub(crate) valid: Vec<(String, String)>,
+    /// Of CHECK: addresses that ADD had answered with.
+    pub(crate) answered: Option<Vec<String>>,
+    /// Of the configuration, or of the pod by capability: handed on to the runtime.
+    pub(crate) dns: Map<String, Value>,
+    pub(crate) capabilities: Capabilities,
+}
+
+/// What the runtime asks by capability argument.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Capabilities {
+    pub(crate) addresses: Vec<IpAddr>,
+    pub(crate) mac: Option<MacAddr>,
+    pub(crate) ingress: Option<Rate>,
+    pub(crate) egress: Option<Rate>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct NetConf {
     cni_version: Option<String>,
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    r#type: String,
+    #[serde(default)]
+    provider: String,
+    #[serde(default)]
+    ipam: Ipam,
+    #[serde(default)]
+    dns: Map<String, Value>,
+    #[serde(default)]
+    runtime_config: RuntimeConfig,
+    #[serde(rename = "cni.dev/valid-attachments")]
+    valid: Option<Vec<Valid>>,
+    prev_result: Option<Value>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Ipam {
+    #[serde(default)]
+    r#type: String,
+    #[serde(default)]
+    provider: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Valid {
+    #[serde(rename = "containerID")]
+    container: String,
+    ifname: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct RuntimeConfig {
+    #[serde(default)]
+    ips: Vec<String>,
+    mac: Option<String>,
+    bandwidth: Option<Bandwidth>,
+    #[serde(default)]
+    dns: Map<String, Value>,
+}
+
+/// Bits per second, and bits (CNI conventions, "bandwidth").
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Bandwidth {
+    ingress_rate: u64,
+    ingress_burst: u64,
+    egress_rate: u64,
+    egress_burst: u64,
+}
+
+fn invalid(code: Code, message: impl Into<String>) -> CniError {
+    CniError::new(code, message)
 }
 
 /// Reads a request from the environment, which `variable` looks up, and the network configuration.
@@ -70,57 +189,118 @@ struct NetConf {
 /// # Errors
 /// Names the variable or the field, with the code of the specification.
 pub(crate) fn parse(variable: impl Fn(&str) -> Option<String>, stdin: &[u8]) -> Result<Request, CniError> {
-    let needed = |name: &str| {
-        variable(name).filter(|v| !v.is_empty()).ok_or_else(|| CniError::new(Code::InvalidEnvironment, format!("{name} is not set")))
-    };
-    let command = match needed("CNI_COMMAND")?.as_str() {
-        "ADD" => Command::Add,
-        "DEL" => Command::Del,
-        "VERSION" => Command::Version,
-        later @ ("CHECK" | "GC" | "STATUS") => {
-            return Err(CniError::new(Code::InvalidEnvironment, format!("CNI_COMMAND: {later}: not yet")));
-        }
-        other => return Err(CniError::new(Code::InvalidEnvironment, format!("CNI_COMMAND: {other:?} is not ADD, DEL or VERSION"))),
-    };
-    let conf: NetConf =
-        serde_json::from_slice(stdin).map_err(|e| CniError::new(Code::Decode, format!("network configuration on standard input: {e}")))?;
-    let version = conf.cni_version.unwrap_or_else(|| "0.3.1".to_owned());
-    if command != Command::Version && !VERSIONS.contains(&version.as_str()) {
-        return Err(CniError::new(Code::IncompatibleVersion, format!("cniVersion {version:?} is not one of {}", VERSIONS.join(", "))));
+    let command = variable("CNI_COMMAND").unwrap_or_default();
+    let command = Command::parse(&command).ok_or_else(|| {
+        invalid(Code::InvalidEnvironment, format!("CNI_COMMAND: {command:?} is not ADD, DEL, CHECK, GC, STATUS or VERSION"))
+    })?;
+    if command == Command::Version {
+        // Whatever the configuration says, and even without one.
+        return Ok(empty(command));
     }
-    let wrap = |mut error: CniError| {
-        error.version.clone_from(&version);
-        error
-    };
-    let mut request = Request {
+    let on_stdin = |e: serde_json::Error| format!("network configuration on standard input: {e}");
+    let value: Value = serde_json::from_slice(stdin).map_err(|e| invalid(Code::Decode, on_stdin(e)))?;
+    if !value.is_object() {
+        return Err(invalid(Code::Decode, "network configuration on standard input: is not a JSON object"));
+    }
+    let conf: NetConf = serde_json::from_value(value).map_err(|e| invalid(Code::InvalidConfig, on_stdin(e)))?;
+    let version = conf.cni_version.clone().unwrap_or_else(|| "0.1.0".to_owned());
+    let at = VERSIONS
+        .iter()
+        .position(|known| *known == version)
+        .ok_or_else(|| invalid(Code::IncompatibleVersion, format!("cniVersion {version:?} is not one of {}", VERSIONS.join(", "))))?;
+    read(command, at, conf, variable).map_err(|error| CniError { version, ..error })
+}
+
+fn empty(command: Command) -> Request {
+    Request {
         command,
-        version: version.clone(),
+        version: VERSIONS[VERSIONS.len() - 1].to_owned(),
+        network: String::new(),
+        provider: OVN_PROVIDER.to_owned(),
+        addresses_only: false,
         container: String::new(),
-        netns: variable("CNI_NETNS").filter(|v| !v.is_empty()).map(PathBuf::from),
+        netns: None,
         ifname: String::new(),
         namespace: String::new(),
         pod: String::new(),
         uid: None,
+        valid: Vec::new(),
+        answered: None,
+        dns: Map::new(),
+        capabilities: Capabilities::default(),
+    }
+}
+
+fn read(command: Command, version: usize, conf: NetConf, variable: impl Fn(&str) -> Option<String>) -> Result<Request, CniError> {
+    if version < command.since() {
+        let since = VERSIONS[command.since()];
+        return Err(invalid(
+            Code::IncompatibleVersion,
+            format!("cniVersion {:?}: {command:?} is known from {since} on", VERSIONS[version]),
+        ));
+    }
+    if conf.name.is_empty() {
+        return Err(invalid(Code::InvalidConfig, "name: the network has none"));
+    }
+    let addresses_only = !PLUGIN_TYPES.contains(&conf.r#type.as_str()) && PLUGIN_TYPES.contains(&conf.ipam.r#type.as_str());
+    let provider = if addresses_only { conf.ipam.provider } else { conf.provider };
+    let mut request = Request {
+        version: VERSIONS[version].to_owned(),
+        network: conf.name,
+        provider: if provider.is_empty() { OVN_PROVIDER.to_owned() } else { provider },
+        addresses_only,
+        dns: if conf.runtime_config.dns.is_empty() { conf.dns } else { conf.runtime_config.dns.clone() },
+        capabilities: capabilities(&conf.runtime_config)?,
+        ..empty(command)
     };
-    if command == Command::Version {
-        return Ok(request);
+    if command == Command::Gc {
+        let valid = conf.valid.ok_or_else(|| invalid(Code::InvalidConfig, "cni.dev/valid-attachments: is missing"))?;
+        request.valid = valid.into_iter().map(|valid| (valid.container, valid.ifname)).collect();
     }
-    request.container = needed("CNI_CONTAINERID").map_err(wrap)?;
-    if !request.container.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c)) || request.container.len() < 4 {
-        return Err(wrap(CniError::new(
-            Code::InvalidEnvironment,
-            format!("CNI_CONTAINERID: {:?} is not a container identifier", request.container),
-        )));
+    if command == Command::Check {
+        let result = conf.prev_result.ok_or_else(|| invalid(Code::InvalidConfig, "prevResult: is missing"))?;
+        let ips = result.get("ips").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        request.answered = Some(ips.iter().filter_map(|ip| ip.get("address")?.as_str().map(str::to_owned)).collect());
     }
-    request.ifname = needed("CNI_IFNAME").map_err(wrap)?;
-    if request.ifname.len() > 15
-        || request.ifname.chars().any(|c| c == '/' || c == ':' || c.is_whitespace())
-        || request.ifname.starts_with('.')
-    {
-        return Err(wrap(CniError::new(Code::InvalidEnvironment, format!("CNI_IFNAME: {:?} is not a link name", request.ifname))));
+    if command.concerns_a_container() {
+        container(&mut request, variable)?;
     }
-    if command == Command::Add && request.netns.is_none() {
-        return Err(wrap(CniError::new(Code::InvalidEnvironment, "CNI_NETNS is not set")));
+    Ok(request)
+}
+
+fn capabilities(runtime: &RuntimeConfig) -> Result<Capabilities, CniError> {
+    let mut addresses = Vec::new();
+    for text in &runtime.ips {
+        let address = text.split('/').next().unwrap_or_default().parse();
+        addresses.push(address.map_err(|_| invalid(Code::InvalidConfig, format!("runtimeConfig.ips: {text:?} is not an IP address")))?);
+    }
+    let mac = runtime.mac.as_deref().filter(|mac| !mac.is_empty()).map(str::parse).transpose();
+    let bandwidth = runtime.bandwidth.as_ref();
+    let rate = |rate: u64, burst: u64| (rate > 0).then_some(Rate { rate: rate.max(1000), burst: (burst > 0).then_some(burst) });
+    Ok(Capabilities {
+        addresses,
+        mac: mac.map_err(|why: api::MacAddrError| invalid(Code::InvalidConfig, format!("runtimeConfig.mac: {why}")))?,
+        ingress: bandwidth.and_then(|b| rate(b.ingress_rate, b.ingress_burst)),
+        egress: bandwidth.and_then(|b| rate(b.egress_rate, b.egress_burst)),
+    })
+}
+
+fn container(request: &mut Request, variable: impl Fn(&str) -> Option<String>) -> Result<(), CniError> {
+    let environment = |message: String| invalid(Code::InvalidEnvironment, message);
+    let needed = |name: &str| variable(name).filter(|v| !v.is_empty()).ok_or_else(|| environment(format!("{name} is not set")));
+    let container = needed("CNI_CONTAINERID")?;
+    let fits = container.len() <= LONGEST_CONTAINER && container.starts_with(|c: char| c.is_ascii_alphanumeric());
+    if !fits || !container.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c)) {
+        return Err(environment(format!("CNI_CONTAINERID: {container:?} is not a container identifier")));
+    }
+    let ifname = needed("CNI_IFNAME")?;
+    if !is_link_name(&ifname) {
+        return Err(environment(format!("CNI_IFNAME: {ifname:?} is not a link name")));
+    }
+    (request.container, request.ifname) = (container, ifname);
+    request.netns = variable("CNI_NETNS").filter(|v| !v.is_empty()).map(PathBuf::from);
+    if request.command != Command::Del && request.netns.is_none() {
+        return Err(environment("CNI_NETNS is not set".to_owned()));
     }
     for pair in variable("CNI_ARGS").unwrap_or_default().split(';') {
         match pair.split_once('=') {
@@ -130,10 +310,10 @@ pub(crate) fn parse(variable: impl Fn(&str) -> Option<String>, stdin: &[u8]) -> 
             _ => {}
         }
     }
-    if command == Command::Add && (request.namespace.is_empty() || request.pod.is_empty()) {
-        return Err(wrap(CniError::new(Code::InvalidEnvironment, "CNI_ARGS names no K8S_POD_NAMESPACE and K8S_POD_NAME")));
+    if request.command == Command::Add && (request.namespace.is_empty() || request.pod.is_empty()) {
+        return Err(environment("CNI_ARGS names no K8S_POD_NAMESPACE and K8S_POD_NAME".to_owned()));
     }
-    Ok(request)
+    Ok(())
 }
 
 /// The answer to VERSION.
@@ -141,44 +321,49 @@ pub(crate) fn versions() -> Value {
     json!({ "cniVersion": "1.1.0", "supportedVersions": VERSIONS })
 }
 
-#[derive(Debug, Serialize)]
-struct ResultIp {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    version: Option<&'static str>,
-    address: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    gateway: Option<IpAddr>,
-    interface: u32,
-}
-
-/// The answer to ADD: the host's end, the pod's end, addresses with their prefix lengths and gateways, default routes.
-pub(crate) fn result(request: &Request, host_link: &str, host_mac: &str, mac: &str, ips: &[(String, Option<IpAddr>)]) -> Value {
+/// The answer to ADD: of each NIC the host's end, the pod's end, addresses with their prefix lengths and gateways, and routes.
+/// Of NICs that another plugin makes: addresses and routes alone.
+pub(crate) fn result(request: &Request, made: &[Attachment]) -> Value {
     let old = request.version.starts_with("0.");
-    let addresses: Vec<ResultIp> = ips
-        .iter()
-        .map(|(address, gateway)| ResultIp {
-            // Before 1.0.0 the family was told.
-            version: old.then_some(if address.contains(':') { "6" } else { "4" }),
-            address: address.clone(),
-            gateway: *gateway,
-            interface: 1,
-        })
-        .collect();
-    let routes: Vec<Value> = ips
-        .iter()
-        .filter_map(|(_, gw)| *gw)
-        .map(|gw| json!({ "dst": if gw.is_ipv4() { "0.0.0.0/0" } else { "::/0" }, "gw": gw }))
-        .collect();
-    json!({
-        "cniVersion": request.version,
-        "interfaces": [
-            { "name": host_link, "mac": host_mac },
-            { "name": request.ifname, "mac": mac, "sandbox": request.netns },
-        ],
-        "ips": addresses,
-        "routes": routes,
-        "dns": {},
-    })
+    let told_mtu = request.version == "1.1.0";
+    let (mut interfaces, mut ips, mut routes) = (Vec::new(), Vec::new(), Vec::new());
+    for attachment in made {
+        let nic = &attachment.nic;
+        let mut at = None;
+        if !request.addresses_only {
+            let mut near = json!({ "name": attachment.host_link() });
+            let mut far = json!({ "name": attachment.ifname, "mac": nic.mac.to_string(), "sandbox": attachment.netns });
+            if told_mtu {
+                (near["mtu"], far["mtu"]) = (json!(nic.mtu), json!(nic.mtu));
+            }
+            interfaces.extend([near, far]);
+            at = Some(interfaces.len() - 1);
+        }
+        for address in &nic.addresses {
+            let gateway = nic.gateways.iter().find(|gateway| gateway.is_ipv4() == address.address().is_ipv4());
+            let mut ip = Map::new();
+            if old {
+                // Before 1.0.0 the family was told.
+                ip.insert("version".to_owned(), json!(if address.address().is_ipv4() { "4" } else { "6" }));
+            }
+            ip.insert("address".to_owned(), json!(address.to_string()));
+            ip.extend(gateway.map(|gateway| ("gateway".to_owned(), json!(gateway))));
+            ip.extend(at.map(|at| ("interface".to_owned(), json!(at))));
+            ips.push(Value::Object(ip));
+        }
+        for (destination, gateway) in nic.routes() {
+            let mut route = json!({ "dst": destination.to_string() });
+            if let Some(gateway) = gateway {
+                route["gw"] = json!(gateway);
+            }
+            routes.push(route);
+        }
+    }
+    let mut result = json!({ "cniVersion": request.version, "ips": ips, "routes": routes, "dns": request.dns });
+    if !request.addresses_only {
+        result["interfaces"] = json!(interfaces);
+    }
+    result
 }
 
 #[cfg(test)]
@@ -199,30 +384,34 @@ mod tests {
 
     #[test]
     fn an_add_is_read_whole() {
-        let request = parse(environment(ADD), br#"{"cniVersion":"1.0.0","name":"n","type":"ferrovia"}"#).unwrap();
+        let conf = br#"{"cniVersion":"1.0.0","name":"n","type":"ferrovia","runtimeConfig":{"bandwidth":{"ingressRate":5000000},"ips":["10.0.0.9/24"]}}"#;
+        let request = parse(environment(ADD), conf).unwrap();
         assert_eq!((request.namespace.as_str(), request.pod.as_str(), request.uid.as_deref()), ("a", "b", Some("c")));
+        assert_eq!((request.provider.as_str(), request.addresses_only, request.network.as_str()), ("ovn", false, "n"));
+        assert_eq!(request.capabilities.ingress, Some(Rate { rate: 5_000_000, burst: None }));
+        let macvlan = br#"{"cniVersion":"0.3.1","name":"n","type":"macvlan","ipam":{"type":"kube-ovn","provider":"d.ns"}}"#;
+        let request = parse(environment(ADD), macvlan).unwrap();
+        assert_eq!((request.provider.as_str(), request.addresses_only), ("d.ns", true));
     }
 
     #[test]
     fn what_is_wrong_is_told_with_the_specifications_code() {
-        let conf = br#"{"cniVersion":"1.0.0"}"#;
-        for (env, stdin, code) in [
-            (environment(&[]), &conf[..], Code::InvalidEnvironment),
-            (environment(&[("CNI_COMMAND", "FLY")]), conf, Code::InvalidEnvironment),
-            (environment(&[("CNI_COMMAND", "ADD")]), conf, Code::InvalidEnvironment),
+        let conf = br#"{"cniVersion":"1.0.0","name":"n"}"#;
+        for (env, stdin, code, said) in [
+            (environment(&[]), &conf[..], Code::InvalidEnvironment, "CNI_COMMAND"),
+            (environment(&[("CNI_COMMAND", "FLY")]), conf, Code::InvalidEnvironment, "FLY"),
+            (environment(&[("CNI_COMMAND", "ADD")]), conf, Code::InvalidEnvironment, "CNI_CONTAINERID"),
+            (environment(ADD), b"{", Code::Decode, "standard input"),
+            (environment(ADD), b"[]", Code::Decode, "JSON object"),
+            (environment(ADD), br#"{"cniVersion":7}"#, Code::InvalidConfig, "standard input"),
+            (environment(ADD), br#"{"cniVersion":"1.0.0"}"#, Code::InvalidConfig, "name"),
+            (environment(ADD), br#"{"cniVersion":"9.0.0","name":"n"}"#, Code::IncompatibleVersion, "9.0.0"),
+            (environment(&[("CNI_COMMAND", "GC")]), conf, Code::IncompatibleVersion, "1.1.0"),
+            (environment(&[("CNI_COMMAND", "GC")]), br#"{"cniVersion":"1.1.0","name":"n"}"#, Code::InvalidConfig, "valid-attachments"),
         ] {
-            assert_eq!(parse(env, stdin).unwrap_err().code, code);
+            let error = parse(env, stdin).unwrap_err();
+            assert!(error.code == code && error.message.contains(said), "{error:?}");
         }
-        assert_eq!(parse(environment(ADD), b"garbage").unwrap_err().code, Code::Decode);
-        assert_eq!(parse(environment(ADD), br#"{"cniVersion":"9.0.0"}"#).unwrap_err().code, Code::IncompatibleVersion);
-    }
-
-    #[test]
-    fn old_versions_name_the_family_of_an_address() {
-        let mut request = parse(environment(ADD), br#"{"cniVersion":"0.3.1"}"#).unwrap();
-        let ips = [("10.0.0.2/24".to_owned(), Some("10.0.0.1".parse().unwrap()))];
-        assert_eq!(result(&request, "h", "m", "m", &ips)["ips"][0]["version"], "4");
-        request.version = "1.0.0".to_owned();
-        assert!(result(&request, "h", "m", "m", &ips)["ips"][0].get("version").is_none());
+        assert_eq!(parse(environment(&[("CNI_COMMAND", "VERSION")]), b"").unwrap().command, Command::Version);
     }
 }

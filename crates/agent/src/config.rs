@@ -1,6 +1,6 @@
 //! Every setting of the agent, with its default.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ovsdb::Remote;
@@ -14,21 +14,55 @@ pub struct Config {
     pub ovs: Remote,
     /// Unix socket on which the CNI plugin is served.
     pub socket: PathBuf,
-    /// MTU of pods in bytes.
+    /// Folder in which is kept what was made, and what is to be removed.
+    pub state: PathBuf,
+    /// Where `ovs-vswitchd` and `ovn-controller` have their control sockets.
+    pub run: Vec<PathBuf>,
+    /// CNI configuration to install, and to install again when it is gone or different; none when `None`.
+    pub conflist: Option<PathBuf>,
+    /// Whether `portmap` is in it, behind us.
+    pub portmap: bool,
+    /// MTU of pods in bytes, where their subnet names none.
     pub mtu: u32,
     /// Bridge that ports are added to.
     pub bridge: String,
+    /// Whether an ADD asks for others that have its address already (RFC 5227).
+    pub detect_duplicates: bool,
+    /// How long others may take to say that they have an address.
+    pub duplicate_patience: Duration,
     /// How long an ADD waits for its address.
     pub address_patience: Duration,
     /// How long an ADD waits for its port to be programmed.
     pub port_patience: Duration,
+    /// How long an ADD waits for the gateway of a subnet that is new to the node.
+    pub gateway_patience: Duration,
 }
 
 impl Config {
-    /// The defaults: bridge `br-int`, 60 s for the address, 30 s for the port.
+    /// The defaults: bridge `br-int`, MTU 1400, 60 s for the address, 30 s for the port, 3 s for the gateway; duplicates are not
+    /// looked for; state and control sockets beside the sockets that are given.
     #[must_use]
-    pub fn new(node: String, ovs: Remote, socket: PathBuf, mtu: u32) -> Self {
-        let (address_patience, port_patience) = (Duration::from_secs(60), Duration::from_secs(30));
-        Self { node, ovs, socket, mtu, bridge: "br-int".to_owned(), address_patience, port_patience }
+    pub fn new(node: String, ovs: Remote, socket: PathBuf) -> Self {
+        let beside = |path: &Path| path.parent().map(Path::to_owned).unwrap_or_default();
+        let mut run = vec![PathBuf::from("/run/openvswitch"), PathBuf::from("/run/ovn")];
+        if let Remote::Unix(path) = &ovs {
+            run.insert(0, beside(path));
+        }
+        Self {
+            node,
+            ovs,
+            state: beside(&socket),
+            socket,
+            run,
+            conflist: None,
+            portmap: true,
+            mtu: 1400,
+            bridge: "br-int".to_owned(),
+            detect_duplicates: false,
+            duplicate_patience: Duration::from_millis(300),
+            address_patience: Duration::from_secs(60),
+            port_patience: Duration::from_secs(30),
+            gateway_patience: Duration::from_secs(3),
+        }
     }
 }

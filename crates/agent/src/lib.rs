@@ -3,12 +3,20 @@
 //! Nothing is executed: OVSDB and netlink are spoken directly. Nothing is polled: an ADD waits on the watch of the node's
 //! pods for its address, and on the monitor of the node's OVSDB for `ovn-installed`.
 
-mod add;
+mod attachment;
+mod cluster;
 mod cni;
 mod config;
+mod conflist;
+mod deletions;
+mod health;
+mod node;
 mod ovs;
-mod pods;
+mod reconcile;
+mod report;
 mod server;
+mod tunnels;
+mod wire;
 
 pub use config::Config;
 pub use server::{listen, run};

@@ -1,5 +1,7 @@
 //! The node's Open vSwitch: ports of pods, and what the switch reports of them.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use ovsdb::{Client, Event, Options, Remote, TransactError};
@@ -34,7 +36,7 @@ pub(crate) enum OvsError {
     Disconnected,
 }
 
-struct State {
+pub(crate) struct State {
     replica: Replica,
     connected: bool,
 }
@@ -53,7 +55,17 @@ pub(crate) fn open(remote: Remote, bridge_name: &str) -> (Ovs, impl Future<Outpu
         schema: &vswitch::SCHEMA,
         tables: vec![
             (bridge::TABLE, vec![bridge::DATAPATH_TYPE.index, bridge::NAME.index, bridge::PORTS.index]),
-            (interface::TABLE, vec![interface::ERROR.index, interface::EXTERNAL_IDS.index, interface::NAME.index, interface::OFPORT.index]),
+            (
+                interface::TABLE,
+                vec![
+                    interface::ERROR.index,
+                    interface::EXTERNAL_IDS.index,
+                    interface::NAME.index,
+                    interface::OFPORT.index,
+                    interface::OPTIONS.index,
+                    interface::TYPE.index,
+                ],
+            ),
             (open_vswitch::TABLE, vec![open_vswitch::EXTERNAL_IDS.index]),
             (port::TABLE, vec![port::INTERFACES.index, port::NAME.index]),
         ],
@@ -110,6 +122,68 @@ impl Ovs {
             Err(_) if self.state.borrow().connected => Err(OvsError::NoBridge(self.bridge.clone())),
             Err(_) => Err(OvsError::Disconnected),
         }
+    }
+
+    /// Whether the database is there and holds the bridge.
+    pub(crate) fn is_ready(&self) -> bool {
+        let state = self.state.borrow();
+        state.connected && bridge_row(&state.replica, &self.bridge).is_some()
+    }
+
+    /// What is missing of the database and the bridge.
+    pub(crate) fn look(&self) -> Result<(), OvsError> {
+        let state = self.state.borrow();
+        if !state.connected {
+            return Err(OvsError::Disconnected);
+        }
+        bridge_row(&state.replica, &self.bridge).map(drop).ok_or_else(|| OvsError::NoBridge(self.bridge.clone()))
+    }
+
+    /// Wakes whenever the database changed.
+    pub(crate) fn changes(&self) -> watch::Receiver<State> {
+        self.state.clone()
+    }
+
+    /// Whether a port is there as wanted, and the switch has opened it.
+    pub(crate) fn check(&self, wanted: &PodPort) -> Result<(), String> {
+        let state = self.state.borrow();
+        let replica = &state.replica;
+        let link = &wanted.link;
+        let missing = || format!("port {link} is missing in Open vSwitch");
+        let port_row = named(replica, port::TABLE, port::NAME.index, link).ok_or_else(missing)?;
+        let bridge = bridge_row(replica, &self.bridge).ok_or_else(|| format!("Open vSwitch has no bridge {}", self.bridge))?;
+        if !bridge.get(bridge::PORTS).is_some_and(|ports| ports.contains(&Atom::Uuid(port_row.uuid))) {
+            return Err(format!("port {link} is not in bridge {}", self.bridge));
+        }
+        let row = named(replica, interface::TABLE, interface::NAME.index, link).ok_or_else(missing)?;
+        let id = |key: &str| row.get(interface::EXTERNAL_IDS).and_then(|ids| ids.get(key)).unwrap_or_default();
+        if id("iface-id") != wanted.iface_id {
+            return Err(format!("port {link} is that of {:?} in Open vSwitch, not of {:?}", id("iface-id"), wanted.iface_id));
+        }
+        let error = row.text(interface::ERROR);
+        if error.is_empty() { Ok(()) } else { Err(format!("Open vSwitch cannot open {link}: {error}")) }
+    }
+
+    /// Links of the ports that are of pods.
+    pub(crate) fn pod_links(&self) -> Vec<String> {
+        let state = self.state.borrow();
+        let of_pod = |row: &Row<'_>| row.get(interface::EXTERNAL_IDS).is_some_and(|ids| is_ours(ids) && ids.get("container_id").is_some());
+        state.replica.rows(interface::TABLE).filter(of_pod).map(|row| row.text(interface::NAME).to_owned()).collect()
+    }
+
+    /// The container of the port of a link.
+    pub(crate) fn container_of(&self, link: &str) -> Option<String> {
+        let state = self.state.borrow();
+        let row = named(&state.replica, interface::TABLE, interface::NAME.index, link)?;
+        let ids = row.get(interface::EXTERNAL_IDS).filter(|ids| is_ours(ids))?;
+        ids.get("container_id").map(str::to_owned)
+    }
+
+    /// Where tunnels lead to.
+    pub(crate) fn tunnel_peers(&self) -> BTreeSet<IpAddr> {
+        let state = self.state.borrow();
+        let tunnels = state.replica.rows(interface::TABLE).filter(|row| matches!(row.text(interface::TYPE), "geneve" | "vxlan"));
+        tunnels.filter_map(|row| row.get(interface::OPTIONS)?.get("remote_ip")?.parse().ok()).collect()
     }
 
     /// Whether the bridge runs in userspace, where links must compute their checksums themselves.
@@ -200,6 +274,10 @@ impl Ovs {
             },
         }
     }
+}
+
+fn is_ours(ids: &Datum) -> bool {
+    ids.get("vendor") == Some(api::VENDOR)
 }
 
 fn insertions(bridge_uuid: Uuid, wanted: &PodPort) -> [Operation; 3] {

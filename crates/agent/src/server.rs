@@ -11,15 +11,17 @@ use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use linux::{Handle, Netns};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::net::UnixListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::add::Node;
+use crate::attachment::Store;
 use crate::cni::{self, CniError, Code, Command};
 use crate::config::Config;
-use crate::{ovs, pods};
+use crate::health::{self, Health};
+use crate::node::{Containers, Node, Proven};
+use crate::{cluster, conflist, deletions, ovs, reconcile, report, tunnels};
 
 /// Greatest network configuration accepted, in bytes.
 const BODY_LIMIT: usize = 1 << 20;
@@ -31,14 +33,28 @@ const BODY_LIMIT: usize = 1 << 20;
 pub async fn run(client: kube::Client, config: Config, listener: UnixListener, shutdown: CancellationToken) -> anyhow::Result<()> {
     let netns = Netns::current().context("the node's network namespace")?;
     let links = Handle::open(&netns).context("netlink in the node's network namespace")?;
-    let (pods, watching) = pods::watch_pods(client, &config.node);
+    let folder = config.state.join("attachments");
+    let store = Store::open(&folder).with_context(|| format!("folder {}", folder.display()))?;
+    let (cluster, watching) = cluster::watch_cluster(client.clone(), &config.node, config.mtu);
     let (ovs, following) = ovs::open(config.ovs.clone(), &config.bridge);
+    let (reporter, reporting) = report::reporter(client.clone(), &config.node);
+    let health = Health::new(&config, ovs.clone());
+    tracing::info!(node = %config.node, socket = %config.socket.display(), mtu = config.mtu, "serving CNI");
+    let (containers, proven) = (Containers::default(), Proven::default());
+    let node = Arc::new(Node { config, cluster, ovs, links, netns, store, containers, proven, health, reporter });
+
     let mut tasks = JoinSet::new();
     tasks.spawn(watching);
     tasks.spawn(following);
-    tracing::info!(node = %config.node, socket = %config.socket.display(), mtu = config.mtu, "serving CNI");
+    tasks.spawn(reporting);
+    let spawn = |tasks: &mut JoinSet<()>, duty: Duty| {
+        let (node, shutdown, client) = (Arc::clone(&node), shutdown.clone(), client.clone());
+        tasks.spawn(async move { duty.run(&node, client, &shutdown).await });
+    };
+    for duty in [Duty::Reconcile, Duty::Tunnels, Duty::Health, Duty::Conflist, Duty::Deletions] {
+        spawn(&mut tasks, duty);
+    }
 
-    let node = Arc::new(Node { config, pods, ovs, links, netns });
     let mut requests = JoinSet::new();
     loop {
         tokio::select! {
@@ -67,6 +83,33 @@ pub async fn run(client: kube::Client, config: Config, listener: UnixListener, s
     Ok(())
 }
 
+/// What goes on besides requests.
+#[derive(Clone, Copy, Debug)]
+enum Duty {
+    Reconcile,
+    Tunnels,
+    Health,
+    Conflist,
+    Deletions,
+}
+
+impl Duty {
+    async fn run(self, node: &Node, client: kube::Client, shutdown: &CancellationToken) {
+        match self {
+            Self::Reconcile => reconcile::run(node, shutdown).await,
+            Self::Tunnels => tunnels::keep(node, shutdown).await,
+            Self::Health => health::tell(client, &node.config.node, &node.health, shutdown).await,
+            Self::Conflist => {
+                if let Some(path) = &node.config.conflist {
+                    conflist::keep(path, node.config.portmap, shutdown).await;
+                }
+            }
+            // The socket is bound by now: what comes from here on comes by it.
+            Self::Deletions => deletions::run(node, shutdown).await,
+        }
+    }
+}
+
 /// Binds the socket in one step: a fresh one is renamed over whatever a former agent left. Plugins may connect from then on.
 ///
 /// # Errors
@@ -90,13 +133,14 @@ pub fn listen(path: &std::path::Path) -> anyhow::Result<UnixListener> {
 
 async fn answer(node: &Node, request: http::Request<Incoming>) -> Response<Full<Bytes>> {
     let (status, body) = match serve(node, request).await {
-        Ok(body) => (StatusCode::OK, body),
+        // Of all but ADD and VERSION the result is empty.
+        Ok(body) => (StatusCode::OK, if body.is_null() { String::new() } else { body.to_string() }),
         Err(error) => {
             tracing::warn!(code = error.code as u32, message = %error.message, "CNI request failed");
-            (StatusCode::INTERNAL_SERVER_ERROR, error.to_json())
+            (StatusCode::INTERNAL_SERVER_ERROR, error.to_json().to_string())
         }
     };
-    let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
+    let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
     response
 }
@@ -111,7 +155,10 @@ async fn serve(node: &Node, request: http::Request<Incoming>) -> Result<Value, C
     let outcome = match request.command {
         Command::Version => Ok(cni::versions()),
         Command::Add => node.add(&request).await,
-        Command::Del => node.del(&request).await.map(|()| json!({})),
+        Command::Del => node.del(&request).await.map(|()| Value::Null),
+        Command::Check => node.check(&request).await.map(|()| Value::Null),
+        Command::Gc => node.gc(&request).await.map(|()| Value::Null),
+        Command::Status => node.status().await.map(|()| Value::Null),
     };
     outcome.map_err(|error| CniError { version, ..error })
 }

@@ -12,6 +12,7 @@ pub mod cidr;
 pub mod condition;
 pub mod mac;
 pub mod networks;
+pub mod tuning;
 pub mod v1;
 pub mod view;
 

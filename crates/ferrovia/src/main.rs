@@ -129,9 +129,27 @@ struct Agent {
     /// Socket on which the CNI plugin is served.
     #[arg(long, default_value = "/run/ferrovia/agent.sock")]
     socket: PathBuf,
-    /// MTU of pods in bytes.
-    #[arg(long, default_value_t = 1400)]
+    /// MTU of pods in bytes, where their subnet names none.
+    #[arg(long, default_value_t = 1400, value_parser = clap::value_parser!(u32).range(576..=65535))]
     mtu: u32,
+    /// Folder in which is kept what was made of pods; that of the socket without it.
+    #[arg(long, value_name = "FOLDER")]
+    state: Option<PathBuf>,
+    /// Folder with the control sockets of `ovs-vswitchd` and `ovn-controller`; looked for beside the database's socket, in
+    /// `/run/openvswitch` and in `/run/ovn` without it. May be given several times.
+    #[arg(long, value_name = "FOLDER")]
+    run: Vec<PathBuf>,
+    /// CNI configuration to install, and to install again when it is gone or changed, such as
+    /// `/etc/cni/net.d/01-ferrovia.conflist`; none without it.
+    #[arg(long, value_name = "FILE")]
+    cni_conflist: Option<PathBuf>,
+    /// Whether the CNI configuration calls the `portmap` plugin, for host ports.
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
+    portmap: bool,
+    /// Ask, before a pod gets an IPv4 address, whether another has it on the same link (RFC 5227). Adds 0.3 s to each start
+    /// of a pod.
+    #[arg(long)]
+    detect_duplicates: bool,
     #[command(flatten)]
     announce: Announce,
 }
@@ -280,9 +298,17 @@ async fn agent(arguments: Agent, shutdown: CancellationToken) -> anyhow::Result<
     // Bound here, so that plugins may connect from the moment that readiness is announced.
     let listener = ::agent::listen(&arguments.socket)?;
     arguments.announce.ready()?;
-    let (node, ovs, socket, mtu) = (arguments.node, arguments.ovs, arguments.socket, arguments.mtu);
-    let ovs = ovs.parse().context("--ovs")?;
-    ::agent::run(client, ::agent::Config::new(node, ovs, socket, mtu), listener, shutdown).await
+    let defaults = ::agent::Config::new(arguments.node, arguments.ovs.parse().context("--ovs")?, arguments.socket);
+    let config = ::agent::Config {
+        state: arguments.state.unwrap_or(defaults.state),
+        run: if arguments.run.is_empty() { defaults.run } else { arguments.run },
+        conflist: arguments.cni_conflist,
+        portmap: arguments.portmap,
+        mtu: arguments.mtu,
+        detect_duplicates: arguments.detect_duplicates,
+        ..defaults
+    };
+    ::agent::run(client, config, listener, shutdown).await
 }
 
 async fn client(kubeconfig: Option<&Path>) -> anyhow::Result<kube::Client> {

@@ -1,0 +1,294 @@
+//! What the node keeps of each NIC that it made: one file per NIC, written before anything is made and removed after everything
+//! is. With it a restarted agent, or a node whose Open vSwitch database was lost, knows what there is to be.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use api::MacAddr;
+use api::tuning::{Rate, Tuning};
+use linux::IpPrefix;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+/// A NIC of a container, as wanted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Attachment {
+    /// Identifier of the container (`CNI_CONTAINERID`).
+    pub(crate) container: String,
+    /// Name of the pod's end.
+    pub(crate) ifname: String,
+    /// Link that the runtime asked for when this was made: the same, unless we made it beside another.
+    pub(crate) asked: String,
+    /// Name of the CNI network.
+    pub(crate) network: String,
+    /// Path of the pod's network namespace, and which one it is.
+    pub(crate) netns: PathBuf,
+    pub(crate) inode: u64,
+    pub(crate) namespace: String,
+    pub(crate) pod: String,
+    pub(crate) uid: Option<String>,
+    /// Limits that the runtime asked for, by capability; annotations come before them.
+    pub(crate) ingress: Option<Rate>,
+    pub(crate) egress: Option<Rate>,
+    pub(crate) nic: Nic,
+}
+
+/// What a NIC is to be.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Nic {
+    /// Which of the pod's NICs.
+    pub(crate) provider: String,
+    /// Name of its logical switch port.
+    pub(crate) port: String,
+    pub(crate) subnet: String,
+    #[serde(with = "text")]
+    pub(crate) mac: MacAddr,
+    #[serde(with = "texts")]
+    pub(crate) addresses: Vec<IpPrefix>,
+    pub(crate) gateways: Vec<IpAddr>,
+    /// MTU in bytes.
+    pub(crate) mtu: u32,
+    /// Whether the pod's default route is by this NIC.
+    pub(crate) default_route: bool,
+    pub(crate) tuning: Tuning,
+}
+
+mod text {
+    use std::fmt::Display;
+    use std::str::FromStr;
+
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<T: Display, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(value)
+    }
+
+    pub(super) fn deserialize<'de, T: FromStr<Err: Display>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+mod texts {
+    use linux::IpPrefix;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(values: &[IpPrefix], serializer: S) -> Result<S::Ok, S::Error> {
+        values.iter().map(ToString::to_string).collect::<Vec<_>>().serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpPrefix>, D::Error> {
+        Vec::<String>::deserialize(deserializer)?.iter().map(|text| text.parse().map_err(D::Error::custom)).collect()
+    }
+}
+
+impl Nic {
+    /// Destinations and next hops, without what follows from the addresses.
+    pub(crate) fn routes(&self) -> Vec<(IpPrefix, Option<IpAddr>)> {
+        let gateway_of = |v4: bool| self.gateways.iter().copied().find(|gateway| gateway.is_ipv4() == v4);
+        let has = |v4: bool| self.addresses.iter().any(|address| address.address().is_ipv4() == v4);
+        let mut routes = Vec::new();
+        if self.default_route {
+            let gateways = self.gateways.iter().filter(|gateway| has(gateway.is_ipv4()));
+            routes.extend(gateways.map(|gateway| (IpPrefix::default_of(*gateway), Some(*gateway))));
+        }
+        for route in &self.tuning.routes {
+            let v4 = route.destination.is_ipv4();
+            if let (true, Ok(destination)) = (has(v4), IpPrefix::new(route.destination, route.length)) {
+                routes.push((destination, route.gateway.or_else(|| gateway_of(v4))));
+            }
+        }
+        routes
+    }
+}
+
+/// Container and name of the pod's end.
+pub(crate) type Key = (String, String);
+
+impl Attachment {
+    pub(crate) fn key(&self) -> Key {
+        (self.container.clone(), self.ifname.clone())
+    }
+
+    /// Name of the host's end.
+    pub(crate) fn host_link(&self) -> String {
+        host_link(&self.container, &self.ifname)
+    }
+}
+
+/// Name of the host's end: the container's first twelve characters, as Kube-OVN names it, and for other links than `eth0` their
+/// name in place of the last ones, or a digest where that is too long.
+pub(crate) fn host_link(container: &str, ifname: &str) -> String {
+    let first = |count: usize| container.chars().take(count).collect::<String>();
+    match ifname.len() {
+        _ if ifname == "eth0" => format!("{}_h", first(12)),
+        length if length <= 6 => format!("{}_{ifname}_h", first(12 - length)),
+        _ => {
+            // FNV-1a, folded to 48 bits.
+            let digest = container.bytes().chain([0]).chain(ifname.bytes());
+            let digest = digest.fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+            format!("{:012x}_h", (digest >> 48) ^ (digest & 0xffff_ffff_ffff))
+        }
+    }
+}
+
+/// The files, and what is in them.
+pub(crate) struct Store {
+    folder: PathBuf,
+    kept: Mutex<BTreeMap<Key, Attachment>>,
+    changes: watch::Sender<()>,
+}
+
+impl Store {
+    /// Reads what a former agent kept. A file that cannot be read is left alone and named in the log.
+    pub(crate) fn open(folder: &Path) -> io::Result<Self> {
+        fs::create_dir_all(folder)?;
+        let mut kept = BTreeMap::new();
+        for entry in fs::read_dir(folder)? {
+            let path = entry?.path();
+            if path.extension().is_none_or(|extension| extension != "json") {
+                continue;
+            }
+            match fs::read(&path)
+                .map_err(|e| e.to_string())
+                .and_then(|bytes| serde_json::from_slice::<Attachment>(&bytes).map_err(|e| e.to_string()))
+            {
+                Ok(attachment) => drop(kept.insert(attachment.key(), attachment)),
+                Err(error) => tracing::error!(path = %path.display(), error, "what was kept of a NIC cannot be read"),
+            }
+        }
+        Ok(Self { folder: folder.to_owned(), kept: Mutex::new(kept), changes: watch::Sender::new(()) })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Key, Attachment>> {
+        // Each change is one insertion or removal: there is no half of one.
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn path(&self, (container, ifname): &Key) -> PathBuf {
+        self.folder.join(format!("{container}-{ifname}.json"))
+    }
+
+    /// Keeps one, in place of what was kept under its key.
+    pub(crate) fn keep(&self, attachment: Attachment) -> io::Result<()> {
+        let key = attachment.key();
+        if self.lock().get(&key) == Some(&attachment) {
+            return Ok(());
+        }
+        let path = self.path(&key);
+        let fresh = path.with_extension("new");
+        fs::write(&fresh, serde_json::to_vec(&attachment)?)?;
+        fs::rename(&fresh, &path)?;
+        self.lock().insert(key, attachment);
+        self.changes.send_replace(());
+        Ok(())
+    }
+
+    pub(crate) fn forget(&self, key: &Key) -> io::Result<()> {
+        match fs::remove_file(self.path(key)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        self.lock().remove(key);
+        self.changes.send_replace(());
+        Ok(())
+    }
+
+    /// Those of a container, or all.
+    pub(crate) fn of(&self, container: Option<&str>) -> Vec<Attachment> {
+        let kept = self.lock();
+        kept.values().filter(|attachment| container.is_none_or(|container| attachment.container == container)).cloned().collect()
+    }
+
+    pub(crate) fn get(&self, key: &Key) -> Option<Attachment> {
+        self.lock().get(key).cloned()
+    }
+
+    /// Whether any of these is of a subnet.
+    pub(crate) fn uses(&self, subnet: &str) -> bool {
+        self.lock().values().any(|attachment| attachment.nic.subnet == subnet)
+    }
+
+    /// Another container whose host's end has this name.
+    pub(crate) fn owner_of(&self, host_link: &str) -> Option<String> {
+        self.lock().values().find(|attachment| attachment.host_link() == host_link).map(|attachment| attachment.container.clone())
+    }
+
+    /// Wakes whenever one was kept or forgotten.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn attachment(container: &str, ifname: &str) -> Attachment {
+        let nic = Nic {
+            provider: "ovn".to_owned(),
+            port: "p.ns".to_owned(),
+            subnet: "s".to_owned(),
+            mac: "02:00:00:00:00:01".parse().unwrap(),
+            addresses: vec!["10.0.0.2/24".parse().unwrap(), "fd00::2/64".parse().unwrap()],
+            gateways: vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
+            mtu: 1400,
+            default_route: true,
+            tuning: Tuning::default(),
+        };
+        let (container, ifname) = (container.to_owned(), ifname.to_owned());
+        let (namespace, pod) = ("ns".to_owned(), "p".to_owned());
+        Attachment {
+            asked: ifname.clone(),
+            container,
+            ifname,
+            network: "n".to_owned(),
+            netns: "/x".into(),
+            inode: 1,
+            namespace,
+            pod,
+            uid: None,
+            ingress: None,
+            egress: None,
+            nic,
+        }
+    }
+
+    #[test]
+    fn host_links_fit_the_kernels_limit_and_tell_nics_apart() {
+        assert_eq!(host_link("0123456789abcdef", "eth0"), "0123456789ab_h");
+        assert_eq!(host_link("0123456789abcdef", "net1"), "01234567_net1_h");
+        let names = ["eth0", "eth1", "net10x", "a-long-name", "a-long-name-too"].map(|ifname| host_link(&"x".repeat(64), ifname));
+        assert!(names.iter().all(|name| name.len() <= 15), "{names:?}");
+        assert!(names.iter().collect::<std::collections::BTreeSet<_>>().len() == names.len(), "{names:?}");
+    }
+
+    #[test]
+    fn what_is_kept_is_there_after_a_restart_and_what_is_forgotten_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let (a, b) = (attachment("a", "eth0"), attachment("b", "net1"));
+        store.keep(a.clone()).unwrap();
+        store.keep(b.clone()).unwrap();
+        store.forget(&b.key()).unwrap();
+        store.forget(&b.key()).unwrap();
+        fs::write(folder.path().join("broken.json"), "{").unwrap();
+        fs::write(folder.path().join("half.new"), "{").unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        assert_eq!(store.of(None), std::slice::from_ref(&a));
+        assert_eq!((store.of(Some("b")), store.owner_of("a_h")), (Vec::new(), Some("a".to_owned())));
+        assert!(store.uses("s") && !store.uses("t"));
+    }
+
+    #[test]
+    fn routes_are_those_of_the_families_that_the_nic_has() {
+        let mut nic = attachment("a", "eth0").nic;
+        nic.addresses.truncate(1);
+        nic.tuning.routes = vec![api::tuning::ExtraRoute { destination: "10.9.0.0".parse().unwrap(), length: 16, gateway: None }];
+        let gateway = "10.0.0.1".parse().ok();
+        assert_eq!(nic.routes(), [(IpPrefix::DEFAULT_V4, gateway), ("10.9.0.0/16".parse().unwrap(), gateway)]);
+    }
+}

@@ -1,0 +1,345 @@
+//! What the API server shows of this node's pods, and of what their NICs depend on.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::time::Duration;
+
+use api::annotations;
+use api::networks::{self, Definition};
+use api::tuning::tuning;
+use api::view::{NetworkAttachmentDefinitionView, PodView};
+use api::{OVN_PROVIDER, v1};
+use futures::StreamExt;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event};
+use kube::{Api, Resource, ResourceExt};
+use linux::IpPrefix;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::attachment::Nic;
+
+/// Namespace and name.
+type Key = (String, String);
+
+/// A pod, as far as its NICs go.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Pod {
+    uid: String,
+    /// Name that its ports are on: its own, or its virtual machine's.
+    holder: String,
+    annotations: BTreeMap<String, String>,
+}
+
+/// A NIC that a request is to make, with the name of its link.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Wanted {
+    pub(crate) ifname: String,
+    pub(crate) nic: Nic,
+    /// What is wrong with the annotations, and left out.
+    pub(crate) problems: Vec<String>,
+}
+
+/// Which NICs of a pod.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ask<'a> {
+    pub(crate) namespace: &'a str,
+    pub(crate) pod: &'a str,
+    /// The pod's identity, if the runtime said.
+    pub(crate) uid: Option<&'a str>,
+    /// One NIC; for the primary one, with all that the pod's list of networks asks of us.
+    pub(crate) provider: &'a str,
+    pub(crate) ifname: &'a str,
+}
+
+/// What is known.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    pods: HashMap<Key, Pod>,
+    definitions: HashMap<Key, Result<Definition, String>>,
+    /// MTU of subnets that name one.
+    mtus: HashMap<String, u32>,
+}
+
+/// Why NICs are not known.
+#[derive(Debug, PartialEq, Eq)]
+enum Unknown {
+    /// What is missing, and may come.
+    Yet(String),
+    /// What is wrong.
+    Wrong(String),
+}
+
+impl Known {
+    /// The NICs, as recorded on the pod.
+    fn nics(&self, ask: Ask<'_>, mtu: u32) -> Result<Vec<Wanted>, Unknown> {
+        let Ask { namespace, pod: name, .. } = ask;
+        let of = |what: &dyn fmt::Display| format!("pod {namespace}/{name}: {what}");
+        let pod = self.pods.get(&(namespace.to_owned(), name.to_owned()));
+        let pod = pod.ok_or_else(|| Unknown::Yet(of(&"is not on this node")))?;
+        if let Some(uid) = ask.uid.filter(|uid| *uid != pod.uid) {
+            return Err(Unknown::Yet(of(&format!("has uid {}, not {uid}", pod.uid))));
+        }
+        let mut wanted = vec![(ask.provider.to_owned(), ask.ifname.to_owned(), false)];
+        if ask.provider == OVN_PROVIDER {
+            let selections = networks::selections(&pod.annotations, namespace).map_err(|why| Unknown::Wrong(of(&why)))?;
+            let mut missing = None;
+            let attachments = networks::attachments(selections, |namespace, name| {
+                let found = self.definitions.get(&(namespace.to_owned(), name.to_owned()));
+                found.cloned().unwrap_or_else(|| {
+                    missing.get_or_insert_with(|| format!("NetworkAttachmentDefinition {namespace}/{name} does not exist"));
+                    Ok(Definition::Foreign)
+                })
+            });
+            let attachments = attachments.map_err(|why| Unknown::Wrong(of(&why)))?;
+            if let Some(missing) = missing {
+                return Err(Unknown::Yet(of(&missing)));
+            }
+            for attachment in attachments.into_iter().filter(|attachment| !attachment.addresses_only) {
+                let routed = !attachment.selection.default_route.is_empty();
+                wanted.push((attachment.provider.into(), attachment.selection.interface.into(), routed));
+            }
+        }
+        let mut nics = Vec::with_capacity(wanted.len());
+        for (provider, ifname, routed) in wanted {
+            nics.push(self.nic(pod, namespace, &provider, ifname, routed, mtu).map_err(|unknown| match unknown {
+                Unknown::Yet(what) => Unknown::Yet(of(&what)),
+                Unknown::Wrong(what) => Unknown::Wrong(of(&what)),
+            })?);
+        }
+        // The default route is by the primary NIC, unless another one asks for it.
+        if let Some(at) = nics.iter().skip(1).position(|wanted| wanted.nic.default_route) {
+            for (other, wanted) in nics.iter_mut().enumerate() {
+                wanted.nic.default_route = other == at + 1;
+            }
+        }
+        Ok(nics)
+    }
+
+    fn nic(&self, pod: &Pod, namespace: &str, provider: &str, ifname: String, routed: bool, mtu: u32) -> Result<Wanted, Unknown> {
+        let record = annotations::recorded_of(provider, &pod.annotations).map_err(Unknown::Wrong)?;
+        let record = record.ok_or_else(|| {
+            let nic = if provider == OVN_PROVIDER { String::new() } else { format!("NIC {ifname} ({provider}) ") };
+            Unknown::Yet(format!("{nic}has no address; its events say why"))
+        })?;
+        let (tuning, problems) = tuning(provider, &pod.annotations);
+        let mut addresses = Vec::with_capacity(record.addresses.len());
+        for address in &record.addresses {
+            let net = record.cidrs.and_then(|cidrs| cidrs.of_family(*address));
+            let whole = if address.is_ipv4() { 32 } else { 128 };
+            let prefix = IpPrefix::new(*address, net.map_or(whole, |net| net.prefix_len()));
+            addresses.push(prefix.map_err(|why| Unknown::Wrong(why.to_string()))?);
+        }
+        let default_route = tuning.default_route.unwrap_or(provider == OVN_PROVIDER || routed);
+        let nic = Nic {
+            provider: provider.to_owned(),
+            port: networks::port(&pod.holder, namespace, provider),
+            mtu: self.mtus.get(record.subnet.as_ref()).copied().unwrap_or(mtu),
+            subnet: record.subnet.into(),
+            mac: record.mac,
+            addresses,
+            gateways: record.gateways,
+            default_route,
+            tuning,
+        };
+        Ok(Wanted { ifname, nic, problems })
+    }
+}
+
+/// The API server's view. Waiters are woken by the watches.
+#[derive(Clone)]
+pub(crate) struct Cluster {
+    known: watch::Receiver<Known>,
+    mtu: u32,
+}
+
+impl Cluster {
+    /// Waits until all NICs that are asked for are recorded on the pod.
+    ///
+    /// # Errors
+    /// What is missing after `patience`, or what is wrong.
+    pub(crate) async fn nics(&self, ask: Ask<'_>, patience: Duration) -> Result<Vec<Wanted>, String> {
+        let mut known = self.known.clone();
+        let mut last = Err(Unknown::Yet("the agent is stopping".to_owned()));
+        let found = timeout(
+            patience,
+            known.wait_for(|known| {
+                last = known.nics(ask, self.mtu);
+                !matches!(last, Err(Unknown::Yet(_)))
+            }),
+        )
+        .await
+        .map(drop);
+        match last {
+            Ok(nics) => Ok(nics),
+            Err(Unknown::Yet(what)) if found.is_err() => Err(format!("{what} (after {patience:?})")),
+            Err(Unknown::Yet(what) | Unknown::Wrong(what)) => Err(what),
+        }
+    }
+
+    /// The NICs as they are recorded now.
+    pub(crate) fn now(&self, ask: Ask<'_>) -> Option<Vec<Wanted>> {
+        self.known.borrow().nics(ask, self.mtu).ok()
+    }
+
+    /// Wakes whenever something changed.
+    pub(crate) fn changes(&self) -> watch::Receiver<Known> {
+        self.known.clone()
+    }
+}
+
+/// Prepares the view, and the future that keeps it current; the caller owns the task that awaits it.
+pub(crate) fn watch_cluster(client: kube::Client, node: &str, mtu: u32) -> (Cluster, impl Future<Output = ()> + Send + use<>) {
+    let (sender, known) = watch::channel(Known::default());
+    let on_node = watcher::Config::default().fields(&format!("spec.nodeName={node}"));
+    let work = async move {
+        let mut feeds = JoinSet::new();
+        feeds.spawn(feed(client.clone(), on_node, sender.clone(), pod, |known| &mut known.pods));
+        feeds.spawn(feed(client.clone(), watcher::Config::default(), sender.clone(), definition, |known| &mut known.definitions));
+        feeds.spawn(feed(client, watcher::Config::default(), sender, mtu_of, |known| &mut known.mtus));
+        while feeds.join_next().await.is_some() {}
+    };
+    (Cluster { known, mtu }, work)
+}
+
+/// Follows a kind into a table. What parses to nothing is not in it.
+async fn feed<O, K, V>(
+    client: kube::Client,
+    config: watcher::Config,
+    known: watch::Sender<Known>,
+    parse: fn(O) -> (K, Option<V>),
+    table: fn(&mut Known) -> &mut HashMap<K, V>,
+) where
+    O: Resource<DynamicType = ()> + Clone + serde::de::DeserializeOwned + fmt::Debug + Send + 'static,
+    K: std::hash::Hash + Eq + Send + 'static,
+    V: PartialEq + Send + 'static,
+{
+    let events = watcher::watcher(Api::<O>::all(client), config).default_backoff();
+    let mut events = std::pin::pin!(events);
+    let mut listing = HashMap::new();
+    let mut unserved = false;
+    let set = |known: &mut Known, (key, value): (K, Option<V>)| {
+        let table = table(known);
+        match value {
+            Some(value) if table.get(&key) == Some(&value) => false,
+            Some(value) => {
+                table.insert(key, value);
+                true
+            }
+            None => table.remove(&key).is_some(),
+        }
+    };
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(Event::Init) => listing.clear(),
+            Ok(Event::InitApply(object)) => {
+                if let (key, Some(value)) = parse(object) {
+                    listing.insert(key, value);
+                }
+            }
+            Ok(Event::InitDone) => {
+                unserved = false;
+                known.send_modify(|known| *table(known) = std::mem::take(&mut listing));
+            }
+            Ok(Event::Apply(object)) => {
+                known.send_if_modified(|known| set(known, parse(object)));
+            }
+            Ok(Event::Delete(object)) => {
+                known.send_if_modified(|known| set(known, (parse(object).0, None)));
+            }
+            Err(watcher::Error::InitialListFailed(kube::Error::Api(status))) if status.code == 404 => {
+                if !std::mem::replace(&mut unserved, true) {
+                    tracing::info!(kind = %O::kind(&()), "this API server does not serve the kind");
+                }
+            }
+            Err(error) => tracing::warn!(kind = %O::kind(&()), %error, "watch interrupted; it goes on by itself"),
+        }
+    }
+}
+
+fn pod(pod: PodView) -> (Key, Option<Pod>) {
+    let (namespace, name) = (pod.namespace().unwrap_or_default(), pod.name_any());
+    let mut annotations = pod.metadata.annotations.unwrap_or_default();
+    annotations.retain(|key, _| *key == networks::NETWORKS || key.contains(".kubernetes.io/"));
+    let machine = annotations.get(annotations::VIRTUAL_MACHINE).filter(|machine| !machine.is_empty());
+    let holder = machine.unwrap_or(&name).clone();
+    ((namespace, name), Some(Pod { uid: pod.metadata.uid.unwrap_or_default(), holder, annotations }))
+}
+
+fn definition(object: NetworkAttachmentDefinitionView) -> (Key, Option<Result<Definition, String>>) {
+    let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+    let what = format!("NetworkAttachmentDefinition {namespace}/{name}");
+    let parsed = Definition::parse(&namespace, &name, &object.spec.config).map_err(|why| format!("{what}: {why}"));
+    ((namespace, name), Some(parsed))
+}
+
+fn mtu_of(subnet: v1::Subnet) -> (String, Option<u32>) {
+    // Below 576 bytes IPv4 need not work (RFC 791), nor IPv6 below 1280 (RFC 8200).
+    let mtu = subnet.spec.mtu.and_then(|mtu| u32::try_from(mtu).ok()).filter(|mtu| (576..=65_535).contains(mtu));
+    (subnet.name_any(), mtu)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OURS: Definition = Definition::Foreign;
+
+    fn known(pairs: &[(&str, &str)]) -> Known {
+        let annotations = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let pod = Pod { uid: "u".to_owned(), holder: "p".to_owned(), annotations };
+        let pods = HashMap::from([(("ns".to_owned(), "p".to_owned()), pod)]);
+        Known { pods, ..Known::default() }
+    }
+
+    fn recorded(provider: &str, last: u8) -> Vec<(String, String)> {
+        let note = |name: &str, value: String| (networks::key(provider, name), value);
+        vec![
+            note("allocated", "true".to_owned()),
+            note("logical_switch", format!("s{last}")),
+            note("ip_address", format!("10.0.{last}.2")),
+            note("mac_address", format!("02:00:00:00:00:{last:02x}")),
+            note("cidr", format!("10.0.{last}.0/24")),
+            note("gateway", format!("10.0.{last}.1")),
+        ]
+    }
+
+    const ASK: Ask<'_> = Ask { namespace: "ns", pod: "p", uid: Some("u"), provider: OVN_PROVIDER, ifname: "eth0" };
+
+    #[test]
+    fn a_pod_is_waited_for_and_so_are_its_addresses() {
+        let of = |known: Known, ask| match known.nics(ask, 1400) {
+            Err(Unknown::Yet(what)) => what,
+            other => panic!("{other:?}"),
+        };
+        assert!(of(Known::default(), ASK).contains("is not on this node"));
+        assert!(of(known(&[]), Ask { uid: Some("other"), ..ASK }).contains("has uid u, not other"));
+        assert!(of(known(&[]), ASK).contains("has no address"));
+    }
+
+    #[test]
+    fn the_list_of_networks_makes_further_nics_and_one_of_them_may_have_the_default_route() {
+        let mut notes = recorded("ovn", 1);
+        notes.extend(recorded("d.ns.ovn", 2));
+        notes.push((networks::NETWORKS.to_owned(), "d,foreign".to_owned()));
+        let pairs: Vec<_> = notes.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        let mut known = known(&pairs);
+        assert!(matches!(known.nics(ASK, 1400), Err(Unknown::Yet(what)) if what.contains("ns/d does not exist")));
+        let provider = "d.ns.ovn".into();
+        known.definitions.insert(("ns".to_owned(), "d".to_owned()), Ok(Definition::Ours { provider }));
+        known.definitions.insert(("ns".to_owned(), "foreign".to_owned()), Ok(OURS));
+        known.mtus.insert("s2".to_owned(), 1300);
+        let nics = known.nics(ASK, 1400).unwrap();
+        let shown: Vec<_> = nics.iter().map(|w| (w.ifname.as_str(), w.nic.port.as_str(), w.nic.mtu, w.nic.default_route)).collect();
+        assert_eq!(shown, [("eth0", "p.ns", 1400, true), ("net1", "p.ns.d.ns.ovn", 1300, false)]);
+
+        let pod = known.pods.values_mut().next().unwrap();
+        pod.annotations.insert(networks::key("d.ns.ovn", "default_route"), "true".to_owned());
+        let nics = known.nics(ASK, 1400).unwrap();
+        assert_eq!(nics.iter().map(|w| w.nic.default_route).collect::<Vec<_>>(), [false, true]);
+        // As Multus asks for one.
+        let one = known.nics(Ask { provider: "d.ns.ovn", ifname: "net7", ..ASK }, 1400).unwrap();
+        assert_eq!((one.len(), one[0].ifname.as_str()), (1, "net7"));
+    }
+}

@@ -1,0 +1,319 @@
+//! ADD, DEL, CHECK, GC and STATUS.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use api::OVN_PROVIDER;
+use linux::{Handle, LinkChange, Netns};
+use serde_json::Value;
+use tokio::sync::OwnedMutexGuard;
+
+use crate::attachment::{Attachment, Store};
+use crate::cluster::{Ask, Cluster, Wanted};
+use crate::cni::{self, CniError, Code, Request};
+use crate::config::Config;
+use crate::health::Health;
+use crate::ovs::Ovs;
+use crate::report::Reporter;
+use crate::wire::{self, WireError};
+
+/// What requests are served with.
+pub(crate) struct Node {
+    pub(crate) config: Config,
+    pub(crate) cluster: Cluster,
+    pub(crate) ovs: Ovs,
+    /// Netlink in the node's namespace.
+    pub(crate) links: Handle,
+    pub(crate) netns: Netns,
+    pub(crate) store: Store,
+    pub(crate) containers: Containers,
+    pub(crate) proven: Proven,
+    pub(crate) health: Health,
+    pub(crate) reporter: Reporter,
+}
+
+/// One at a time works on a container.
+#[derive(Default)]
+pub(crate) struct Containers(Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>);
+
+impl Containers {
+    fn of(&self, container: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Who nobody works on need not be remembered.
+        all.retain(|_, lock| Arc::strong_count(lock) > 1);
+        Arc::clone(all.entry(container.to_owned()).or_default())
+    }
+
+    pub(crate) async fn take(&self, container: &str) -> OwnedMutexGuard<()> {
+        self.of(container).lock_owned().await
+    }
+
+    pub(crate) fn try_take(&self, container: &str) -> Option<OwnedMutexGuard<()>> {
+        self.of(container).try_lock_owned().ok()
+    }
+}
+
+/// Subnets whose gateways have answered on this node.
+#[derive(Default)]
+pub(crate) struct Proven(Mutex<BTreeSet<String>>);
+
+impl Proven {
+    pub(crate) fn contains(&self, subnet: &str) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(subnet)
+    }
+
+    pub(crate) fn insert(&self, subnet: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(subnet.to_owned());
+    }
+
+    pub(crate) fn remove(&self, subnet: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(subnet);
+    }
+
+    pub(crate) fn clear(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+fn failed(error: impl std::fmt::Display) -> CniError {
+    CniError::new(Code::Failed, error.to_string())
+}
+
+fn later(error: impl std::fmt::Display) -> CniError {
+    CniError::new(Code::TryAgainLater, error.to_string())
+}
+
+impl Node {
+    /// Wires a pod: the NIC asked for, and with the primary one all that the pod's list of networks asks of us. Done again with
+    /// the same container, it finds everything in place.
+    pub(crate) async fn add(&self, request: &Request) -> Result<Value, CniError> {
+        let path = request.netns.clone().unwrap_or_default();
+        let pod_ns = Netns::open(&path).map_err(|error| CniError::new(Code::InvalidEnvironment, format!("CNI_NETNS: {error}")))?;
+        if pod_ns == self.netns && !request.addresses_only {
+            return Err(CniError::new(Code::InvalidEnvironment, format!("CNI_NETNS: {} is the node's own", path.display())));
+        }
+        let ask = Ask {
+            namespace: &request.namespace,
+            pod: &request.pod,
+            uid: request.uid.as_deref(),
+            provider: &request.provider,
+            ifname: &request.ifname,
+        };
+        let wanted = self.cluster.nics(ask, self.config.address_patience).await.map_err(later)?;
+        let attachments = wanted.iter().map(|wanted| attachment(request, &pod_ns, wanted)).collect::<Result<Vec<_>, _>>()?;
+        if request.addresses_only {
+            return Ok(cni::result(request, &attachments));
+        }
+        self.ovs.ready(self.config.port_patience).await.map_err(later)?;
+        let guard = self.containers.take(&request.container).await;
+        let before = self.store.of(Some(&request.container));
+        match self.make(&attachments).await {
+            Ok(lacking) => {
+                drop(guard);
+                let problems = wanted.iter().flat_map(|wanted| &wanted.problems).cloned().chain(lacking).collect();
+                self.reporter.problems(&attachments[0], problems);
+                if request.provider == OVN_PROVIDER && attachments.len() > 1 {
+                    self.reporter.status(&attachments);
+                }
+                Ok(cni::result(request, &attachments))
+            }
+            Err(error) => {
+                // Nothing half made stays behind, and nothing that was there before goes.
+                for attachment in attachments.iter().filter(|made| !before.iter().any(|kept| kept.key() == made.key())) {
+                    if let Err(undo) = self.unmake(attachment).await {
+                        tracing::warn!(container = %request.container, error = %undo, "cannot undo a failed ADD");
+                    }
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn make(&self, attachments: &[Attachment]) -> Result<Vec<String>, CniError> {
+        for attachment in attachments {
+            let host = attachment.host_link();
+            if let Some(other) = self.store.owner_of(&host).filter(|other| *other != attachment.container) {
+                return Err(failed(format!("link {host} is that of container {other}")));
+            }
+            self.store.keep(attachment.clone()).map_err(|error| failed(format!("what is kept of a NIC cannot be written: {error}")))?;
+            if self.config.detect_duplicates {
+                self.look_for_duplicates(attachment).await?;
+            }
+        }
+        let mut lacking = Vec::new();
+        for attachment in attachments {
+            lacking.extend(self.wire(attachment).await.map_err(failed)?);
+        }
+        for attachment in attachments {
+            self.ovs.installed(&attachment.host_link(), self.config.port_patience).await.map_err(later)?;
+            self.prove(attachment).await.map_err(failed)?;
+        }
+        Ok(lacking)
+    }
+
+    /// Fails when somebody else on the NIC's link has its address already.
+    async fn look_for_duplicates(&self, attachment: &Attachment) -> Result<(), CniError> {
+        let mut bare = attachment.clone();
+        bare.nic.addresses.clear();
+        self.wire(&bare).await.map_err(failed)?;
+        self.ovs.installed(&bare.host_link(), self.config.port_patience).await.map_err(later)?;
+        let pod_ns = Self::namespace_of(attachment).map_err(failed)?;
+        let inside = Handle::open(&pod_ns).map_err(failed)?;
+        // Without any address a namespace takes all for broadcasts.
+        let lo = inside.index("lo").await.map_err(failed)?;
+        inside.change(lo, LinkChange { up: Some(true), ..LinkChange::default() }).await.map_err(failed)?;
+        let wait = self.config.duplicate_patience;
+        match wire::is_duplicate(&pod_ns, &attachment.ifname, &attachment.nic.addresses, wait).await.map_err(failed)? {
+            Some((address, mac)) => Err(failed(format!("address {address} is in use by {mac} in subnet {}", attachment.nic.subnet))),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes a NIC away and forgets it.
+    pub(crate) async fn unmake(&self, attachment: &Attachment) -> Result<(), WireError> {
+        self.unwire(&attachment.host_link()).await?;
+        let forgotten = self.store.forget(&attachment.key());
+        forgotten.map_err(|error| WireError::Taken(format!("what is kept of a NIC cannot be removed: {error}")))?;
+        if !self.store.uses(&attachment.nic.subnet) {
+            self.proven.remove(&attachment.nic.subnet);
+        }
+        Ok(())
+    }
+
+    /// Unwires what an ADD made. What is not there any more is as good as removed.
+    pub(crate) async fn del(&self, request: &Request) -> Result<(), CniError> {
+        if request.addresses_only {
+            return Ok(());
+        }
+        let _guard = self.containers.take(&request.container).await;
+        self.ovs.ready(self.config.port_patience).await.map_err(later)?;
+        let kept = self.store.of(Some(&request.container));
+        for attachment in kept.iter().filter(|kept| kept.ifname == request.ifname || kept.asked == request.ifname) {
+            self.unmake(attachment).await.map_err(failed)?;
+        }
+        // One that was made before anything was kept.
+        let host = crate::attachment::host_link(&request.container, &request.ifname);
+        if self.store.owner_of(&host).is_none() && self.ovs.container_of(&host).is_some_and(|container| container == request.container) {
+            self.unwire(&host).await.map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Looks whether everything is as ADD left it.
+    pub(crate) async fn check(&self, request: &Request) -> Result<(), CniError> {
+        let differs = |what: String| CniError::new(Code::Differs, what);
+        if request.addresses_only {
+            return Ok(());
+        }
+        let _guard = self.containers.take(&request.container).await;
+        let kept = self.store.of(Some(&request.container));
+        let made: Vec<_> = kept.into_iter().filter(|kept| kept.ifname == request.ifname || kept.asked == request.ifname).collect();
+        if made.is_empty() {
+            let what = format!("container {} has no link {} of ours", request.container, request.ifname);
+            return Err(CniError::new(Code::UnknownContainer, what));
+        }
+        let answered = request.answered.as_deref().unwrap_or_default();
+        for attachment in &made {
+            let of = |what: String| differs(format!("NIC {} of container {}: {what}", attachment.ifname, request.container));
+            let nic = &attachment.nic;
+            let pod_ns = Self::namespace_of(attachment).map_err(|error| of(error.to_string()))?;
+            if request.netns.as_deref().is_some_and(|path| Netns::open(path).is_ok_and(|asked| asked != pod_ns)) {
+                return Err(of("is in another network namespace than CNI_NETNS".to_owned()));
+            }
+            for address in &nic.addresses {
+                if !answered.contains(&address.to_string()) {
+                    return Err(of(format!("prevResult does not have address {address}")));
+                }
+            }
+            let host = attachment.host_link();
+            let near = self.links.link(&host).await.map_err(failed)?.ok_or_else(|| of(format!("link {host} is missing on the node")))?;
+            if !near.up {
+                return Err(of(format!("link {host} is down on the node")));
+            }
+            let inside = Handle::open(&pod_ns).map_err(failed)?;
+            let far = inside.link(&attachment.ifname).await.map_err(failed)?;
+            let far = far.ok_or_else(|| of("link is missing in the pod".to_owned()))?;
+            let mac = far.mac.map(linux::display_mac).unwrap_or_default();
+            if mac != nic.mac.to_string() {
+                return Err(of(format!("its MAC is {mac}, not {}", nic.mac)));
+            }
+            if !far.up || far.mtu != nic.mtu {
+                return Err(of(format!("link is down in the pod, or its MTU is not {}", nic.mtu)));
+            }
+            let addresses = inside.addresses(Some(far.index)).await.map_err(failed)?;
+            if let Some(address) = nic.addresses.iter().find(|address| !addresses.contains(address)) {
+                return Err(of(format!("address {address} is missing")));
+            }
+            let routes = inside.routes().await.map_err(failed)?;
+            for (destination, gateway) in nic.routes() {
+                let found = routes.iter().any(|r| r.destination == destination && r.via == gateway && r.device == Some(far.index));
+                if !found {
+                    let via = gateway.map(|gateway| format!(" via {gateway}")).unwrap_or_default();
+                    return Err(of(format!("route {destination}{via} is missing")));
+                }
+            }
+            self.ovs.check(&wire::port(attachment)).map_err(of)?;
+        }
+        Ok(())
+    }
+
+    /// Removes what belongs to no container that the runtime knows.
+    pub(crate) async fn gc(&self, request: &Request) -> Result<(), CniError> {
+        self.ovs.ready(self.config.port_patience).await.map_err(later)?;
+        let mut errors = Vec::new();
+        for attachment in self.store.of(None) {
+            let valid = request.valid.iter().any(|(container, ifname)| {
+                *container == attachment.container && (*ifname == attachment.ifname || *ifname == attachment.asked)
+            });
+            if valid || attachment.network != request.network {
+                continue;
+            }
+            let _guard = self.containers.take(&attachment.container).await;
+            if let Err(error) = self.unmake(&attachment).await {
+                errors.push(format!("{}: {error}", attachment.host_link()));
+            }
+        }
+        if errors.is_empty() { Ok(()) } else { Err(failed(errors.join("; "))) }
+    }
+
+    /// Whether an ADD can be served.
+    pub(crate) async fn status(&self) -> Result<(), CniError> {
+        self.health.look().await.map_err(|why| CniError::new(Code::NotAvailable, why))
+    }
+}
+
+/// What is to be kept of a NIC.
+fn attachment(request: &Request, pod_ns: &Netns, wanted: &Wanted) -> Result<Attachment, CniError> {
+    let mut nic = wanted.nic.clone();
+    let (mut ingress, mut egress) = (None, None);
+    if wanted.ifname == request.ifname {
+        let asked = &request.capabilities;
+        let has = |address: &IpAddr| nic.addresses.iter().any(|held| held.address() == *address);
+        if let Some(address) = asked.addresses.iter().find(|address| !has(address)) {
+            let what = format!("runtimeConfig.ips: {address} is not what was allocated; ask for it by annotation");
+            return Err(CniError::new(Code::InvalidConfig, what));
+        }
+        if let Some(mac) = asked.mac.filter(|mac| *mac != nic.mac) {
+            let what = format!("runtimeConfig.mac: {mac} is not what was allocated, {}; ask for it by annotation", nic.mac);
+            return Err(CniError::new(Code::InvalidConfig, what));
+        }
+        (ingress, egress) = (asked.ingress, asked.egress);
+        nic.tuning.ingress = nic.tuning.ingress.or(ingress);
+        nic.tuning.egress = nic.tuning.egress.or(egress);
+    }
+    Ok(Attachment {
+        container: request.container.clone(),
+        ifname: wanted.ifname.clone(),
+        asked: request.ifname.clone(),
+        network: request.network.clone(),
+        netns: request.netns.clone().unwrap_or_default(),
+        inode: pod_ns.inode(),
+        namespace: request.namespace.clone(),
+        pod: request.pod.clone(),
+        uid: request.uid.clone(),
+        ingress,
+        egress,
+        nic,
+    })
+}

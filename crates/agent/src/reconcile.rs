@@ -1,0 +1,179 @@
+//! Keeps what was made as it was made: a port that the switch lost, a link that somebody took down, a rate that a pod's
+//! annotations changed. Woken by the switch's database, the kernel and the API server; nothing is looked at by the clock, but for
+//! what failed.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use linux::{Event, Events, Link, Subject};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::attachment::{Attachment, Key};
+use crate::cluster::Ask;
+use crate::node::Node;
+use crate::wire::{self, WireError};
+
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// Links of the node, as the kernel tells of them.
+struct Links {
+    events: Events,
+    shown: HashMap<String, Link>,
+}
+
+impl Links {
+    async fn open(node: &Node) -> linux::Result<Self> {
+        let (handle, events) = Events::open(&node.netns, Subject::Links)?;
+        let shown = handle.links().await?.into_iter().map(|link| (link.name.clone(), link)).collect();
+        Ok(Self { events, shown })
+    }
+
+    /// Takes in what happened. `None` when something was missed.
+    async fn next(&mut self) -> Option<()> {
+        match self.events.next().await? {
+            Event::Link(link) => drop(self.shown.insert(link.name.clone(), link)),
+            Event::LinkGone(link) => {
+                if self.shown.get(&link.name).is_some_and(|shown| shown.index == link.index) {
+                    self.shown.remove(&link.name);
+                }
+            }
+            Event::Neighbour(..) => {}
+        }
+        Some(())
+    }
+}
+
+/// When to try again what failed.
+#[derive(Default)]
+struct Failures(BTreeMap<Key, (Instant, Duration)>);
+
+impl Failures {
+    fn waits(&self, key: &Key) -> bool {
+        self.0.get(key).is_some_and(|(at, _)| *at > Instant::now())
+    }
+
+    fn note(&mut self, key: Key) {
+        let pause = self.0.get(&key).map_or(FIRST_PAUSE, |(_, pause)| (*pause * 2).min(LONGEST_PAUSE));
+        self.0.insert(key, (Instant::now() + pause, pause));
+    }
+
+    fn next(&self) -> Option<Instant> {
+        self.0.values().map(|(at, _)| *at).filter(|at| *at > Instant::now()).min()
+    }
+}
+
+/// Runs until `shutdown`.
+pub(crate) async fn run(node: &Node, shutdown: &CancellationToken) {
+    let (mut switch, mut cluster, mut store) = (node.ovs.changes(), node.cluster.changes(), node.store.changes());
+    let mut failures = Failures::default();
+    'open: loop {
+        let mut links = match Links::open(node).await {
+            Ok(links) => links,
+            Err(error) => {
+                tracing::error!(%error, "links of the node cannot be followed");
+                return;
+            }
+        };
+        loop {
+            switch.mark_unchanged();
+            cluster.mark_unchanged();
+            store.mark_unchanged();
+            step(node, &links.shown, &mut failures).await;
+            let again = failures.next();
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                _ = switch.changed() => {}
+                _ = cluster.changed() => {}
+                _ = store.changed() => {}
+                event = links.next() => if event.is_none() {
+                    continue 'open;
+                },
+                () = sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => {}
+            }
+        }
+    }
+}
+
+/// Looks at all, and puts right what differs.
+async fn step(node: &Node, links: &HashMap<String, Link>, failures: &mut Failures) {
+    // Without a switch nothing can be said of ports.
+    if !node.ovs.is_ready() {
+        // Its flows are made anew when it comes back.
+        node.proven.clear();
+        return;
+    }
+    let kept = node.store.of(None);
+    failures.0.retain(|key, _| kept.iter().any(|attachment| attachment.key() == *key));
+    for attachment in kept {
+        if failures.waits(&attachment.key()) {
+            continue;
+        }
+        let wanted = as_recorded(node, &attachment);
+        let is_right = wanted == attachment
+            && links.get(&attachment.host_link()).is_some_and(|link| link.up && link.mtu == wanted.nic.mtu)
+            && node.ovs.check(&wire::port(&wanted)).is_ok();
+        if is_right {
+            failures.0.remove(&attachment.key());
+            continue;
+        }
+        // Whoever works on it puts it right, or removes it.
+        let Some(_guard) = node.containers.try_take(&attachment.container) else { continue };
+        if node.store.get(&attachment.key()).as_ref() != Some(&attachment) {
+            continue;
+        }
+        let container = attachment.container.as_str();
+        let outcome = match node.store.keep(wanted.clone()) {
+            Ok(()) => node.wire(&wanted).await,
+            Err(error) => Err(WireError::Taken(format!("what is kept of a NIC cannot be written: {error}"))),
+        };
+        match outcome {
+            Ok(lacking) => {
+                tracing::info!(container, link = wanted.host_link(), "put right");
+                node.reporter.problems(&wanted, lacking);
+                failures.note(wanted.key());
+            }
+            Err(WireError::Gone(netns)) => match node.unmake(&attachment).await {
+                Ok(()) => tracing::info!(container, netns, "removed, since its network namespace is gone"),
+                Err(error) => {
+                    tracing::warn!(container, %error, "cannot be removed");
+                    failures.note(attachment.key());
+                }
+            },
+            Err(error) => {
+                tracing::warn!(container, link = wanted.host_link(), %error, "cannot be put right; tried again");
+                failures.note(attachment.key());
+            }
+        }
+    }
+    let stale: Vec<String> =
+        node.ovs.pod_links().into_iter().filter(|link| !links.contains_key(link) && node.store.owner_of(link).is_none()).collect();
+    if !stale.is_empty() {
+        match node.ovs.remove(&stale).await {
+            Ok(_) => tracing::info!(?stale, "ports removed whose links are gone"),
+            Err(error) => tracing::warn!(?stale, %error, "ports whose links are gone cannot be removed"),
+        }
+    }
+}
+
+/// The NIC as the pod's annotations have it now; as it was kept when they do not say, or say that it is another one.
+fn as_recorded(node: &Node, attachment: &Attachment) -> Attachment {
+    let ask = Ask {
+        namespace: &attachment.namespace,
+        pod: &attachment.pod,
+        uid: attachment.uid.as_deref(),
+        provider: &attachment.nic.provider,
+        ifname: &attachment.ifname,
+    };
+    let mut wanted = attachment.clone();
+    if let Some(now) = node.cluster.now(ask).and_then(|nics| nics.into_iter().find(|nic| nic.ifname == attachment.ifname)) {
+        let default_route = wanted.nic.default_route;
+        wanted.nic.tuning = now.nic.tuning;
+        wanted.nic.tuning.ingress = wanted.nic.tuning.ingress.or(attachment.ingress);
+        wanted.nic.tuning.egress = wanted.nic.tuning.egress.or(attachment.egress);
+        // Where a pod's traffic goes is not moved under it.
+        wanted.nic.default_route = default_route;
+    }
+    wanted
+}

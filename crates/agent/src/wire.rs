@@ -1,0 +1,271 @@
+//! One NIC: its veth, its port, its addresses, routes and rates. Each step looks at what is there and changes what differs, so
+//! that done again it does nothing.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use api::tuning::{Impairment, Rate};
+use linux::{Event, Events, Handle, IpPrefix, LinkChange, Netem, Netns, Qdiscs, Route, Subject, Tbf, VethEnd};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::attachment::Attachment;
+use crate::node::Node;
+use crate::ovs::{OvsError, PodPort};
+
+/// Why a NIC is not as wanted.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WireError {
+    /// The kernel's refusal.
+    #[error(transparent)]
+    Linux(#[from] linux::Error),
+    /// The switch's.
+    #[error(transparent)]
+    Ovs(#[from] OvsError),
+    /// The pod's network namespace is gone, and the NIC with it.
+    #[error("network namespace {0} is gone")]
+    Gone(String),
+    /// A name that is somebody else's.
+    #[error("{0}")]
+    Taken(String),
+}
+
+/// Least that may leave at once, in bytes: a whole segment of the largest kind.
+const LEAST_BURST: u64 = 65_536;
+/// How long packets may wait for a rate limit.
+const LONGEST_WAIT_MS: u64 = 100;
+/// First pause before a question to a neighbour is asked again; longer each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+
+impl Node {
+    /// The pod's namespace, if it is still the one that the NIC was made in.
+    pub(crate) fn namespace_of(attachment: &Attachment) -> Result<Netns, WireError> {
+        match Netns::open(&attachment.netns) {
+            Ok(netns) if netns.inode() == attachment.inode => Ok(netns),
+            Err(error) if !error.is_missing() => Err(error.into()),
+            _ => Err(WireError::Gone(attachment.netns.display().to_string())),
+        }
+    }
+
+    /// Makes a NIC what it is to be. Returns what could not be done for want of the kernel's support.
+    pub(crate) async fn wire(&self, attachment: &Attachment) -> Result<Vec<String>, WireError> {
+        let pod_ns = Self::namespace_of(attachment)?;
+        let inside = Handle::open(&pod_ns)?;
+        let near = self.veth(attachment, &pod_ns, &inside).await?;
+        self.ovs.add(&port(attachment)).await?;
+        // The pod's end is set up while ovn-controller installs the flows.
+        self.configure(attachment, &inside, near).await
+    }
+
+    /// The veth pair. Returns the index of the host's end.
+    async fn veth(&self, attachment: &Attachment, pod_ns: &Netns, inside: &Handle) -> Result<u32, WireError> {
+        let (host, nic, ifname) = (attachment.host_link(), &attachment.nic, attachment.ifname.as_str());
+        let (mut near, mut far) = (self.links.link(&host).await?, inside.link(ifname).await?);
+        let is_pair = near
+            .as_ref()
+            .zip(far.as_ref())
+            .is_some_and(|(near, far)| near.peer == Some(far.index) && far.peer == Some(near.index) && far.kind == "veth");
+        if !is_pair {
+            if far.is_some() {
+                return Err(WireError::Taken(format!("link {ifname} is in {} already, and not ours", pod_ns.label())));
+            }
+            if let Some(stale) = near {
+                self.links.delete_link(stale.index).await?;
+            }
+            let near_end = VethEnd { name: &host, mtu: Some(nic.mtu), ..VethEnd::default() };
+            let far_end = VethEnd { name: ifname, netns: Some(pod_ns), mac: Some(nic.mac.octets()), mtu: Some(nic.mtu) };
+            self.links.create_veth(&near_end, &far_end).await?;
+            (near, far) = (self.links.link(&host).await?, inside.link(ifname).await?);
+        }
+        let vanished = || WireError::Taken(format!("link {host} vanished while it was made"));
+        let (near, far) = (near.ok_or_else(vanished)?, far.ok_or_else(vanished)?);
+        if far.mac != Some(nic.mac.octets()) || far.mtu != nic.mtu {
+            let change = LinkChange { mac: Some(nic.mac.octets()), mtu: Some(nic.mtu), ..LinkChange::default() };
+            inside.change(far.index, change).await?;
+        }
+        if near.mtu != nic.mtu {
+            self.links.change(near.index, LinkChange { mtu: Some(nic.mtu), ..LinkChange::default() }).await?;
+        }
+        if !near.up {
+            self.links.change(near.index, LinkChange { no_link_local: true, ..LinkChange::default() }).await?;
+            // With IPv6 a link that comes up brings a multicast route, and any change of a route makes `ovs-vswitchd` read all of
+            // them anew: packets that userspace tunnels carry in that moment are lost.
+            match linux::sysctl::write(&self.netns, &format!("net/ipv6/conf/{host}/disable_ipv6"), "1") {
+                Err(error) if !error.is_missing() => return Err(error.into()),
+                _ => {}
+            }
+            if self.ovs.is_userspace() {
+                linux::ethtool::disable_tx_checksums(&self.netns, &host)?;
+                linux::ethtool::disable_tx_checksums(pod_ns, ifname)?;
+            }
+            self.links.set_up(near.index).await?;
+        }
+        Ok(near.index)
+    }
+
+    /// Addresses and routes of the pod's end, and the rates of both.
+    async fn configure(&self, attachment: &Attachment, inside: &Handle, near: u32) -> Result<Vec<String>, WireError> {
+        let nic = &attachment.nic;
+        let index = inside.index(&attachment.ifname).await?;
+        for address in &nic.addresses {
+            inside.add_address(index, *address).await?;
+        }
+        inside.set_up(index).await?;
+        for (destination, gateway) in nic.routes() {
+            let route = Route::new(destination).dev(index);
+            inside.replace_route(&gateway.map_or(route, |gateway| route.via(gateway))).await?;
+        }
+        let tuning = &nic.tuning;
+        let mut lacking = Vec::new();
+        let ingress = Qdiscs { tbf: tuning.ingress.map(tbf), netem: None };
+        let egress = Qdiscs { tbf: tuning.egress.map(tbf), netem: tuning.impairment.map(netem) };
+        for (handle, index, wanted) in [(&self.links, near, ingress), (inside, index, egress)] {
+            match handle.set_qdiscs(index, wanted).await {
+                Err(error) if error.is_unsupported() => {
+                    let kind = if wanted.netem.is_some() { "netem" } else { "tbf" };
+                    lacking.push(format!("the kernel of node {} has no queueing discipline {kind}: {error}", self.config.node));
+                    let without = Qdiscs { netem: None, ..wanted };
+                    if wanted.netem.is_some() {
+                        handle.set_qdiscs(index, without).await?;
+                    }
+                }
+                done => done?,
+            }
+        }
+        Ok(lacking)
+    }
+
+    /// Takes away what was made of a NIC. What is not there any more is as good as removed.
+    pub(crate) async fn unwire(&self, host: &str) -> Result<(), WireError> {
+        self.ovs.remove(std::slice::from_ref(&host.to_owned())).await?;
+        if let Some(link) = self.links.link(host).await? {
+            self.links.delete_link(link.index).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the gateways of a NIC answer: then what the node's switch needs for the subnet is complete, which
+    /// `ovn-installed` does not say of a subnet that is new to the node. A subnet that proved itself is not asked again while it
+    /// has NICs here.
+    pub(crate) async fn prove(&self, attachment: &Attachment) -> Result<(), WireError> {
+        let nic = &attachment.nic;
+        if self.proven.contains(&nic.subnet) || nic.gateways.is_empty() {
+            return Ok(());
+        }
+        let pod_ns = Self::namespace_of(attachment)?;
+        let (inside, mut events) = Events::open(&pod_ns, Subject::Neighbours)?;
+        let index = inside.index(&attachment.ifname).await?;
+        let deadline = Instant::now() + self.config.gateway_patience;
+        for gateway in &nic.gateways {
+            if !nic.addresses.iter().any(|address| address.address().is_ipv4() == gateway.is_ipv4()) {
+                continue;
+            }
+            if !resolve(&inside, &mut events, index, *gateway, deadline).await? {
+                tracing::warn!(subnet = nic.subnet, %gateway, patience = ?self.config.gateway_patience, "the gateway does not answer");
+                return Ok(());
+            }
+        }
+        self.proven.insert(&nic.subnet);
+        Ok(())
+    }
+}
+
+/// Asks for an address until somebody has it. Returns whether somebody does.
+async fn resolve(handle: &Handle, events: &mut Events, index: u32, address: IpAddr, deadline: Instant) -> linux::Result<bool> {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        handle.solicit(index, address).await?;
+        let answered = async {
+            loop {
+                match events.next().await {
+                    Some(Event::Neighbour(on, of, _)) if on == index && of == address => return true,
+                    Some(_) => {}
+                    None => return false,
+                }
+            }
+        };
+        let until = (Instant::now() + pause).min(deadline);
+        if let Ok(answered) = timeout_at(until, answered).await {
+            return Ok(answered);
+        }
+        if Instant::now() >= deadline {
+            return Ok(false);
+        }
+        // A question that is open is not asked again before the kernel's own second is over.
+        handle.forget_neighbour(index, address).await?;
+        pause = (pause * 2).min(Duration::from_millis(200));
+    }
+}
+
+/// Whether nobody else on the NIC's link has its addresses (RFC 5227), asked before they are set.
+pub(crate) async fn is_duplicate(
+    pod_ns: &Netns,
+    ifname: &str,
+    addresses: &[IpPrefix],
+    wait: Duration,
+) -> linux::Result<Option<(IpAddr, String)>> {
+    let (inside, mut events) = Events::open(pod_ns, Subject::Neighbours)?;
+    let index = inside.index(ifname).await?;
+    let asked: Vec<IpAddr> = addresses.iter().map(IpPrefix::address).filter(IpAddr::is_ipv4).collect();
+    for address in &asked {
+        inside.solicit(index, *address).await?;
+    }
+    let answer = async {
+        loop {
+            match events.next().await {
+                Some(Event::Neighbour(on, of, mac)) if on == index && asked.contains(&of) => return Some((of, linux::display_mac(mac))),
+                Some(_) => {}
+                None => return None,
+            }
+        }
+    };
+    let found = timeout(wait, answer).await.unwrap_or_default();
+    for address in &asked {
+        inside.forget_neighbour(index, *address).await?;
+    }
+    Ok(found)
+}
+
+/// The port of a NIC.
+pub(crate) fn port(attachment: &Attachment) -> PodPort {
+    let addresses: Vec<IpAddr> = attachment.nic.addresses.iter().map(IpPrefix::address).collect();
+    PodPort {
+        link: attachment.host_link(),
+        iface_id: attachment.nic.port.clone(),
+        external_ids: vec![
+            ("pod_name", attachment.pod.clone()),
+            ("pod_namespace", attachment.namespace.clone()),
+            ("pod_netns", attachment.netns.display().to_string()),
+            ("ip", api::annotations::join(&addresses)),
+            ("container_id", attachment.container.clone()),
+        ],
+    }
+}
+
+fn tbf(rate: Rate) -> Tbf {
+    let bytes = rate.rate / 8;
+    // Without a wish: what passes in 10 ms.
+    let burst = rate.burst.map_or(bytes / 100, |bits| bits / 8).max(LEAST_BURST);
+    let limit = burst + bytes * LONGEST_WAIT_MS / 1000;
+    let narrow = |bytes: u64| u32::try_from(bytes).unwrap_or(u32::MAX);
+    Tbf { rate: bytes, burst: narrow(burst), limit: narrow(limit) }
+}
+
+fn netem(impairment: Impairment) -> Netem {
+    let Impairment { latency, jitter, loss, limit } = impairment;
+    let micros = |milliseconds: f64| (milliseconds * 1000.0).round() as u32;
+    let loss = (loss / 100.0 * f64::from(u32::MAX)).round() as u32;
+    // As tc-netem(8) has it.
+    Netem { latency: micros(latency), jitter: micros(jitter), loss, limit: limit.unwrap_or(1000) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_holds_a_segment_and_what_passes_in_ten_milliseconds() {
+        assert_eq!(tbf(Rate { rate: 8_000_000, burst: None }), Tbf { rate: 1_000_000, burst: 65_536, limit: 165_536 });
+        assert_eq!(tbf(Rate { rate: 8_000_000_000, burst: None }).burst, 10_000_000);
+        assert_eq!(tbf(Rate { rate: 8_000_000, burst: Some(8_000_000) }).burst, 1_000_000);
+    }
+}
