@@ -63,16 +63,21 @@ pub(crate) enum Command {
 }
 
 impl Command {
+    const ALL: [(&'static str, Self); 6] = [
+        ("ADD", Self::Add),
+        ("DEL", Self::Del),
+        ("CHECK", Self::Check),
+        ("GC", Self::Gc),
+        ("STATUS", Self::Status),
+        ("VERSION", Self::Version),
+    ];
+
     fn parse(text: &str) -> Option<Self> {
-        Some(match text {
-            "ADD" => Self::Add,
-            "DEL" => Self::Del,
-            "CHECK" => Self::Check,
-            "GC" => Self::Gc,
-            "STATUS" => Self::Status,
-            "VERSION" => Self::Version,
-            _ => return None,
-        })
+        Self::ALL.iter().find(|(name, _)| *name == text).map(|(_, command)| *command)
+    }
+
+    fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(_, command)| *command == self).map_or("", |(name, _)| name)
     }
 
     /// The first version that has it, as an index of [`VERSIONS`].
@@ -236,7 +241,7 @@ fn read(command: Command, version: usize, conf: NetConf, variable: impl Fn(&str)
         let since = VERSIONS[command.since()];
         return Err(invalid(
             Code::IncompatibleVersion,
-            format!("cniVersion {:?}: {command:?} is known from {since} on", VERSIONS[version]),
+            format!("cniVersion {:?}: {} is known from {since} on", VERSIONS[version], command.name()),
         ));
     }
     if conf.name.is_empty() {

@@ -50,14 +50,19 @@ impl Node {
     pub(crate) async fn wire(&self, attachment: &Attachment) -> Result<Vec<String>, WireError> {
         let pod_ns = Self::namespace_of(attachment)?;
         let inside = Handle::open(&pod_ns)?;
-        let near = self.veth(attachment, &pod_ns, &inside).await?;
+        let (near, is_new) = self.veth(attachment, &pod_ns, &inside).await?;
         self.ovs.add(&port(attachment)).await?;
         // The pod's end is set up while ovn-controller installs the flows.
-        self.configure(attachment, &inside, near).await
+        self.configure(attachment, &inside).await?;
+        let tuning = &attachment.nic.tuning;
+        if is_new && tuning.ingress.is_none() && tuning.egress.is_none() && tuning.impairment.is_none() {
+            return Ok(Vec::new());
+        }
+        self.limit(attachment, &inside, near).await
     }
 
-    /// The veth pair. Returns the index of the host's end.
-    async fn veth(&self, attachment: &Attachment, pod_ns: &Netns, inside: &Handle) -> Result<u32, WireError> {
+    /// The veth pair. Returns the index of the host's end, and whether it was made now.
+    async fn veth(&self, attachment: &Attachment, pod_ns: &Netns, inside: &Handle) -> Result<(u32, bool), WireError> {
         let (host, nic, ifname) = (attachment.host_link(), &attachment.nic, attachment.ifname.as_str());
         let (mut near, mut far) = (self.links.link(&host).await?, inside.link(ifname).await?);
         let is_pair = near
@@ -99,11 +104,11 @@ impl Node {
             }
             self.links.set_up(near.index).await?;
         }
-        Ok(near.index)
+        Ok((near.index, !is_pair))
     }
 
-    /// Addresses and routes of the pod's end, and the rates of both.
-    async fn configure(&self, attachment: &Attachment, inside: &Handle, near: u32) -> Result<Vec<String>, WireError> {
+    /// Addresses and routes of the pod's end.
+    async fn configure(&self, attachment: &Attachment, inside: &Handle) -> Result<(), WireError> {
         let nic = &attachment.nic;
         let index = inside.index(&attachment.ifname).await?;
         for address in &nic.addresses {
@@ -114,7 +119,13 @@ impl Node {
             let route = Route::new(destination).dev(index);
             inside.replace_route(&gateway.map_or(route, |gateway| route.via(gateway))).await?;
         }
-        let tuning = &nic.tuning;
+        Ok(())
+    }
+
+    /// The rates of both ends. Returns what the kernel cannot do.
+    async fn limit(&self, attachment: &Attachment, inside: &Handle, near: u32) -> Result<Vec<String>, WireError> {
+        let tuning = &attachment.nic.tuning;
+        let index = inside.index(&attachment.ifname).await?;
         let mut lacking = Vec::new();
         let ingress = Qdiscs { tbf: tuning.ingress.map(tbf), netem: None };
         let egress = Qdiscs { tbf: tuning.egress.map(tbf), netem: tuning.impairment.map(netem) };

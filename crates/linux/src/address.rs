@@ -11,7 +11,7 @@ impl Handle {
     /// # Errors
     /// When the kernel refuses.
     pub async fn addresses(&self, index: Option<u32>) -> Result<Vec<IpPrefix>> {
-        let found = self.collect("addresses", self.netlink.address().get().execute()).await?;
+        let found = self.collect("addresses", || self.netlink.address().get().execute()).await?;
         let mut prefixes: Vec<_> =
             found.iter().filter(|message| index.is_none_or(|index| message.header.index == index)).filter_map(read).collect();
         prefixes.sort();

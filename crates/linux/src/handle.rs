@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use futures::{Stream, TryStreamExt};
+use tokio::sync::Mutex;
 use tokio::task::AbortHandle;
 
 use crate::error::netlink_cause;
@@ -14,6 +15,8 @@ use crate::{Error, Netns, Result};
 pub struct Handle {
     pub(crate) netlink: rtnetlink::Handle,
     label: Arc<str>,
+    /// The kernel answers one list at a time on a socket, and refuses another with `EBUSY`.
+    lists: Arc<Mutex<()>>,
     _connection: Arc<Connection>,
 }
 
@@ -44,7 +47,7 @@ impl Handle {
     }
 
     pub(crate) fn of(netlink: rtnetlink::Handle, label: &str, connection: AbortHandle) -> Self {
-        Self { netlink, label: label.into(), _connection: Arc::new(Connection(connection)) }
+        Self { netlink, label: label.into(), lists: Arc::default(), _connection: Arc::new(Connection(connection)) }
     }
 
     /// Opens a connection in the calling thread's namespace.
@@ -63,11 +66,12 @@ impl Handle {
         Error::new(format!("{object} in {}", self.label), operation, cause)
     }
 
-    pub(crate) async fn collect<T>(
-        &self,
-        object: &str,
-        answers: impl Stream<Item = std::result::Result<T, rtnetlink::Error>>,
-    ) -> Result<Vec<T>> {
-        answers.try_collect().await.map_err(|error| self.failed(object, "list", error))
+    /// What `ask` yields. It is called when the socket is free: a request is sent as soon as it is made.
+    pub(crate) async fn collect<T, S>(&self, object: &str, ask: impl FnOnce() -> S) -> Result<Vec<T>>
+    where
+        S: Stream<Item = std::result::Result<T, rtnetlink::Error>>,
+    {
+        let _alone = self.lists.lock().await;
+        ask().try_collect().await.map_err(|error| self.failed(object, "list", error))
     }
 }

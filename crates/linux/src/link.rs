@@ -98,7 +98,7 @@ impl Handle {
     /// # Errors
     /// When the kernel refuses.
     pub async fn links(&self) -> Result<Vec<Link>> {
-        Ok(self.collect("links", self.netlink.link().get().execute()).await?.iter().map(read).collect())
+        Ok(self.collect("links", || self.netlink.link().get().execute()).await?.iter().map(read).collect())
     }
 
     /// The link called `name`, if there is one.
@@ -266,6 +266,19 @@ mod tests {
         in_host.delete_link(h1.index).await.unwrap();
         in_host.delete_link(h1.index).await.unwrap();
         assert_eq!(in_pod.link("eth0").await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn many_lists_are_asked_for_at_once() {
+        let scratch = Scratch::new("lists");
+        let handle = Handle::open(&scratch.netns).unwrap();
+        for i in 0..100 {
+            let (a, b) = (format!("a{i}"), format!("b{i}"));
+            let (near, far) = (VethEnd { name: &a, ..VethEnd::default() }, VethEnd { name: &b, ..VethEnd::default() });
+            handle.create_veth(&near, &far).await.unwrap();
+        }
+        let lists = futures::future::join_all((0..20).map(|_| async { (handle.links().await, handle.addresses(None).await) })).await;
+        assert!(lists.iter().all(|(links, addresses)| links.as_ref().unwrap().len() >= 201 && addresses.is_ok()));
     }
 
     #[tokio::test]

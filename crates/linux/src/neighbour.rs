@@ -59,7 +59,7 @@ impl Handle {
     /// # Errors
     /// When the kernel refuses.
     pub async fn permanent_neighbours(&self, index: u32) -> Result<Vec<(IpAddr, Mac)>> {
-        let found = self.collect("neighbours", self.netlink.neighbours().get().execute()).await?;
+        let found = self.collect("neighbours", || self.netlink.neighbours().get().execute()).await?;
         let of_link = found.iter().filter(|m| m.header.ifindex == index && m.header.state == NeighbourState::Permanent);
         let mut neighbours: Vec<_> = of_link
             .filter_map(|message| {

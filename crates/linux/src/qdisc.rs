@@ -111,7 +111,7 @@ impl Handle {
     /// # Errors
     /// When the kernel refuses.
     pub async fn qdiscs(&self, index: u32) -> Result<Qdiscs> {
-        let found = self.collect("queueing disciplines", self.netlink.qdisc().get().index(i32_of(index)).execute()).await?;
+        let found = self.collect("queueing disciplines", || self.netlink.qdisc().get().index(i32_of(index)).execute()).await?;
         let mut shown = Qdiscs::default();
         for message in found.iter().filter(|message| message.header.index == i32_of(index)) {
             if message.header.handle == TBF {

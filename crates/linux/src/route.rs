@@ -97,7 +97,7 @@ impl Handle {
         for default in [IpPrefix::DEFAULT_V4, IpPrefix::DEFAULT_V6] {
             let mut filter = RouteMessage::default();
             filter.header.address_family = Route::new(default).message().header.address_family;
-            let found = self.collect("routes", self.netlink.route().get(filter).execute()).await?;
+            let found = self.collect("routes", || self.netlink.route().get(filter).execute()).await?;
             routes.extend(found.iter().filter_map(|message| read(message, default)));
         }
         routes.sort();
@@ -111,7 +111,7 @@ impl Handle {
     pub async fn route_to(&self, address: IpAddr) -> Result<(u32, Option<IpAddr>)> {
         let prefix = IpPrefix::host(address);
         let message = Route::new(prefix).message();
-        let found = self.collect(&format!("route to {address}"), self.netlink.route().get(message).execute()).await?;
+        let found = self.collect(&format!("route to {address}"), || self.netlink.route().get(message).execute()).await?;
         let route = found.iter().find_map(|message| read(message, prefix));
         let unreachable = || self.failed_by(&format!("route to {address}"), "find", rustix::io::Errno::NETUNREACH.into());
         route.and_then(|route| Some((route.device?, route.via))).ok_or_else(unreachable)
