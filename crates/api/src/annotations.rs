@@ -179,6 +179,61 @@ pub fn recorded_of(provider: &str, annotations: &BTreeMap<String, String>) -> Re
     }))
 }
 
+/// Addresses and MAC that are asked of one link of a definition: `<definition>.<namespace>.kubernetes.io/ip_address.<link>`, and
+/// the same with `mac_address`.
+///
+/// # Errors
+/// Names the annotation, its value and what is wrong with it.
+pub fn requested_of_link(
+    namespace: &str,
+    definition: &str,
+    link: &str,
+    annotations: &BTreeMap<String, String>,
+) -> Result<(Vec<IpAddr>, Option<MacAddr>), String> {
+    let of = Of { provider: &format!("{definition}.{namespace}"), annotations };
+    let addresses = of.read(&format!("ip_address.{link}"), parse_addresses)?;
+    Ok((addresses.unwrap_or_default(), of.read(&format!("mac_address.{link}"), str::parse)?))
+}
+
+/// Which senders the switch lets through from a NIC, besides its own MAC and addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct PortSecurity {
+    /// Whether others are dropped at all.
+    pub enabled: bool,
+    /// Further addresses with the NIC's MAC.
+    pub addresses: Vec<IpAddr>,
+    /// Names of `Vip` objects whose addresses are allowed, with the NIC's MAC and with their own.
+    pub vips: Vec<Box<str>>,
+    /// Annotations that cannot be read, each with its value and what is wrong with it: they count as missing.
+    pub wrong: Vec<String>,
+}
+
+/// Reads `port_security`, `port_vips` and `aaps` of the NIC with this provider; `None` when there are none.
+#[must_use]
+pub fn port_security_of(provider: &str, annotations: &BTreeMap<String, String>) -> Option<PortSecurity> {
+    let of = Of { provider, annotations };
+    let list = |name: &str| of.text(name).into_iter().flat_map(|text| text.split(',')).map(str::trim).filter(|part| !part.is_empty());
+    let mut wrong = Vec::new();
+    let enabled = of.read("port_security", |text| match text {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        _ => Err(format!("{text:?} is neither true nor false")),
+    });
+    let enabled = enabled.unwrap_or_else(|why| {
+        wrong.push(why);
+        None
+    });
+    let mut addresses = Vec::new();
+    for part in list("port_vips") {
+        match part.parse() {
+            Ok(address) => addresses.push(address),
+            Err(_) => wrong.push(format!("annotation {}: {part:?} is not an IP address", key(provider, "port_vips"))),
+        }
+    }
+    let security = PortSecurity { enabled: enabled.unwrap_or(false), addresses, vips: list("aaps").map(Into::into).collect(), wrong };
+    (security != PortSecurity::default()).then_some(security)
+}
+
 /// The annotations of one NIC.
 struct Of<'a> {
     provider: &'a str,
@@ -229,6 +284,30 @@ mod tests {
         assert_eq!(PoolChoice::parse("10.0.0.2,fd00::2;10.0.0.3,fd00::3"), listed(&[&["10.0.0.2", "fd00::2"], &["10.0.0.3", "fd00::3"]]));
         assert!(PoolChoice::parse("10.0.0.2,web").unwrap_err().contains("web"));
         assert!(requested(&map(&[(IP_FAMILY, "ipx")])).unwrap_err().contains("none of IPv4"));
+    }
+
+    #[test]
+    fn a_link_of_a_definition_is_asked_for_by_its_name() {
+        let notes = map(&[("data.ns.kubernetes.io/ip_address.net1", "10.0.0.7"), ("data.ns.kubernetes.io/mac_address.net2", "zz")]);
+        assert_eq!(requested_of_link("ns", "data", "net1", &notes), Ok((vec!["10.0.0.7".parse().unwrap()], None)));
+        assert!(requested_of_link("ns", "data", "net2", &notes).unwrap_err().contains("data.ns.kubernetes.io/mac_address.net2"));
+        assert_eq!(requested_of_link("ns", "other", "net1", &notes), Ok((vec![], None)));
+    }
+
+    #[test]
+    fn of_port_security_what_can_be_read_counts_and_the_rest_is_named() {
+        let notes = map(&[
+            ("d.ns.ovn.kubernetes.io/port_security", "true"),
+            ("d.ns.ovn.kubernetes.io/port_vips", "10.0.0.9, 10.0.0.300,fd00::9"),
+            ("d.ns.ovn.kubernetes.io/aaps", "a,b"),
+        ]);
+        let security = port_security_of("d.ns.ovn", &notes).unwrap();
+        assert_eq!((security.enabled, join(&security.addresses).as_str()), (true, "10.0.0.9,fd00::9"));
+        assert_eq!(security.vips, ["a".into(), "b".into()]);
+        assert_eq!(security.wrong, ["annotation d.ns.ovn.kubernetes.io/port_vips: \"10.0.0.300\" is not an IP address"]);
+        assert_eq!(port_security_of("ovn", &notes), None);
+        let security = port_security_of("ovn", &map(&[("ovn.kubernetes.io/port_security", "yes")])).unwrap();
+        assert!(!security.enabled && security.wrong[0].contains("\"yes\" is neither true nor false"));
     }
 
     #[test]

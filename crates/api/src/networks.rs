@@ -146,6 +146,27 @@ pub fn is_link_name(name: &str) -> bool {
 }
 
 impl Definition {
+    /// The NIC of this definition is ours to make.
+    #[must_use]
+    pub fn ours(namespace: &str, name: &str) -> Self {
+        Self::Ours { provider: format!("{name}.{namespace}.{OVN_PROVIDER}").into() }
+    }
+
+    /// Only the addresses of this definition's NIC are ours to give.
+    #[must_use]
+    pub fn addresses(namespace: &str, name: &str) -> Self {
+        Self::Addresses { provider: format!("{name}.{namespace}").into() }
+    }
+
+    /// Provider of the first NIC of this definition in a pod; nothing when we have no part in it.
+    #[must_use]
+    pub fn provider(&self) -> Option<&str> {
+        match self {
+            Self::Ours { provider } | Self::Addresses { provider } => Some(provider),
+            Self::Foreign => None,
+        }
+    }
+
     /// Reads `spec.config` of the definition `name` in `namespace`: the configuration of a network, or a list of plugins.
     /// Without a configuration the network is configured on the node, and we know nothing of it.
     ///
@@ -161,19 +182,19 @@ impl Definition {
         let text = |value: &Value, key: &str| value.get(key).and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned);
         for plugin in plugins {
             let ipam = plugin.get("ipam").unwrap_or(&Value::Null);
-            let (provider, default, ours) = if is_ours(plugin.get("type")) {
-                (text(plugin, "provider"), format!("{name}.{namespace}.{OVN_PROVIDER}"), true)
+            let (given, definition) = if is_ours(plugin.get("type")) {
+                (text(plugin, "provider"), Self::ours(namespace, name))
             } else if is_ours(ipam.get("type")) {
-                (text(ipam, "provider"), format!("{name}.{namespace}"), false)
+                (text(ipam, "provider"), Self::addresses(namespace, name))
             } else {
                 continue;
             };
-            let provider = provider.unwrap_or_else(|| default.clone());
-            if provider != default {
-                return Err(format!("spec.config: provider {provider:?} is not {default:?}"));
+            if let (Some(given), Some(own)) = (given, definition.provider())
+                && given != own
+            {
+                return Err(format!("spec.config: provider {given:?} is not {own:?}"));
             }
-            let provider = provider.into();
-            return Ok(if ours { Self::Ours { provider } } else { Self::Addresses { provider } });
+            return Ok(definition);
         }
         Ok(Self::Foreign)
     }
@@ -182,7 +203,7 @@ impl Definition {
 /// The NICs that the list on a pod asks of us, in its order. `definition` yields what a definition, by namespace and name, says.
 ///
 /// # Errors
-/// What is wrong with the list, or with a definition, or that one does not exist.
+/// What is wrong with the list, or with a definition, or that one does not exist; or that two NICs would have one provider.
 pub fn attachments(
     selections: Vec<Selection>,
     mut definition: impl FnMut(&str, &str) -> Result<Definition, String>,
@@ -195,7 +216,12 @@ pub fn attachments(
             Definition::Addresses { provider } => (provider, true),
             Definition::Foreign => continue,
         };
-        let provider = if seen.insert(provider.clone()) { provider } else { format!("{provider}.{}", selection.interface).into() };
+        let first = seen.insert(provider.clone());
+        let provider = if first { provider } else { format!("{provider}.{}", selection.interface).into() };
+        // A definition may be named as if it were another one with a link's name behind it.
+        if !first && !seen.insert(provider.clone()) {
+            return Err(format!("annotation {NETWORKS}: two NICs would have the provider {provider:?}"));
+        }
         attachments.push(Attachment { selection, provider, addresses_only });
     }
     Ok(attachments)

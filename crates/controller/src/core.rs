@@ -16,8 +16,8 @@ use ovsdb_types::{
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 use topology::{
-    Allocation, Fact, FactValue, Ip, IpHolder, Namespace, NicRequest, Pod, PodKey, Pool, Problem, Replicas, Source, Subnet, SubnetState,
-    Usage, Vip, Vpc, VpcState, World, northbound, pods_on,
+    Allocation, Fact, FactValue, Ip, IpHolder, Namespace, NetworkDefinition, Networks, NicKey, NicRequest, Pod, PodKey, Pool, Problem,
+    Replicas, Source, Subnet, SubnetState, Usage, Vip, Vpc, VpcState, World, northbound, pods_on, providers, recorded,
 };
 use uuid::Uuid;
 
@@ -66,13 +66,23 @@ pub(crate) struct Addresses {
 }
 
 /// A pod's annotations to write.
-#[derive(Clone, Debug)]
-pub(crate) struct PodRecord {
-    pub(crate) uid: Name,
-    pub(crate) vpc: Name,
-    /// The virtual machine on whose name the NIC is.
+#[derive(Debug)]
+pub(crate) struct PodRecord<'a> {
+    pub(crate) uid: &'a str,
+    /// The virtual machine on whose name the NICs are.
     pub(crate) machine: Option<Name>,
-    pub(crate) record: NicRecord,
+    pub(crate) nics: Vec<NicToRecord<'a>>,
+}
+
+/// Annotations of one NIC to write.
+#[derive(Debug)]
+pub(crate) struct NicToRecord<'a> {
+    /// Provider; none of the primary NIC.
+    pub(crate) provider: Option<Name>,
+    pub(crate) vpc: Option<&'a str>,
+    /// Whether it is ours to make.
+    pub(crate) ours: bool,
+    pub(crate) record: &'a NicRecord,
 }
 
 /// An engine with the inputs of another, and nothing computed yet.
@@ -88,7 +98,7 @@ pub(crate) struct Core {
     /// The number of the term in which this controller leads; until then it decides and writes nothing.
     epoch: Option<u64>,
     /// Names that ask for an address while another controller leads, which decides.
-    deferred: BTreeSet<PodKey>,
+    deferred: BTreeSet<NicKey>,
     /// Whether the database changed since it was last compared.
     drifted: bool,
     drift: Drift,
@@ -128,27 +138,29 @@ pub(crate) struct Core {
     ips: FxHashMap<Name, ShownIp>,
     /// `IP` objects that cannot be read, with the reason.
     unreadable: FxHashMap<Name, Problem>,
-    requests: FxHashMap<PodKey, NicRequest>,
-    /// Why an allocation failed, by the name that the NIC is on.
-    unallocated: FxHashMap<PodKey, String>,
-    /// Names whose record names an address that another one holds.
-    contested: BTreeSet<PodKey>,
-    /// Names whose MAC another one has too, with that one.
-    shared: FxHashMap<PodKey, Name>,
+    requests: FxHashMap<NicKey, NicRequest>,
+    /// NICs that are not primary ones, by the name of their port.
+    further: FxHashMap<Name, NicKey>,
+    /// NICs whose port would have the name of another one's.
+    namesakes: BTreeSet<NicKey>,
+    /// Why an allocation failed.
+    unallocated: FxHashMap<NicKey, String>,
+    /// NICs whose record names an address that another one holds.
+    contested: BTreeSet<NicKey>,
+    /// NICs whose MAC another one has too, with that one.
+    shared: FxHashMap<NicKey, Name>,
     /// Changes of subnets that would strand holders of addresses.
     stranding: BTreeMap<Name, Waiting>,
     /// Whether every object that was there at the start is an input.
     complete: bool,
     /// Whether what was there at the start has been taken in.
     started: bool,
-    /// Pods that wait because their subnet has as many ports as the tunnels can tell apart.
-    limited: BTreeMap<Name, BTreeSet<PodKey>>,
+    /// NICs that wait because their subnet has as many ports as the tunnels can tell apart.
+    limited: BTreeMap<Name, BTreeSet<NicKey>>,
     /// Desired rows that cannot be written, with the reason.
     blocked: BTreeMap<RowKey, String>,
-    /// Pods whose record is wanted; written once their port is committed.
-    records: FxHashSet<PodKey>,
-    /// Names on which NICs are that a pod is being told of, until its record is seen.
-    told: FxHashSet<PodKey>,
+    /// NICs that a pod is being told of, until its record is seen.
+    told: FxHashSet<NicKey>,
     after_commit: BTreeSet<Output>,
     /// The part of `after_commit` that the transaction under way carries.
     with_commit: BTreeSet<Output>,
@@ -194,6 +206,8 @@ impl Core {
             ips: FxHashMap::default(),
             unreadable: FxHashMap::default(),
             requests: FxHashMap::default(),
+            further: FxHashMap::default(),
+            namesakes: BTreeSet::new(),
             unallocated: FxHashMap::default(),
             contested: BTreeSet::new(),
             shared: FxHashMap::default(),
@@ -202,7 +216,6 @@ impl Core {
             started: false,
             limited: BTreeMap::new(),
             blocked: BTreeMap::new(),
-            records: FxHashSet::default(),
             told: FxHashSet::default(),
             after_commit: BTreeSet::new(),
             with_commit: BTreeSet::new(),
@@ -531,7 +544,11 @@ impl Core {
                 }
                 self.engine.set::<Namespace>(&name, Some(namespace), age);
             }
-            Object::Pod(key, pod, age) => self.engine.set::<Pod>(&key, pod, age),
+            Object::Pod(key, pod, networks, age) => {
+                self.engine.set::<Pod>(&key, pod, age);
+                self.engine.set::<Networks>(&key, networks.map(|networks| *networks), age);
+            }
+            Object::Definition(key, definition, age) => self.engine.set::<NetworkDefinition>(&key, Some(definition), age),
             Object::IpPool(name, pool, age, shown) => {
                 self.engine.set::<Pool>(&name, Some(pool), age);
                 self.pools.insert(Arc::clone(&name), *shown);
@@ -639,7 +656,11 @@ impl Core {
                 self.subnets.remove(name);
             }
             Key::Namespace(name) => self.engine.set::<Namespace>(name, None, Age(0)),
-            Key::Pod(key) => self.engine.set::<Pod>(key, None, Age(0)),
+            Key::Pod(key) => {
+                self.engine.set::<Pod>(key, None, Age(0));
+                self.engine.set::<Networks>(key, None, Age(0));
+            }
+            Key::Definition(key) => self.engine.set::<NetworkDefinition>(key, None, Age(0)),
             Key::IpPool(name) => {
                 self.engine.set::<Pool>(name, None, Age(0));
                 self.pools.remove(name);
@@ -717,21 +738,26 @@ impl Core {
                         self.release(&key, &mut touched);
                     }
                     self.requests.insert(key.clone(), request.clone());
+                    if let Some(other) = self.namesake(&key) {
+                        self.namesakes.insert(key.clone());
+                        self.refused(key, format!("its port would have the name of that of {}", described(&other)));
+                        continue;
+                    }
+                    if key.provider.is_some() {
+                        self.further.insert(key.port(), key.clone());
+                    }
                     if request.held { held.push((key, request)) } else { fresh.push((key, request)) }
                 }
                 (Fact::Request(key), _) => {
                     self.requests.remove(&key);
                     self.release(&key, &mut touched);
+                    self.no_longer_awaited(&key);
                 }
-                (Fact::Record(key), Some(_)) => {
-                    self.records.insert(key.clone());
+                (Fact::Record(key, _), Some(_)) => {
                     self.after_commit.insert(Output::Pod(key));
                 }
-                (Fact::Record(key), None) => {
-                    self.records.remove(&key);
-                }
-                (Fact::Ip(name), _) => {
-                    self.after_commit.insert(Output::Ip(name));
+                (Fact::Ip(key), _) => {
+                    self.after_commit.insert(Output::Ip(key.port()));
                 }
                 (Fact::PoolState(name), Some(_)) => {
                     self.outputs.add(Output::Event(Subject::IpPool(Arc::clone(&name))));
@@ -742,7 +768,9 @@ impl Core {
                     self.after_commit.insert(Output::Vip(name));
                 }
                 (Fact::IpProblem(name), Some(_)) => self.outputs.add(Output::Event(Subject::Ip(name))),
-                (Fact::PodProblem(key), Some(_)) => self.outputs.add(Output::Event(Subject::Pod(key))),
+                (Fact::PodProblem(key) | Fact::NetworksProblem(key) | Fact::PortProblem(key, _), Some(_)) => {
+                    self.outputs.add(Output::Event(Subject::Pod(key)));
+                }
                 (Fact::Vpc(name), Some(_)) => {
                     self.after_commit.insert(Output::Event(Subject::Vpc(Arc::clone(&name))));
                     self.after_commit.insert(Output::Vpc(name));
@@ -755,6 +783,7 @@ impl Core {
             }
         }
         self.try_again(&changed_refused);
+        self.admit_namesakes(&mut held, &mut fresh);
         self.adopt(held, &mut touched);
         self.adopt_contested(&mut touched);
         // Nobody is served before all who hold something are known.
@@ -779,7 +808,7 @@ impl Core {
         for subnet in touched {
             let served = if self.epoch.is_some() && self.complete { self.ipam.retry(&subnet) } else { Vec::new() };
             for (owner, holding) in served {
-                let key = PodKey::of_port(&owner);
+                let key = self.nic(&owner);
                 if let Some(request) = self.requests.get(&key).cloned() {
                     self.allocated(key, &request, holding);
                 }
@@ -804,9 +833,49 @@ impl Core {
         }
     }
 
-    fn release(&mut self, key: &PodKey, touched: &mut BTreeSet<Name>) {
+    /// The NIC whose port has this name.
+    fn nic(&self, port: &str) -> NicKey {
+        self.further.get(port).cloned().unwrap_or_else(|| NicKey::primary(PodKey::of_port(port)))
+    }
+
+    /// Another NIC that asks for addresses under the name of this one's port.
+    fn namesake(&self, key: &NicKey) -> Option<NicKey> {
+        if key.provider.is_none() && self.further.is_empty() {
+            return None;
+        }
+        let other = self.nic(&key.port());
+        (other != *key && self.requests.contains_key(&other) && !self.namesakes.contains(&other)).then_some(other)
+    }
+
+    /// Those whose name is free by now ask anew.
+    fn admit_namesakes(&mut self, held: &mut Vec<(NicKey, NicRequest)>, fresh: &mut Vec<(NicKey, NicRequest)>) {
+        for key in self.namesakes.clone() {
+            if self.namesake(&key).is_some() {
+                continue;
+            }
+            self.namesakes.remove(&key);
+            let Some(request) = self.requests.get(&key).cloned() else { continue };
+            if key.provider.is_some() {
+                self.further.insert(key.port(), key.clone());
+            }
+            if request.held { held.push((key, request)) } else { fresh.push((key, request)) }
+        }
+    }
+
+    /// A NIC is not to be had for now: its pods are told of the others.
+    fn no_longer_awaited(&mut self, key: &NicKey) {
+        self.after_commit.extend(pods_on(self.engine.world(), &key.holder).into_iter().map(Output::Pod));
+    }
+
+    fn release(&mut self, key: &NicKey, touched: &mut BTreeSet<Name>) {
         self.told.remove(key);
         self.unallocated.remove(key);
+        if self.namesakes.remove(key) {
+            return;
+        }
+        if key.provider.is_some() {
+            self.further.remove(&key.port());
+        }
         self.contested.remove(key);
         self.shared.remove(key);
         if let Some(holding) = self.ipam.release(&key.port()) {
@@ -817,7 +886,7 @@ impl Core {
 
     /// Takes in what is recorded. Of several that record one address the allocator chooses; the others are told, and tried
     /// again when something is released.
-    fn adopt(&mut self, held: Vec<(PodKey, NicRequest)>, touched: &mut BTreeSet<Name>) {
+    fn adopt(&mut self, held: Vec<(NicKey, NicRequest)>, touched: &mut BTreeSet<Name>) {
         let mut records = Vec::with_capacity(held.len());
         for (key, request) in &held {
             let Some(mac) = request.mac else { continue };
@@ -829,7 +898,7 @@ impl Core {
         }
         let mut lost = Vec::new();
         for (owner, adopted) in self.ipam.adopt_all(records) {
-            let key = PodKey::of_port(&owner);
+            let key = self.nic(&owner);
             match adopted {
                 Ok(Adopted { displaced, mac_shared_with }) => {
                     lost.extend(displaced.into_iter().map(|(loser, held)| (loser, held, Arc::clone(&owner))));
@@ -845,7 +914,7 @@ impl Core {
             }
         }
         for (loser, held, winner) in lost {
-            let key = PodKey::of_port(&loser);
+            let key = self.nic(&loser);
             let why = format!("subnet {}: {} is in use by {winner}, which has the better claim", held.subnet, join(&held.addresses));
             touched.insert(held.subnet);
             self.contested.insert(key.clone());
@@ -860,10 +929,10 @@ impl Core {
     }
 
     /// Two that record one MAC both keep it, and both are told.
-    fn share(&mut self, key: PodKey, other: Name) {
-        let others = [(key.clone(), other.clone()), (PodKey::of_port(&other), key.port())];
+    fn share(&mut self, key: NicKey, other: Name) {
+        let others = [(key.clone(), other.clone()), (self.nic(&other), key.port())];
         for (key, with) in others {
-            for pod in pods_on(self.engine.world(), &key) {
+            for pod in pods_on(self.engine.world(), &key.holder) {
                 self.outputs.add(Output::Event(Subject::Pod(pod)));
             }
             self.shared.insert(key, with);
@@ -879,7 +948,7 @@ impl Core {
         }
     }
 
-    fn allocate(&mut self, key: PodKey, request: &NicRequest, touched: &mut BTreeSet<Name>) {
+    fn allocate(&mut self, key: NicKey, request: &NicRequest, touched: &mut BTreeSet<Name>) {
         if let Some(limit) = self.config.ports_per_subnet
             && self.ipam.holding(&key.port()).is_none()
             && self.ipam.holders(&request.subnet).len() >= limit
@@ -892,7 +961,7 @@ impl Core {
             touched.insert(Arc::clone(&old.subnet));
         }
         touched.insert(Arc::clone(&request.subnet));
-        let Source { pools, candidates, family } = request.source.clone();
+        let Source { pools, candidates, family } = request.source.as_deref().cloned().unwrap_or_default();
         let families = match family {
             None => Families::All,
             Some(IpFamily::V4) => Families::V4,
@@ -906,18 +975,19 @@ impl Core {
         }
     }
 
-    fn allocated(&mut self, key: PodKey, request: &NicRequest, holding: Holding) {
+    fn allocated(&mut self, key: NicKey, request: &NicRequest, holding: Holding) {
         self.unallocated.remove(&key);
         self.after_commit.extend(key.vip().map(Output::Vip));
         let Holding { subnet, addresses, mac } = holding;
         self.engine.set::<Allocation>(&key, Some(Allocation { identity: request.identity.clone(), subnet, addresses, mac }), Age(0));
     }
 
-    fn refused(&mut self, key: PodKey, why: String) {
+    fn refused(&mut self, key: NicKey, why: String) {
         self.engine.set::<Allocation>(&key, None, Age(0));
-        for pod in pods_on(self.engine.world(), &key) {
+        for pod in pods_on(self.engine.world(), &key.holder) {
             self.outputs.add(Output::Event(Subject::Pod(pod)));
         }
+        self.no_longer_awaited(&key);
         if let Some(vip) = key.vip() {
             self.outputs.add(Output::Event(Subject::Vip(Arc::clone(&vip))));
             self.after_commit.insert(Output::Vip(vip));
@@ -934,9 +1004,10 @@ impl Core {
     }
 
     /// What the `IP` object of a NIC must show, if anybody holds the NIC, and what the API server shows.
-    pub(crate) fn ip(&self, name: &str) -> (Option<&IpHolder>, Option<&ShownIp>) {
-        let wanted = match self.engine.desired(&Fact::Ip(name.into())) {
-            Some(FactValue::Ip(holder)) => Some(holder),
+    pub(crate) fn ip(&self, name: &str) -> (Option<(PodKey, &IpHolder)>, Option<&ShownIp>) {
+        let nic = self.nic(name);
+        let wanted = match self.engine.desired(&Fact::Ip(nic.clone())) {
+            Some(FactValue::Ip(holder)) => Some((nic.holder, holder)),
             _ => None,
         };
         (wanted, self.ips.get(name))
@@ -1011,7 +1082,7 @@ impl Core {
     /// The `IP` objects that the controller keeps and is to delete after this commit, and how many it keeps.
     fn forgotten(&self) -> (Vec<Name>, usize) {
         let kept = self.ips.iter().filter(|(_, shown)| shown.kept).map(|(name, _)| name);
-        let gone = |name: &&Name| self.engine.desired(&Fact::Ip(Arc::clone(name))).is_none();
+        let gone = |name: &&Name| self.engine.desired(&Fact::Ip(self.nic(name))).is_none();
         (kept.clone().filter(gone).cloned().collect(), kept.count())
     }
 
@@ -1096,14 +1167,12 @@ impl Core {
         for row in rows {
             self.refused_rows.remove(row);
             self.blocked.remove(row);
-            match subject_of(row) {
-                Some(Subject::Pod(holder)) => {
-                    self.after_commit.extend(pods_on(self.engine.world(), &holder).into_iter().map(Output::Pod));
+            for subject in self.subjects_of(row) {
+                match subject {
+                    Subject::Pod(pod) => drop(self.after_commit.insert(Output::Pod(pod))),
+                    Subject::Subnet(name) => drop(self.after_commit.insert(Output::Subnet(name))),
+                    _ => {}
                 }
-                Some(Subject::Subnet(name)) => {
-                    self.after_commit.insert(Output::Subnet(name));
-                }
-                _ => {}
             }
             self.dirty.row(row.clone());
         }
@@ -1118,57 +1187,78 @@ impl Core {
 
     /// A row cannot be written: the users of its object are told, by event and, where there is one, by condition.
     fn block(&mut self, row: RowKey, why: String) {
-        match subject_of(&row) {
-            Some(Subject::Subnet(name)) => {
-                self.outputs.add(Output::Subnet(Arc::clone(&name)));
-                self.outputs.add(Output::Event(Subject::Subnet(name)));
+        for subject in self.subjects_of(&row) {
+            match &subject {
+                Subject::Subnet(name) => self.outputs.add(Output::Subnet(Arc::clone(name))),
+                // Its other NICs wait no longer.
+                Subject::Pod(pod) => drop(self.after_commit.insert(Output::Pod(pod.clone()))),
+                _ => {}
             }
-            Some(Subject::Pod(holder)) => {
-                for pod in pods_on(self.engine.world(), &holder) {
-                    self.outputs.add(Output::Event(Subject::Pod(pod)));
-                }
-            }
-            Some(subject) => self.outputs.add(Output::Event(subject)),
-            None => {}
+            self.outputs.add(Output::Event(subject));
         }
         self.blocked.insert(row, why);
     }
 
+    /// The objects that a row is made for.
+    fn subjects_of(&self, row: &RowKey) -> Vec<Subject> {
+        let key = row.key.as_ref();
+        match row.table {
+            logical_router::TABLE => vec![Subject::Vpc(key.into())],
+            logical_switch::TABLE => vec![Subject::Subnet(key.into())],
+            logical_router_port::TABLE => key.split_once('/').map(|(_, subnet)| Subject::Subnet(subnet.into())).into_iter().collect(),
+            logical_switch_port::TABLE => match key.strip_prefix("router/").and_then(|rest| rest.split_once('/')) {
+                Some((subnet, _)) => vec![Subject::Subnet(subnet.into())],
+                None => pods_on(self.engine.world(), &self.nic(key).holder).into_iter().map(Subject::Pod).collect(),
+            },
+            _ => Vec::new(),
+        }
+    }
+
     /// Why a row of `subject` is not in the database, if one cannot be written.
     pub(crate) fn blocked(&self, subject: &Subject) -> Option<Problem> {
-        let why = self.blocked.iter().find(|(row, _)| subject_of(row).as_ref() == Some(subject)).map(|(_, why)| why.clone())?;
+        let why = self.blocked.iter().find(|(row, _)| self.subjects_of(row).contains(subject)).map(|(_, why)| why.clone())?;
         Some(Problem { reason: "RowRefused", message: format!("the northbound database refuses a row: {why}") })
     }
 
     /// Something is about to be written.
     pub(crate) fn writes(&mut self, output: &Output) {
-        if let Output::Pod(key) = output
-            && let Some(holder) = self.pod(key).map(|pod| pod.holder(key))
-        {
-            self.told.insert(holder);
-        }
+        let Output::Pod(key) = output else { return };
+        let Some(holder) = self.pod(key).map(|pod| pod.holder(key)) else { return };
+        let nics = self.pod_record(key).into_iter().flat_map(|record| record.nics);
+        let told: Vec<_> = nics.map(|nic| NicKey { holder: holder.clone(), provider: nic.provider }).collect();
+        self.told.extend(told);
     }
 
-    /// The record to write on a pod, unless it is no more wanted or its port is not in the database.
-    pub(crate) fn pod_record(&self, key: &PodKey) -> Option<PodRecord> {
-        let holder = self.pod(key)?.holder(key);
-        if !self.records.contains(key) || self.blocked.contains_key(&RowKey::new(logical_switch_port::TABLE, holder.port())) {
-            return None;
+    /// What to write on a pod: its NICs whose ports are in the database, once there is none that will be there soon.
+    pub(crate) fn pod_record(&self, key: &PodKey) -> Option<PodRecord<'_>> {
+        let pod = self.pod(key)?;
+        let holder = pod.holder(key);
+        let world = self.engine.world();
+        let mut nics = Vec::new();
+        for provider in providers(world, key) {
+            let nic = NicKey { holder: holder.clone(), provider };
+            if self.blocked.contains_key(&RowKey::new(logical_switch_port::TABLE, nic.port())) {
+                continue;
+            }
+            let NicKey { provider, .. } = &nic;
+            match self.engine.desired(&Fact::Record(key.clone(), provider.clone())) {
+                Some(FactValue::Record { vpc, ours, record, .. }) => {
+                    nics.push(NicToRecord { provider: provider.clone(), vpc: vpc.as_deref(), ours: *ours, record });
+                }
+                _ if recorded(world, key, provider.as_ref()).is_some() => {}
+                _ if self.requests.contains_key(&nic) && !self.unallocated.contains_key(&nic) => return None,
+                _ => {}
+            }
         }
         let machine = (holder != *key).then_some(holder.name);
-        match self.engine.desired(&Fact::Record(key.clone()))? {
-            FactValue::Record { uid, vpc, record } => {
-                Some(PodRecord { uid: Arc::clone(uid), vpc: Arc::clone(vpc), machine, record: record.as_ref().clone() })
-            }
-            _ => None,
-        }
+        (!nics.is_empty()).then_some(PodRecord { uid: &pod.uid, machine, nics })
     }
 
     pub(crate) fn subnet(&self, name: &str) -> Option<(&SubnetState, Addresses, &Shown<v1::SubnetStatus>)> {
         let addresses =
             Addresses { usage: self.ipam.usage(name), used: self.ipam.used_ranges(name), available: self.ipam.available_ranges(name) };
         match self.engine.desired(&Fact::Subnet(name.into()))? {
-            FactValue::Subnet(state) => Some((state, addresses, self.subnets.get(name)?)),
+            FactValue::Subnet(state) => Some((state.as_ref(), addresses, self.subnets.get(name)?)),
             _ => None,
         }
     }
@@ -1190,7 +1280,7 @@ impl Core {
     /// What is wrong with a `Vip`, if anything, what it holds, and what the API server shows.
     pub(crate) fn vip(&self, name: &str) -> Option<(Option<Problem>, Option<Holding>, &ShownVip)> {
         let shown = self.vips.get(name)?;
-        let key = PodKey::of_vip(name);
+        let key = NicKey::of_vip(name);
         let problem = match self.engine.desired(&Fact::VipState(name.into())) {
             Some(FactValue::VipState(problem)) => problem.clone(),
             _ => None,
@@ -1206,25 +1296,38 @@ impl Core {
         }
     }
 
+    /// What is wrong with a pod's NICs, the primary one first; of each NIC one thing.
+    fn pod_problems(&self, key: &PodKey) -> Vec<Problem> {
+        let Some(holder) = self.pod(key).map(|pod| pod.holder(key)) else { return Vec::new() };
+        let said = |fact| match self.engine.desired(&fact) {
+            Some(FactValue::Problem(problem)) => Some(problem.clone()),
+            _ => None,
+        };
+        let mut problems = Vec::from_iter(said(Fact::PodProblem(key.clone())));
+        if problems.is_empty() {
+            problems.extend(self.blocked(&Subject::Pod(key.clone())));
+        }
+        problems.extend(said(Fact::NetworksProblem(key.clone())));
+        for provider in providers(self.engine.world(), key) {
+            let nic = NicKey { holder: holder.clone(), provider: provider.clone() };
+            let of = provider.as_ref().map(|provider| format!("NIC {provider}: ")).unwrap_or_default();
+            let unallocated = self.unallocated.get(&nic).map(|why| ("AddressNotAllocated", why.clone()));
+            let shared = || self.shared.get(&nic).map(|other| ("MacShared", format!("{other} has the same MAC address")));
+            let port = || said(Fact::PortProblem(key.clone(), provider.clone())).map(|problem| (problem.reason, problem.message));
+            let found = unallocated.or_else(port).or_else(shared);
+            problems.extend(found.map(|(reason, message)| Problem { reason, message: format!("{of}{message}") }));
+        }
+        problems
+    }
+
     /// What users are to be told of a subject now, if anything.
     pub(crate) fn notice(&self, subject: &Subject) -> Option<Notice> {
         let notice = |uid: &Name, p: &Problem| Notice { uid: Arc::clone(uid), reason: p.reason, message: p.message.clone() };
         match subject {
             Subject::Pod(key) => {
-                let pod = self.pod(key)?;
-                let uid = &pod.uid;
-                if let Some(FactValue::Problem(problem)) = self.engine.desired(&Fact::PodProblem(key.clone())) {
-                    return Some(notice(uid, problem));
-                }
-                let holder = pod.holder(key);
-                if let Some(problem) = self.blocked(&Subject::Pod(holder.clone())) {
-                    return Some(notice(uid, &problem));
-                }
-                if let Some(message) = self.unallocated.get(&holder) {
-                    return Some(Notice { uid: Arc::clone(uid), reason: "AddressNotAllocated", message: message.clone() });
-                }
-                let other = self.shared.get(&holder)?;
-                Some(Notice { uid: Arc::clone(uid), reason: "MacShared", message: format!("{other} has the same MAC address") })
+                let problems = self.pod_problems(key);
+                let message = problems.iter().map(|problem| problem.message.as_str()).collect::<Vec<_>>().join("; ");
+                Some(Notice { uid: Arc::clone(&self.pod(key)?.uid), reason: problems.first()?.reason, message })
             }
             Subject::Subnet(name) => {
                 let (state, _, shown) = self.subnet(name)?;
@@ -1252,7 +1355,7 @@ impl Core {
                 if let Some(FactValue::Problem(problem)) = self.engine.desired(&Fact::IpProblem(Arc::clone(name))) {
                     return Some(notice(uid, problem));
                 }
-                let message = self.unallocated.get(&PodKey::of_port(name))?.clone();
+                let message = self.unallocated.get(&self.nic(name))?.clone();
                 Some(Notice { uid: Arc::clone(uid), reason: "AddressNotAllocated", message })
             }
             Subject::Audit => Some(Notice { uid: "".into(), reason: "AuditFailed", message: self.defect.clone()? }),
@@ -1272,19 +1375,11 @@ impl Core {
     }
 }
 
-/// The object that a row is made for.
-fn subject_of(row: &RowKey) -> Option<Subject> {
-    let key = row.key.as_ref();
-    match row.table {
-        logical_router::TABLE => Some(Subject::Vpc(key.into())),
-        logical_switch::TABLE => Some(Subject::Subnet(key.into())),
-        logical_router_port::TABLE => key.split_once('/').map(|(_, subnet)| Subject::Subnet(subnet.into())),
-        logical_switch_port::TABLE => match key.strip_prefix("router/").and_then(|rest| rest.split_once('/')) {
-            Some((subnet, _)) => Some(Subject::Subnet(subnet.into())),
-            None => Some(Subject::Pod(PodKey::of_port(key))),
-        },
-        _ => None,
-    }
+/// A NIC, for people.
+fn described(nic: &NicKey) -> String {
+    let NicKey { holder, provider } = nic;
+    let of = provider.as_ref().map(|provider| format!("NIC {provider} of ")).unwrap_or_default();
+    format!("{of}pod {}/{}", holder.namespace, holder.name)
 }
 
 static NOTHING: BTreeSet<RowKey> = BTreeSet::new();

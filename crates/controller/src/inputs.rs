@@ -4,7 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::view::{IpView, NamespaceView, PodView, StatefulSetView, VirtualMachineInstanceView, VirtualMachineView};
+use api::view::{
+    IpView, NamespaceView, NetworkAttachmentDefinitionView, PodView, StatefulSetView, VirtualMachineInstanceView, VirtualMachineView,
+};
 use api::{annotations, v1};
 use engine::Age;
 use futures::{Stream, StreamExt, stream};
@@ -16,7 +18,10 @@ use kube::runtime::watcher::{self, Event};
 use kube::{Api, Resource};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use topology::{Ip, Namespace, Pod, PodKey, Pool, Problem, Replicas, ReplicasKey, ReplicasKind, Subnet, Vip, Vpc, Workload, input};
+use topology::{
+    DefinitionKey, Ip, Namespace, NetworkDefinition, Networks, Pod, PodKey, Pool, Problem, Replicas, ReplicasKey, ReplicasKind, Subnet,
+    Vip, Vpc, Workload, input,
+};
 
 type Name = Arc<str>;
 
@@ -82,8 +87,9 @@ pub(crate) enum Object {
     Subnet(Name, Subnet, Age, Box<Shown<v1::SubnetStatus>>),
     /// With what a person has agreed to, if it says so.
     Namespace(Name, Namespace, Age, Option<Name>),
-    /// `None`: the pod needs no network of its own.
-    Pod(PodKey, Option<Pod>, Age),
+    /// `None`: the pod needs no network of its own, or no NIC but its primary one.
+    Pod(PodKey, Option<Pod>, Option<Box<Networks>>, Age),
+    Definition(DefinitionKey, NetworkDefinition, Age),
     IpPool(Name, Pool, Age, Box<Shown<v1::IpPoolStatus>>),
     Vip(Name, Vip, Age, Box<ShownVip>),
     /// An error: it reserves nothing, and the user is told why.
@@ -99,6 +105,7 @@ pub(crate) enum Key {
     Subnet(Name),
     Namespace(Name),
     Pod(PodKey),
+    Definition(DefinitionKey),
     IpPool(Name),
     Vip(Name),
     Ip(Name),
@@ -111,6 +118,7 @@ pub(crate) enum Kind {
     Vpc,
     Subnet,
     Namespace,
+    Definition,
     Pod,
     IpPool,
     Vip,
@@ -118,10 +126,11 @@ pub(crate) enum Kind {
     Replicas(ReplicasKind),
 }
 
-pub(crate) const KINDS: [Kind; 10] = [
+pub(crate) const KINDS: [Kind; 11] = [
     Kind::Vpc,
     Kind::Subnet,
     Kind::Namespace,
+    Kind::Definition,
     Kind::Pod,
     Kind::IpPool,
     Kind::Vip,
@@ -137,6 +146,7 @@ impl fmt::Display for Kind {
             Self::Vpc => "Vpc",
             Self::Subnet => "Subnet",
             Self::Namespace => "Namespace",
+            Self::Definition => "NetworkAttachmentDefinition",
             Self::Pod => "Pod",
             Self::IpPool => "IPPool",
             Self::Vip => "Vip",
@@ -151,8 +161,8 @@ impl fmt::Display for Kind {
 impl Object {
     /// Whether its end would take something away that nothing else asks for.
     const fn is_missed(&self) -> bool {
-        // The `IP` object of a plain pod only shows what the pod holds.
-        !matches!(self, Self::Ip(_, Ok(None), ..))
+        // The `IP` object of a plain pod only shows what the pod holds, and a definition takes no NIC away that a pod has.
+        !matches!(self, Self::Ip(_, Ok(None), ..) | Self::Definition(..))
     }
 
     pub(crate) fn key(&self) -> Key {
@@ -161,6 +171,7 @@ impl Object {
             Self::Subnet(name, ..) => Key::Subnet(Arc::clone(name)),
             Self::Namespace(name, ..) => Key::Namespace(Arc::clone(name)),
             Self::Pod(key, ..) => Key::Pod(key.clone()),
+            Self::Definition(key, ..) => Key::Definition(key.clone()),
             Self::IpPool(name, ..) => Key::IpPool(Arc::clone(name)),
             Self::Vip(name, ..) => Key::Vip(Arc::clone(name)),
             Self::Ip(name, ..) => Key::Ip(Arc::clone(name)),
@@ -176,6 +187,7 @@ impl Key {
             Self::Subnet(_) => Kind::Subnet,
             Self::Namespace(_) => Kind::Namespace,
             Self::Pod(_) => Kind::Pod,
+            Self::Definition(_) => Kind::Definition,
             Self::IpPool(_) => Kind::IpPool,
             Self::Vip(_) => Kind::Vip,
             Self::Ip(_) => Kind::Ip,
@@ -228,18 +240,23 @@ fn namespace(object: &NamespaceView) -> Object {
 
 fn pod(object: &PodView) -> Object {
     let (key, pod, age) = input::pod(object);
-    Object::Pod(key, pod, age)
+    Object::Pod(key, pod, input::networks(object).map(Box::new), age)
+}
+
+fn definition(object: &NetworkAttachmentDefinitionView) -> Object {
+    let (key, definition, age) = input::definition(object);
+    Object::Definition(key, definition, age)
 }
 
 /// A pod whose virtual machine keeps nothing for it.
 fn plain_pod(object: &PodView) -> Object {
-    let (key, mut pod, age) = input::pod(object);
-    if let Some(pod) = &mut pod
+    let mut plain = pod(object);
+    if let Object::Pod(_, Some(pod), ..) = &mut plain
         && matches!(pod.workload, Some(Workload::VirtualMachine(_)))
     {
         pod.workload = None;
     }
-    Object::Pod(key, pod, age)
+    plain
 }
 
 fn ip(view: &IpView) -> Object {
@@ -280,6 +297,8 @@ pub(crate) async fn watch(client: kube::Client, keep_vm_ip: bool, inputs: mpsc::
     tasks.spawn(feed(c.clone(), Kind::Subnet, subnet, definitions::<v1::Subnet>(c), i.clone()));
     tasks.spawn(feed(c.clone(), Kind::Namespace, namespace, built_in(), i.clone()));
     tasks.spawn(feed(c.clone(), Kind::Pod, if keep_vm_ip { pod } else { plain_pod }, built_in(), i.clone()));
+    let defined = definitions::<NetworkAttachmentDefinitionView>(c);
+    tasks.spawn(feed(c.clone(), Kind::Definition, definition, defined, i.clone()));
     tasks.spawn(feed(c.clone(), Kind::IpPool, pool, definitions::<v1::IpPool>(c), i.clone()));
     tasks.spawn(feed(c.clone(), Kind::Vip, vip, definitions::<v1::Vip>(c), i.clone()));
     tasks.spawn(feed(c.clone(), Kind::Ip, ip, definitions::<v1::Ip>(c), i.clone()));
@@ -349,7 +368,7 @@ async fn feed<K>(
     let follow = || Box::pin(watcher::watcher(Api::<K>::all(client.clone()), watcher::Config::default()).default_backoff());
     let mut events = follow();
     let mut definitions = std::pin::pin!(definitions);
-    let optional = matches!(kind, Kind::Replicas(ReplicasKind::VirtualMachine | ReplicasKind::Instance));
+    let optional = matches!(kind, Kind::Definition | Kind::Replicas(ReplicasKind::VirtualMachine | ReplicasKind::Instance));
     let mut listing = Vec::new();
     // Of those that are being deleted: where in the list, and as what.
     let mut going = Vec::new();

@@ -8,7 +8,7 @@ use api::annotations::{NODE_LABEL, RESERVED_LABEL, SUBNET_LABEL, join};
 use api::v1;
 use serde_json::{Value, json};
 use topology::input::{STATEFUL_SET, VIRTUAL_MACHINE};
-use topology::{Identity, IpHolder, Workload};
+use topology::{Identity, IpHolder, PodKey, Workload};
 
 /// A fingerprint of what the controller writes of an `IP` object. Whole objects of all pods would take half a gigabyte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,8 +39,8 @@ impl Content {
 }
 
 /// The object that shows a NIC. One that a user made keeps its mark.
-pub(crate) fn wanted(name: &str, shown: &IpHolder, kept: bool) -> v1::Ip {
-    let IpHolder { holder, node, nic } = shown;
+pub(crate) fn wanted(name: &str, holder: &PodKey, shown: &IpHolder, kept: bool) -> v1::Ip {
+    let IpHolder { node, nic } = shown;
     let family = |v4: bool| nic.addresses.iter().find(|ip| ip.is_ipv4() == v4).map(IpAddr::to_string).unwrap_or_default();
     let pod_type = match &nic.identity {
         Identity::Workload(Workload::StatefulSet(_)) => STATEFUL_SET,

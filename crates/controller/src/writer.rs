@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use api::annotations::{self, join};
 use api::view::PodView;
-use api::{Condition, DEFAULT_SUBNET, DEFAULT_VPC, FINALIZER, MacAddr, v1};
+use api::{Condition, DEFAULT_SUBNET, DEFAULT_VPC, FINALIZER, MacAddr, OVN_PROVIDER, networks, v1};
 use k8s_openapi::jiff::Timestamp;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use topology::SubnetState;
 
-use crate::core::Core;
+use crate::core::{Core, NicToRecord, PodRecord};
 use crate::inputs::Shown;
 use crate::ip_object::{self, Content};
 use crate::outputs::{Output, Subject};
@@ -38,22 +38,11 @@ pub(crate) fn prepare(core: &Core, output: &Output, now: Timestamp) -> Option<Wr
     let now_text = now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     match output {
         Output::Pod(key) => {
-            let record = core.pod_record(key)?;
-            let nic = &record.record;
-            let mut notes: BTreeMap<&str, String> = BTreeMap::from([
-                (annotations::ALLOCATED, "true".to_owned()),
-                (annotations::ROUTED, "true".to_owned()),
-                (annotations::IP_ADDRESS, join(&nic.addresses)),
-                (annotations::MAC_ADDRESS, nic.mac.to_string()),
-                (annotations::GATEWAY, join(&nic.gateways)),
-                (annotations::LOGICAL_SWITCH, nic.subnet.to_string()),
-                (annotations::LOGICAL_ROUTER, record.vpc.to_string()),
-                (annotations::POD_NIC_TYPE, "veth-pair".to_owned()),
-            ]);
-            notes.extend(record.machine.map(|machine| (annotations::VIRTUAL_MACHINE, machine.to_string())));
-            notes.extend(nic.cidrs.map(|cidrs| (annotations::CIDR, cidrs.to_string())));
+            let PodRecord { uid, machine, nics } = core.pod_record(key)?;
+            let mut notes: BTreeMap<String, String> = nics.iter().flat_map(nic_annotations).collect();
+            notes.extend(machine.map(|machine| (annotations::VIRTUAL_MACHINE.to_owned(), machine.to_string())));
             // The uid is a precondition: a pod that was re-created meanwhile is not ours to annotate.
-            let patch = json!({ "metadata": { "uid": record.uid.as_ref(), "annotations": notes } });
+            let patch = json!({ "metadata": { "uid": uid, "annotations": notes } });
             Some(Write::PodAnnotations { namespace: key.namespace.to_string(), name: key.name.to_string(), patch })
         }
         Output::Subnet(name) => {
@@ -107,12 +96,31 @@ pub(crate) fn prepare(core: &Core, output: &Output, now: Timestamp) -> Option<Wr
     }
 }
 
+/// The annotations that record a NIC.
+fn nic_annotations(nic: &NicToRecord<'_>) -> Vec<(String, String)> {
+    let NicToRecord { provider, vpc, ours, record } = nic;
+    let notes = [
+        ("allocated", Some("true".to_owned())),
+        ("routed", Some("true".to_owned())),
+        ("ip_address", Some(join(&record.addresses))),
+        ("mac_address", Some(record.mac.to_string())),
+        ("cidr", record.cidrs.map(|cidrs| cidrs.to_string())),
+        ("gateway", Some(join(&record.gateways))),
+        ("logical_switch", Some(record.subnet.to_string())),
+        ("logical_router", vpc.map(str::to_owned)),
+        // Another plugin's NIC is of its kind.
+        ("pod_nic_type", ours.then(|| "veth-pair".to_owned())),
+    ];
+    let provider = provider.as_deref().unwrap_or(OVN_PROVIDER);
+    notes.into_iter().filter_map(|(name, value)| Some((networks::key(provider, name), value?))).collect()
+}
+
 /// What makes the `IP` object of a NIC true: it is created, corrected, or, when nobody holds the NIC, deleted. Deletion is
 /// only for those that the controller keeps; those of users are theirs.
 fn ip(core: &Core, name: &str) -> Option<Write> {
     let (wanted, shown) = core.ip(name);
     let kept = shown.is_none_or(|shown| shown.kept);
-    match (wanted.map(|wanted| ip_object::wanted(name, wanted, kept)), shown) {
+    match (wanted.as_ref().map(|(holder, wanted)| ip_object::wanted(name, holder, wanted, kept)), shown) {
         (Some(object), None) => Some(Write::CreateIp(Box::new(object))),
         (Some(object), Some(shown)) if !shown.deleting => {
             let differs = Content::of(&object) != shown.content;

@@ -17,12 +17,14 @@ pub(crate) fn of(spec: &v1::SubnetSpec, parsed: &SubnetSpec) -> Option<Value> {
             patch.insert(field.to_owned(), json!(wanted));
         }
     };
-    text("provider", spec.provider.as_deref(), OVN_PROVIDER);
-    text("vpc", spec.vpc.as_deref(), &parsed.vpc);
+    text("provider", spec.provider.as_deref(), parsed.provider.as_deref().unwrap_or(OVN_PROVIDER));
+    if parsed.has_switch() {
+        text("vpc", spec.vpc.as_deref(), &parsed.vpc);
+    }
     text("cidrBlock", spec.cidr_block.as_deref(), &parsed.cidrs.to_string());
     text("gateway", spec.gateway.as_deref(), &join(&parsed.gateways));
     text("protocol", spec.protocol.as_deref(), parsed.cidrs.protocol());
-    if spec.gateway_type.as_deref().is_none_or(str::is_empty) && *parsed.vpc == *DEFAULT_VPC {
+    if spec.gateway_type.as_deref().is_none_or(str::is_empty) && *parsed.vpc == *DEFAULT_VPC && parsed.has_switch() {
         text("gatewayType", None, "distributed");
     }
     for (field, shown) in [("default", spec.default), ("private", spec.private), ("natOutgoing", spec.nat_outgoing)] {

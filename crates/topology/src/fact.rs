@@ -6,7 +6,7 @@ use api::MacAddr;
 use api::annotations::{IpFamily, NicRecord};
 
 use crate::holder::Identity;
-use crate::world::{Allocation, Name, PodKey};
+use crate::world::{Allocation, Name, NicKey, PodKey};
 
 /// Something wanted, in the northbound database or in Kubernetes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -19,14 +19,18 @@ pub enum Fact {
     IpPool(Name),
     /// State of a pool.
     PoolState(Name),
-    /// The primary NIC on this name needs an allocation.
-    Request(PodKey),
-    /// The `IP` object of a NIC, by name.
-    Ip(Name),
-    /// A pod's annotations must record its primary NIC, once it is committed.
-    Record(PodKey),
+    /// This NIC needs an allocation.
+    Request(NicKey),
+    /// The `IP` object of a NIC.
+    Ip(NicKey),
+    /// The pod's annotations must record this NIC, which the pod has, whoever's name it is on, once its port is committed.
+    Record(PodKey, Option<Name>),
     /// A pod cannot be served.
     PodProblem(PodKey),
+    /// Some of a pod's NICs besides the primary one cannot be served.
+    NetworksProblem(PodKey),
+    /// The port of a NIC of this pod is not all that its annotations ask for.
+    PortProblem(PodKey, Option<Name>),
     /// State of a `Vip`.
     VipState(Name),
     /// An `IP` object cannot hold what it asks for.
@@ -66,12 +70,14 @@ pub enum FactValue {
     Request(NicRequest),
     /// What the `IP` object shows besides the allocation.
     Ip(IpHolder),
-    /// Record, with identity of the pod and name of the VPC.
+    /// Record.
     Record {
         /// Identity of the pod.
         uid: Name,
-        /// VPC.
-        vpc: Name,
+        /// VPC; none of a subnet without a router.
+        vpc: Option<Name>,
+        /// Whether the NIC is ours to make.
+        ours: bool,
         /// Annotations to write.
         record: Box<NicRecord>,
     },
@@ -79,8 +85,8 @@ pub enum FactValue {
     Problem(Problem),
     /// VPC.
     Vpc(VpcState),
-    /// Subnet.
-    Subnet(SubnetState),
+    /// Subnet. Most facts are of pods, and each takes the room of the largest.
+    Subnet(Box<SubnetState>),
 }
 
 impl engine::Fact for Fact {
@@ -90,15 +96,13 @@ impl engine::Fact for Fact {
 /// What an `IP` object shows of who holds its addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IpHolder {
-    /// Name that the NIC is on.
-    pub holder: PodKey,
     /// Node of the pod that has it.
     pub node: Option<Name>,
     /// The allocation that it shows.
     pub nic: Allocation,
 }
 
-/// What a primary NIC asks of the allocator.
+/// What a NIC asks of the allocator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NicRequest {
     /// Who it belongs to: another one asks anew.
@@ -109,8 +113,8 @@ pub struct NicRequest {
     pub addresses: Vec<IpAddr>,
     /// Chosen MAC.
     pub mac: Option<MacAddr>,
-    /// Where the other addresses are to come from.
-    pub source: Source,
+    /// Where the other addresses are to come from, if not from anywhere in the subnet.
+    pub source: Option<Box<Source>>,
     /// Whether it is held already, as annotations or an `IP` object record.
     pub held: bool,
     /// Whether a pod is there that has it: of two that record one address, that one keeps it.

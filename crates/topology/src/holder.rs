@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use api::annotations::NicRecord;
 use engine::{Collection, Cx, Index};
 
-use crate::world::{Name, Pod, PodKey, World};
+use crate::world::{Attached, Name, Networks, Pod, PodKey, World};
 
 /// What keeps the addresses of its pods while they are gone.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -69,6 +70,21 @@ pub(crate) fn pods<'w>(cx: &mut Cx<'w, World>, holder: &PodKey, identity: Option
     }
     found.retain(|(_, pod)| identity.is_none_or(|identity| *identity == Identity::Reserved || pod.identity() == *identity));
     found
+}
+
+/// The providers of all NICs that a pod has, now; of its primary one there is none.
+pub fn providers(world: &World, pod: &PodKey) -> impl Iterator<Item = Option<Name>> {
+    let attached = <Attached as Collection<World>>::table(world).get(pod);
+    std::iter::once(None).chain(attached.into_iter().flat_map(|attached| &attached.0).map(|nic| Some(Arc::clone(&nic.provider))))
+}
+
+/// What a pod's annotations record of its NIC of this provider.
+#[must_use]
+pub fn recorded<'w>(world: &'w World, pod: &PodKey, provider: Option<&Name>) -> Option<&'w NicRecord> {
+    match provider {
+        None => <Pod as Collection<World>>::table(world).get(pod)?.recorded.as_ref(),
+        Some(provider) => <Networks as Collection<World>>::table(world).get(pod)?.notes.get(&**provider)?.recorded.as_ref(),
+    }
 }
 
 /// The pods of which `holder` is the NIC's name, now.

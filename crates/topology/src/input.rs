@@ -1,11 +1,13 @@
 //! From API objects to inputs: parsed once, without status or metadata noise.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use api::annotations::{self, GATEWAY_MAC, IN_FORCE, IP_POOL, LOGICAL_SWITCH, RESERVED_LABEL};
 use api::cidr::parse_addresses;
-use api::view::{KUBEVIRT, NamespaceView, PodView, StatefulSetView};
+use api::networks::{self, Definition};
+use api::view::{KUBEVIRT, NamespaceView, NetworkAttachmentDefinitionView, PodView, StatefulSetView};
 use api::{Cidrs, DEFAULT_VPC, FINALIZER, MacAddr, OVN_PROVIDER, v1};
 use engine::Age;
 use k8s_meta::ObjectMeta;
@@ -13,8 +15,8 @@ use k8s_meta::ObjectMeta;
 use crate::defaults;
 use crate::fact::Problem;
 use crate::world::{
-    Ip, Keeper, Name, Namespace, Pod, PodKey, Pool, PoolSpec, Replicas, ReplicasKey, ReplicasKind, Subnet, SubnetSpec, Vip, VipSpec, Vpc,
-    Workload,
+    DefinitionKey, Ip, Keeper, Link, Name, Namespace, NetworkDefinition, Networks, NicKey, NicNotes, Pod, PodKey, Pool, PoolSpec, Replicas,
+    ReplicasKey, ReplicasKind, Subnet, SubnetSpec, Vip, VipSpec, Vpc, Workload,
 };
 
 /// `spec.podType` of an `IP` object whose holder is a pod of a StatefulSet.
@@ -90,9 +92,6 @@ pub fn in_force(object: &v1::Subnet) -> Option<(Cidrs, Vec<IpAddr>)> {
 fn subnet_spec(spec: &v1::SubnetSpec) -> Result<SubnetSpec, Problem> {
     let bad = |field: &str, why: &dyn std::fmt::Display| Problem { reason: "BadField", message: format!("spec.{field}: {why}") };
     let not_yet = |field: &str, value: &str| Problem { reason: "NotYet", message: format!("spec.{field}: {value}: not yet") };
-    if let Some(provider) = spec.provider.as_deref().filter(|p| !p.is_empty() && *p != OVN_PROVIDER) {
-        return Err(not_yet("provider", provider));
-    }
     if let Some(vlan) = spec.vlan.as_deref().filter(|v| !v.is_empty()) {
         return Err(not_yet("vlan", vlan));
     }
@@ -124,6 +123,7 @@ fn subnet_spec(spec: &v1::SubnetSpec) -> Result<SubnetSpec, Problem> {
         excluded,
         namespaces: spec.namespaces.iter().flatten().map(|n| n.as_str().into()).collect(),
         default: spec.default.unwrap_or(false),
+        provider: text(&spec.provider).filter(|provider| **provider != *OVN_PROVIDER),
     })
 }
 
@@ -226,11 +226,63 @@ pub fn pod(object: &PodView) -> (PodKey, Option<Pod>, Age) {
     let node = object.spec.node_name.as_deref().map(Arc::from);
     let notes = meta.annotations.as_ref().unwrap_or(&none);
     let (asked, recorded) = match annotations::recorded(notes) {
-        Ok(recorded) => (annotations::requested(notes), recorded),
+        Ok(None) => (annotations::requested(notes).map(|asked| (asked != Default::default()).then(|| Box::new(asked))), None),
+        Ok(recorded) => (Ok(None), recorded),
         Err(why) => (Err(why), None),
     };
-    let created = age(meta).0;
-    (key, Some(Pod { uid: uid(meta), created, node, workload: workload(meta), asked, recorded }), age(meta))
+    let security = annotations::port_security_of(OVN_PROVIDER, notes).map(Box::new);
+    let (uid, created) = (uid(meta), age(meta).0);
+    (key, Some(Pod { uid, created, node, workload: workload(meta), asked, recorded, security }), age(meta))
+}
+
+/// The NICs that a pod asks for besides its primary one; `None` when there are none.
+#[must_use]
+pub fn networks(object: &PodView) -> Option<Networks> {
+    let notes = object.metadata.annotations.as_ref()?;
+    if object.spec.host_network == Some(true) || object.is_over() {
+        return None;
+    }
+    let selections = match networks::selections(notes, object.metadata.namespace.as_deref().unwrap_or_default()) {
+        Ok(selections) if selections.is_empty() => return None,
+        Ok(selections) => selections,
+        Err(why) => return Some(Networks { links: Err(why), notes: BTreeMap::new() }),
+    };
+    let mut of_providers = BTreeMap::new();
+    let mut links = Vec::with_capacity(selections.len());
+    for selection in selections {
+        let (namespace, name, link) = (&selection.namespace, &selection.name, &selection.interface);
+        let asked = annotations::requested_of_link(namespace, name, link, notes);
+        for definition in [Definition::ours(namespace, name), Definition::addresses(namespace, name)] {
+            let base = definition.provider().unwrap_or_default();
+            for provider in [base.into(), format!("{base}.{link}").into_boxed_str()] {
+                if let Some(said) = nic_notes(&provider, notes) {
+                    of_providers.insert(provider, said);
+                }
+            }
+        }
+        links.push(Link { selection, asked });
+    }
+    Some(Networks { links: Ok(links), notes: of_providers })
+}
+
+/// What is said of one NIC, if anything.
+fn nic_notes(provider: &str, notes: &BTreeMap<String, String>) -> Option<NicNotes> {
+    let security = annotations::port_security_of(provider, notes).map(Box::new);
+    let (asked, recorded) = match annotations::recorded_of(provider, notes) {
+        Ok(recorded) => (annotations::requested_of(provider, notes), recorded),
+        Err(why) => (Err(why), None),
+    };
+    let said = NicNotes { asked, recorded, security };
+    (said != NicNotes { asked: Ok(Default::default()), recorded: None, security: None }).then_some(said)
+}
+
+/// A `NetworkAttachmentDefinition`.
+#[must_use]
+pub fn definition(object: &NetworkAttachmentDefinitionView) -> (DefinitionKey, NetworkDefinition, Age) {
+    let meta = &object.metadata;
+    let key = DefinitionKey { namespace: meta.namespace.as_deref().unwrap_or_default().into(), name: name(meta) };
+    let parsed = Definition::parse(&key.namespace, &key.name, &object.spec.config);
+    (key, NetworkDefinition(parsed), age(meta))
 }
 
 /// The workload that keeps a pod's addresses: its StatefulSet, or the virtual machine that it runs.
@@ -263,11 +315,19 @@ fn keeping(kind: ReplicasKind, meta: &ObjectMeta, ordinals: std::ops::Range<u32>
     (key, meta.deletion_timestamp.is_none().then_some(Replicas { ordinals }))
 }
 
-/// Whether an `IP` object is one that the controller keeps for a pod: not a user's, and not of a node or an attachment.
+/// The NIC that an `IP` object is of. Whose it is follows from its name and the pod that it names; of one that names no pod, from
+/// the name alone.
+#[must_use]
+pub fn nic_of(object: &v1::Ip) -> NicKey {
+    let (name, spec) = (name(&object.metadata), &object.spec);
+    let pod = text(&spec.pod_name).zip(text(&spec.namespace)).map(|(name, namespace)| PodKey { namespace, name });
+    pod.and_then(|pod| NicKey::of_port(&name, pod)).unwrap_or_else(|| NicKey::primary(PodKey::of_port(&name)))
+}
+
+/// Whether an `IP` object is one that the controller keeps for a pod: not a user's, and not of a node.
 #[must_use]
 pub fn is_kept(object: &v1::Ip) -> bool {
-    let (meta, spec) = (&object.metadata, &object.spec);
-    let pod = PodKey::of_port(&name(meta));
+    let (spec, pod) = (&object.spec, nic_of(object).holder);
     let named = |field: &Option<String>, own: &Name| field.as_deref() == Some(own.as_ref());
     is_marked(object) && !pod.namespace.is_empty() && named(&spec.pod_name, &pod.name) && named(&spec.namespace, &pod.namespace)
 }
@@ -284,7 +344,8 @@ fn is_marked(object: &v1::Ip) -> bool {
 pub fn ip(object: &v1::Ip) -> Result<Option<Ip>, Problem> {
     let (meta, spec) = (&object.metadata, &object.spec);
     let bad = |field: &str, why: &dyn std::fmt::Display| Problem { reason: "BadField", message: format!("spec.{field}: {why}") };
-    let holder = PodKey::of_port(&name(meta));
+    let nic = nic_of(object);
+    let holder = &nic.holder;
     let keeper = match text(&spec.pod_type).as_deref() {
         _ if !is_marked(object) => Keeper::User,
         _ if !is_kept(object) => return Ok(None),
@@ -313,5 +374,5 @@ pub fn ip(object: &v1::Ip) -> Result<Option<Ip>, Problem> {
         addresses = parse_addresses(&value).map_err(|why| bad("ipAddress", &why))?;
     }
     let mac = text(&spec.mac_address).map(|mac| mac.parse()).transpose().map_err(|why| bad("macAddress", &why))?;
-    Ok(Some(Ip { created: age(meta).0, deleting: meta.deletion_timestamp.is_some(), holder, subnet, addresses, mac, keeper }))
+    Ok(Some(Ip { created: age(meta).0, deleting: meta.deletion_timestamp.is_some(), nic, subnet, addresses, mac, keeper }))
 }

@@ -4,18 +4,25 @@ use std::sync::Arc;
 
 use engine::{Cx, Engine};
 
-use crate::fact::{Fact, FactValue, NicRequest, Problem, Source};
+use crate::fact::{Fact, FactValue, NicRequest, Problem};
 use crate::holder::{self, Identity, Workload};
+use crate::networks;
 use crate::world::{Allocation, Ip, Keeper, Name, Network, Replicas, ReplicasKey, ReplicasKind, World};
 
 pub(crate) fn register(engine: &mut Engine<World, Fact>) {
     engine.leaf::<Ip>("kept", |cx, name, ip, out| {
-        // While a pod is there, it asks by itself.
-        if ip.deleting || !holder::pods(cx, &ip.holder, None).is_empty() || !keeps(cx, ip) {
+        // While a pod is there, it asks by itself, or does not want the NIC any more.
+        let pods = holder::pods(cx, &ip.nic.holder, None);
+        let asked = match (&ip.nic.provider, &ip.keeper) {
+            // What a user reserved is not a pod's to give up.
+            (Some(provider), Keeper::User) => pods.iter().any(|(key, _)| networks::attachment(cx, key, provider).is_some()),
+            _ => !pods.is_empty(),
+        };
+        if ip.deleting || asked || !keeps(cx, ip) {
             return;
         }
         if cx.get::<Network>(&ip.subnet).is_some() {
-            out.say(Fact::Request(ip.holder.clone()), FactValue::Request(request(ip)));
+            out.say(Fact::Request(ip.nic.clone()), FactValue::Request(request(ip)));
         } else {
             let message = format!("spec.subnet: subnet {:?} does not exist, or is not usable: see its conditions", ip.subnet);
             out.say(Fact::IpProblem(Arc::clone(name)), FactValue::Problem(Problem { reason: "NoSubnet", message }));
@@ -30,7 +37,7 @@ pub(crate) fn request(ip: &Ip) -> NicRequest {
         subnet: Arc::clone(&ip.subnet),
         addresses: ip.addresses.clone(),
         mac: ip.mac,
-        source: Source::default(),
+        source: None,
         held: ip.mac.is_some() && !ip.addresses.is_empty(),
         running: false,
         created: ip.created,
@@ -42,7 +49,7 @@ pub(crate) fn identity(ip: &Ip) -> Identity {
     match &ip.keeper {
         Keeper::User => Identity::Reserved,
         Keeper::StatefulSet { name, .. } => Identity::Workload(Workload::StatefulSet(Arc::clone(name))),
-        Keeper::VirtualMachine => Identity::Workload(Workload::VirtualMachine(Arc::clone(&ip.holder.name))),
+        Keeper::VirtualMachine => Identity::Workload(Workload::VirtualMachine(Arc::clone(&ip.nic.holder.name))),
     }
 }
 
@@ -54,13 +61,15 @@ pub(crate) fn records(ip: &Ip, nic: &Allocation) -> bool {
 /// Whether what keeps the addresses is there.
 fn keeps(cx: &mut Cx<'_, World>, ip: &Ip) -> bool {
     let mut has = |kind, name: &Name, ordinal: u32| {
-        let key = ReplicasKey { kind, namespace: Arc::clone(&ip.holder.namespace), name: Arc::clone(name) };
+        let key = ReplicasKey { kind, namespace: Arc::clone(&ip.nic.holder.namespace), name: Arc::clone(name) };
         cx.get::<Replicas>(&key).is_some_and(|replicas| replicas.ordinals.contains(&ordinal))
     };
     match &ip.keeper {
         Keeper::User => true,
         Keeper::StatefulSet { name, ordinal } => has(ReplicasKind::StatefulSet, name, *ordinal),
         // A machine that is stopped has no instance, and an instance need not have a machine.
-        Keeper::VirtualMachine => has(ReplicasKind::VirtualMachine, &ip.holder.name, 0) || has(ReplicasKind::Instance, &ip.holder.name, 0),
+        Keeper::VirtualMachine => {
+            has(ReplicasKind::VirtualMachine, &ip.nic.holder.name, 0) || has(ReplicasKind::Instance, &ip.nic.holder.name, 0)
+        }
     }
 }

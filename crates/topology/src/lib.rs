@@ -10,21 +10,25 @@ mod fact;
 mod holder;
 pub mod input;
 mod ip;
+mod key;
 mod mac;
+mod networks;
 mod nic;
 pub mod northbound;
 mod pool;
 mod port;
+mod security;
 mod subnet;
 mod vip;
 mod vpc;
 mod world;
 
 pub use fact::{Fact, FactValue, IpHolder, NicRequest, Problem, Source, SubnetState, VpcState};
-pub use holder::{Identity, Workload, pods_on};
+pub use holder::{Identity, Workload, pods_on, providers, recorded};
+pub use key::{DefinitionKey, NicKey, PodKey};
 pub use world::{
-    Allocation, Ip, Keeper, Namespace, Network, Pod, PodKey, Pool, PoolSpec, Replicas, ReplicasKey, ReplicasKind, Router, Subnet,
-    SubnetSpec, Usage, Vip, VipSpec, Vpc, World,
+    Allocation, Attached, Attachment, Ip, Keeper, Link, Namespace, Network, NetworkDefinition, Networks, NicNotes, Pod, Pool, PoolSpec,
+    Replicas, ReplicasKey, ReplicasKind, Router, Subnet, SubnetSpec, Usage, Vip, VipSpec, Vpc, World,
 };
 
 /// An engine over an empty world, with every rule of the network.
@@ -35,6 +39,7 @@ pub fn engine() -> engine::Engine<World, Fact> {
     engine.index::<world::SubnetsByNamespace>();
     engine.index::<world::SubnetsByDefault>();
     engine.index::<world::SubnetsByRouterPort>();
+    engine.index::<world::SubnetsByProvider>();
     engine.index::<holder::PodsByHolder>();
     engine.index::<world::PoolsBySubnet>();
     engine.index::<world::PoolsByNamespace>();
@@ -44,6 +49,7 @@ pub fn engine() -> engine::Engine<World, Fact> {
     vpc::register_status(&mut engine);
     pool::register(&mut engine);
     nic::register(&mut engine);
+    networks::register(&mut engine);
     ip::register(&mut engine);
     vip::register(&mut engine);
     port::register(&mut engine);
@@ -64,5 +70,7 @@ pub fn from_scratch(engine: &engine::Engine<World, Fact>) -> engine::Engine<Worl
     engine.copy_into::<Vip>(&mut fresh);
     engine.copy_into::<Allocation>(&mut fresh);
     engine.copy_into::<Pod>(&mut fresh);
+    engine.copy_into::<NetworkDefinition>(&mut fresh);
+    engine.copy_into::<Networks>(&mut fresh);
     fresh
 }

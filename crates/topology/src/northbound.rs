@@ -46,7 +46,13 @@ pub fn ownership() -> Vec<Ownership> {
     routers.maps.push((lr::OPTIONS.index, &[]));
     let router_ports = table(lrp::TABLE, lrp::NAME.index, lrp::EXTERNAL_IDS.index, &[lrp::MAC.index, lrp::NETWORKS.index], &[]);
     let switches = table(ls::TABLE, ls::NAME.index, ls::EXTERNAL_IDS.index, &[], &[ls::PORTS.index]);
-    let mut ports = table(lsp::TABLE, lsp::NAME.index, lsp::EXTERNAL_IDS.index, &[lsp::TYPE.index, lsp::ADDRESSES.index], &[]);
+    let mut ports = table(
+        lsp::TABLE,
+        lsp::NAME.index,
+        lsp::EXTERNAL_IDS.index,
+        &[lsp::TYPE.index, lsp::ADDRESSES.index, lsp::PORT_SECURITY.index],
+        &[],
+    );
     ports.maps = vec![(lsp::EXTERNAL_IDS.index, &["vendor", "ls", "pod"]), (lsp::OPTIONS.index, &["router-port"])];
     vec![routers, router_ports, switches, ports]
 }

@@ -1,18 +1,17 @@
-//! Allocation → logical switch port of a pod, the record on the pod, and the `IP` object.
+//! Allocation → logical switch port of a NIC, the record on the pod, and the `IP` object.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use api::annotations::NicRecord;
-use engine::Engine;
+use api::annotations::{NicRecord, PortSecurity};
+use engine::{Cx, Engine};
 use ovsdb_types::RowKey;
 use ovsdb_types::nb::{logical_switch as ls, logical_switch_port as lsp};
 
 use crate::fact::{Fact, FactValue, IpHolder};
 use crate::holder::{self, Identity};
-use crate::ip;
 use crate::northbound::{RowFact, external_ids, refer, switch};
-use crate::world::{Allocation, Ip, Network, World};
+use crate::world::{Allocation, Ip, Name, Network, Networks, NicKey, Pod, PodKey, World};
+use crate::{ip, networks, security};
 
 pub(crate) fn register(engine: &mut Engine<World, Fact>) {
     engine.leaf::<Allocation>("port", |cx, key, nic, out| {
@@ -20,24 +19,31 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
         if key.vip().is_some() {
             return;
         }
-        let pods = holder::pods(cx, key, Some(&nic.identity));
-        let name = key.port();
-        let node = pods.first().and_then(|(_, pod)| pod.node.clone());
-        let shown = IpHolder { holder: key.clone(), node, nic: nic.clone() };
-        out.say(Fact::Ip(Arc::clone(&name)), FactValue::Ip(shown));
-        if pods.is_empty() {
-            return;
+        let users = users(cx, key, &nic.identity);
+        let node = users.first().and_then(|user| user.pod.node.clone());
+        out.say(Fact::Ip(key.clone()), FactValue::Ip(IpHolder { node, nic: nic.clone() }));
+        let Some(first) = users.first() else { return };
+        let (name, ours) = (key.port(), first.ours && network.switch);
+        if ours {
+            let (allowed, problem) = security::pairs(cx, key, nic, first.security);
+            if let Some(problem) = problem {
+                for user in &users {
+                    out.say(Fact::PortProblem(user.key.clone(), key.provider.clone()), FactValue::Problem(problem.clone()));
+                }
+            }
+            let row = RowKey::new(lsp::TABLE, Arc::clone(&name));
+            let pod = format!("{}/{}", key.holder.namespace, key.holder.name);
+            RowFact::new(row.clone())
+                .set(lsp::NAME, name.to_string())
+                .set(lsp::ADDRESSES, [security::pair(nic.mac, &nic.addresses)].into())
+                .set(lsp::PORT_SECURITY, allowed.into_iter().collect())
+                .set(lsp::EXTERNAL_IDS, external_ids(&[("ls", &nic.subnet), ("pod", &pod)]))
+                .say(out);
+            refer(out, switch(&nic.subnet), ls::PORTS, row);
         }
-        let row = RowKey::new(lsp::TABLE, Arc::clone(&name));
-        RowFact::new(row.clone())
-            .set(lsp::NAME, name.to_string())
-            .set(lsp::ADDRESSES, [addresses(nic)].into())
-            .set(lsp::EXTERNAL_IDS, external_ids(&[("ls", &nic.subnet), ("pod", &format!("{}/{}", key.namespace, key.name))]))
-            .say(out);
-        refer(out, switch(&nic.subnet), ls::PORTS, row);
 
         // Addresses that outlive their pod: nobody is told of them before it is recorded that they do.
-        if matches!(nic.identity, Identity::Workload(_)) && !cx.get::<Ip>(&name).is_some_and(|ip| ip::records(ip, nic)) {
+        if matches!(nic.identity, Identity::Workload(_)) && !cx.get::<Ip>(&name).is_some_and(|ip| ip.nic == *key && ip::records(ip, nic)) {
             return;
         }
         let record = NicRecord {
@@ -47,17 +53,40 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
             cidrs: Some(network.cidrs),
             gateways: network.gateways.clone(),
         };
-        for (key, pod) in pods {
-            if pod.recorded.as_ref() != Some(&record) {
-                let value =
-                    FactValue::Record { uid: Arc::clone(&pod.uid), vpc: Arc::clone(&network.vpc), record: Box::new(record.clone()) };
-                out.say(Fact::Record(key.clone()), value);
+        for User { key: pod, pod: Pod { uid, .. }, recorded, .. } in users {
+            if recorded != Some(&record) {
+                let vpc = network.switch.then(|| Arc::clone(&network.vpc));
+                let value = FactValue::Record { uid: Arc::clone(uid), vpc, ours, record: Box::new(record.clone()) };
+                out.say(Fact::Record(pod, key.provider.clone()), value);
             }
         }
     });
 }
 
-/// The `addresses` element of ovn-nb(5): MAC, then addresses, separated by blanks.
-fn addresses(nic: &Allocation) -> String {
-    nic.addresses.iter().map(IpAddr::to_string).fold(nic.mac.to_string(), |text, ip| text + " " + &ip)
+/// A pod that has the NIC.
+struct User<'w> {
+    key: PodKey,
+    pod: &'w Pod,
+    /// Whether the NIC is ours to make.
+    ours: bool,
+    recorded: Option<&'w NicRecord>,
+    security: Option<&'w PortSecurity>,
+}
+
+fn users<'w>(cx: &mut Cx<'w, World>, nic: &NicKey, identity: &Identity) -> Vec<User<'w>> {
+    let pods = holder::pods(cx, &nic.holder, Some(identity)).into_iter();
+    match &nic.provider {
+        None => pods
+            .map(|(key, pod)| User { key, pod, ours: true, recorded: pod.recorded.as_ref(), security: pod.security.as_deref() })
+            .collect(),
+        Some(provider) => pods.filter_map(|(key, pod)| further(cx, key, pod, provider)).collect(),
+    }
+}
+
+/// The pod, if it has a NIC of this provider.
+fn further<'w>(cx: &mut Cx<'w, World>, key: PodKey, pod: &'w Pod, provider: &Name) -> Option<User<'w>> {
+    let ours = !networks::attachment(cx, &key, provider)?.addresses_only;
+    let notes = cx.get::<Networks>(&key)?.notes.get(&**provider);
+    let (recorded, security) = notes.map_or((None, None), |notes| (notes.recorded.as_ref(), notes.security.as_deref()));
+    Some(User { key, pod, ours, recorded, security })
 }

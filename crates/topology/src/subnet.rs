@@ -9,11 +9,13 @@ use ovsdb_types::nb::{logical_router as lr, logical_router_port as lrp, logical_
 
 use crate::fact::{Fact, FactValue, Problem, SubnetState};
 use crate::northbound::{self, RowFact, external_ids, map, refer, router, switch};
-use crate::world::{Name, Network, Range, RangesByVpc, Router, Subnet, SubnetSpec, SubnetsByRouterPort, Usage, World};
+use crate::world::{Name, Network, Range, RangesByVpc, Router, Subnet, SubnetSpec, SubnetsByProvider, SubnetsByRouterPort, Usage, World};
 
 pub(crate) fn register(engine: &mut Engine<World, Fact>) {
     engine.rule::<Subnet, Range>("subnet-range", |_, name, subnet, out| {
-        if let Ok(spec) = &subnet.spec {
+        if let Ok(spec) = &subnet.spec
+            && spec.has_switch()
+        {
             out.derive(Arc::clone(name), Range { vpc: Arc::clone(&spec.vpc), cidrs: spec.cidrs, created: subnet.created });
         }
     });
@@ -29,12 +31,19 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
         let waiting = (subnet.deleting && !gone)
             .then(|| Problem { reason: "InUse", message: format!("deletion waits for {holders} addresses to be released") });
         let state = SubnetState { network, refused, finalizer: !gone, waiting };
-        out.say(Fact::Subnet(Arc::clone(name)), FactValue::Subnet(state));
+        out.say(Fact::Subnet(Arc::clone(name)), FactValue::Subnet(Box::new(state)));
         if let (Ok((spec, _)), false) = (&checked, gone) {
-            let port = switch_port(cx, name, &spec.vpc);
-            rows(name, spec, port, out);
-            let network =
-                Network { vpc: Arc::clone(&spec.vpc), cidrs: spec.cidrs, gateways: spec.gateways.clone(), closing: subnet.deleting };
+            if spec.has_switch() {
+                let port = switch_port(cx, name, &spec.vpc);
+                rows(name, spec, port, out);
+            }
+            let network = Network {
+                vpc: Arc::clone(&spec.vpc),
+                cidrs: spec.cidrs,
+                gateways: spec.gateways.clone(),
+                closing: subnet.deleting,
+                switch: spec.has_switch(),
+            };
             out.derive(Arc::clone(name), network);
             let mut excluded = spec.excluded.clone();
             excluded.extend(spec.gateways.iter().map(|ip| (*ip, *ip)));
@@ -44,25 +53,31 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
 }
 
 /// What only the other objects can tell: the VPC exists, and no older subnet of it has one of the addresses. Returns the
-/// younger ones that were refused because of this one.
+/// younger ones that were refused because of this one. Subnets that OVN does not carry are set against those of their provider.
 fn check(cx: &mut Cx<'_, World>, name: &Name, created: i64, spec: &SubnetSpec) -> Result<Vec<Name>, Problem> {
-    if cx.get::<Router>(&spec.vpc).is_none() {
-        return Err(Problem { reason: "UnknownVpc", message: format!("spec.vpc: VPC {:?} does not exist", spec.vpc) });
-    }
+    let (others, place): (Vec<_>, _) = match &spec.provider {
+        Some(provider) if !spec.has_switch() => {
+            let others = cx.rows::<SubnetsByProvider>(provider).into_iter();
+            let others = others.filter_map(|(other, subnet)| Some((other, subnet.created, subnet.spec.as_ref().ok()?.cidrs)));
+            (others.collect(), format!("has the same provider {provider:?}"))
+        }
+        _ if cx.get::<Router>(&spec.vpc).is_none() => {
+            return Err(Problem { reason: "UnknownVpc", message: format!("spec.vpc: VPC {:?} does not exist", spec.vpc) });
+        }
+        _ => {
+            let others = cx.rows::<RangesByVpc>(&spec.vpc).into_iter().map(|(other, range)| (other, range.created, range.cidrs));
+            (others.collect(), format!("in the same VPC {:?}", spec.vpc))
+        }
+    };
     let mut refused = Vec::new();
-    for (other, range) in cx.rows::<RangesByVpc>(&spec.vpc) {
+    for (other, age, cidrs) in others {
         if other == name {
             continue;
         }
-        if let Some((mine, theirs)) = spec.cidrs.overlap(&range.cidrs) {
-            if (range.created, other) < (created, name) {
-                return Err(Problem {
-                    reason: "Overlap",
-                    message: format!(
-                        "spec.cidrBlock: {mine} overlaps with {theirs} of subnet {other:?}, which is older and in the same VPC {:?}",
-                        spec.vpc
-                    ),
-                });
+        if let Some((mine, theirs)) = spec.cidrs.overlap(&cidrs) {
+            if (age, other) < (created, name) {
+                let message = format!("spec.cidrBlock: {mine} overlaps with {theirs} of subnet {other:?}, which is older and {place}");
+                return Err(Problem { reason: "Overlap", message });
             }
             refused.push(Arc::clone(other));
         }

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use engine::{Cx, Engine};
 
-use crate::fact::{Fact, FactValue, NicRequest, Problem, Source};
+use crate::fact::{Fact, FactValue, NicRequest, Problem};
 use crate::holder::Identity;
 use crate::nic::network;
-use crate::world::{Name, PodKey, SubnetsByDefault, Vip, VipSpec, World};
+use crate::world::{Name, NicKey, SubnetsByDefault, Vip, VipSpec, World};
 
 pub(crate) fn register(engine: &mut Engine<World, Fact>) {
     engine.leaf::<Vip>("vip", |cx, name, vip, out| {
@@ -17,7 +17,7 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
         let request = vip.spec.clone().and_then(|spec| request(cx, vip, spec));
         let problem = match request {
             Ok(request) => {
-                out.say(Fact::Request(PodKey::of_vip(name)), FactValue::Request(request));
+                out.say(Fact::Request(NicKey::of_vip(name)), FactValue::Request(request));
                 None
             }
             Err(problem) => Some(problem),
@@ -38,7 +38,7 @@ fn request(cx: &mut Cx<'_, World>, vip: &Vip, spec: VipSpec) -> Result<NicReques
         return Err(Problem { reason: "SubnetClosing", message: format!("spec.subnet: subnet {subnet:?} is being deleted") });
     }
     let (identity, created) = (Identity::Reserved, vip.created);
-    Ok(NicRequest { identity, subnet, addresses, mac, source: Source::default(), held, running: false, created })
+    Ok(NicRequest { identity, subnet, addresses, mac, source: None, held, running: false, created })
 }
 
 fn default_subnet(cx: &mut Cx<'_, World>) -> Result<Name, Problem> {

@@ -1,54 +1,16 @@
 //! What the rules see: inputs parsed from Kubernetes, and what is derived from them.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use api::annotations::{NicAnnotations, NicRecord};
+use api::annotations::{NicAnnotations, NicRecord, PortSecurity};
+use api::networks::{Definition, Selection};
 use api::{Cidrs, MacAddr};
 use engine::{Collection, Index, Table};
 
 /// A name in Kubernetes or OVN.
 pub type Name = Arc<str>;
-
-/// Namespace and name of a pod.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PodKey {
-    /// Namespace.
-    pub namespace: Name,
-    /// Name.
-    pub name: Name,
-}
-
-impl PodKey {
-    /// Name of the pod's logical switch port, and of its `IP` object: `<pod>.<namespace>`. Namespaces hold no dots, so
-    /// no two pods share it. Without a namespace, which no pod is, just the name.
-    #[must_use]
-    pub fn port(&self) -> Name {
-        if self.namespace.is_empty() { Arc::clone(&self.name) } else { format!("{}.{}", self.name, self.namespace).into() }
-    }
-
-    /// The pod whose port has this name; without a namespace when there is none of it.
-    #[must_use]
-    pub fn of_port(port: &str) -> Self {
-        let (name, namespace) = port.rsplit_once('.').unwrap_or((port, ""));
-        Self { namespace: namespace.into(), name: name.into() }
-    }
-
-    /// The name that the addresses of a `Vip` are held on, which is that of no pod.
-    #[must_use]
-    pub fn of_vip(vip: &str) -> Self {
-        Self::of_port(&format!("{VIP}{vip}"))
-    }
-
-    /// The `Vip` whose addresses are held on this name, if it is one's.
-    #[must_use]
-    pub fn vip(&self) -> Option<Name> {
-        self.name.starts_with(VIP).then(|| self.port()[VIP.len()..].into())
-    }
-}
-
-/// No name of a Kubernetes object has a slash.
-const VIP: &str = "vip/";
 
 /// A `Vpc`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +40,7 @@ pub struct Subnet {
 
 pub use crate::fact::Problem;
 pub use crate::holder::{Identity, Workload};
+pub use crate::key::{DefinitionKey, NicKey, PodKey};
 
 /// What a subnet wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,6 +59,16 @@ pub struct SubnetSpec {
     pub namespaces: Vec<Name>,
     /// Whether pods of no other subnet land here.
     pub default: bool,
+    /// Provider of the NICs that land here unless they choose another subnet; none for primary ones.
+    pub provider: Option<Name>,
+}
+
+impl SubnetSpec {
+    /// Whether OVN carries the subnet. Else it is a set of addresses for NICs that other plugins make.
+    #[must_use]
+    pub fn has_switch(&self) -> bool {
+        self.provider.as_deref().is_none_or(|provider| provider.ends_with(".ovn"))
+    }
 }
 
 /// An `IPPool`.
@@ -162,10 +135,58 @@ pub struct Pod {
     pub node: Option<Name>,
     /// What keeps its addresses when it goes.
     pub workload: Option<Workload>,
-    /// What its annotations ask for, or why they cannot be read. What is recorded counts as asked for.
-    pub asked: Result<NicAnnotations, String>,
+    /// What its annotations ask for, if anything, or why they cannot be read. What is recorded is not asked for any more.
+    pub asked: Result<Option<Box<NicAnnotations>>, String>,
     /// What its annotations record.
     pub recorded: Option<NicRecord>,
+    /// Which senders its port lets through, where annotations say so.
+    pub security: Option<Box<PortSecurity>>,
+}
+
+/// What a pod says of NICs besides its primary one, if it asks for any.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Networks {
+    /// The list, or why it cannot be read.
+    pub links: Result<Vec<Link>, String>,
+    /// What annotations say of each NIC, by provider.
+    pub notes: BTreeMap<Box<str>, NicNotes>,
+}
+
+/// A link that a pod asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// The element of the list.
+    pub selection: Selection,
+    /// Addresses and MAC that annotations ask of this link, or why they cannot be read.
+    pub asked: Result<(Vec<IpAddr>, Option<MacAddr>), String>,
+}
+
+/// What the annotations of one NIC say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NicNotes {
+    /// What they ask for, or why they cannot be read.
+    pub asked: Result<NicAnnotations, String>,
+    /// What they record.
+    pub recorded: Option<NicRecord>,
+    /// Which senders the port lets through.
+    pub security: Option<Box<PortSecurity>>,
+}
+
+/// A `NetworkAttachmentDefinition`: what it says to us, or why it cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetworkDefinition(pub Result<Definition, String>);
+
+/// Derived: the NICs of a pod besides its primary one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attached(pub Vec<Attachment>);
+
+/// Such a NIC.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// Provider, unique in the pod.
+    pub provider: Name,
+    /// Whether another plugin makes the NIC.
+    pub addresses_only: bool,
 }
 
 /// An `IP` object whose addresses are held while there is no pod.
@@ -175,8 +196,8 @@ pub struct Ip {
     pub created: i64,
     /// Whether deletion was asked for: then nothing is held.
     pub deleting: bool,
-    /// Name that the NIC is on.
-    pub holder: PodKey,
+    /// NIC that has them.
+    pub nic: NicKey,
     /// Subnet.
     pub subnet: Name,
     /// Addresses, IPv4 first; none when any will do.
@@ -232,7 +253,7 @@ pub struct Replicas {
     pub ordinals: std::ops::Range<u32>,
 }
 
-/// What the allocator gave to the primary NIC on a name.
+/// What the allocator gave to a NIC.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Allocation {
     /// Who it belongs to.
@@ -278,6 +299,8 @@ pub struct Network {
     pub gateways: Vec<IpAddr>,
     /// Whether new NICs are refused because the subnet is going.
     pub closing: bool,
+    /// Whether there is a logical switch, on a router.
+    pub switch: bool,
 }
 
 /// All collections.
@@ -287,7 +310,7 @@ pub struct World {
     subnets: Table<Name, Subnet>,
     namespaces: Table<Name, Namespace>,
     pods: Table<PodKey, Pod>,
-    allocations: Table<PodKey, Allocation>,
+    allocations: Table<NicKey, Allocation>,
     usages: Table<Name, Usage>,
     routers: Table<Name, Router>,
     ranges: Table<Name, Range>,
@@ -296,6 +319,9 @@ pub struct World {
     pools: Table<Name, Pool>,
     replicas: Table<ReplicasKey, Replicas>,
     vips: Table<Name, Vip>,
+    definitions: Table<DefinitionKey, NetworkDefinition>,
+    listed: Table<PodKey, Networks>,
+    attached: Table<PodKey, Attached>,
 }
 
 macro_rules! collections {
@@ -318,7 +344,7 @@ collections! {
     2 Subnet: Name => subnets,
     3 Namespace: Name => namespaces,
     4 Pod: PodKey => pods,
-    5 Allocation: PodKey => allocations,
+    5 Allocation: NicKey => allocations,
     6 Usage: Name => usages,
     7 Router: Name => routers,
     8 Range: Name => ranges,
@@ -327,6 +353,9 @@ collections! {
     11 Replicas: ReplicasKey => replicas,
     12 Pool: Name => pools,
     13 Vip: Name => vips,
+    14 NetworkDefinition: DefinitionKey => definitions,
+    15 Networks: PodKey => listed,
+    16 Attached: PodKey => attached,
 }
 
 /// The subnets that claim ranges in a VPC.
@@ -345,7 +374,9 @@ impl Index<World> for SubnetsByNamespace {
     type Of = Subnet;
     type Key = Name;
     fn keys(_: &Name, subnet: &Subnet, out: &mut Vec<Name>) {
-        if let Ok(spec) = &subnet.spec {
+        if let Ok(spec) = &subnet.spec
+            && spec.has_switch()
+        {
             out.extend(spec.namespaces.iter().cloned());
         }
     }
@@ -357,7 +388,17 @@ impl Index<World> for SubnetsByRouterPort {
     type Of = Subnet;
     type Key = Name;
     fn keys(name: &Name, subnet: &Subnet, out: &mut Vec<Name>) {
-        out.extend(subnet.spec.iter().map(|spec| format!("{}-{name}", spec.vpc).into()));
+        out.extend(subnet.spec.iter().filter(|spec| spec.has_switch()).map(|spec| format!("{}-{name}", spec.vpc).into()));
+    }
+}
+
+/// The subnets of a provider.
+pub(crate) struct SubnetsByProvider;
+impl Index<World> for SubnetsByProvider {
+    type Of = Subnet;
+    type Key = Name;
+    fn keys(_: &Name, subnet: &Subnet, out: &mut Vec<Name>) {
+        out.extend(subnet.spec.iter().filter_map(|spec| spec.provider.clone()));
     }
 }
 
@@ -389,7 +430,7 @@ impl Index<World> for SubnetsByDefault {
     type Of = Subnet;
     type Key = ();
     fn keys(_: &Name, subnet: &Subnet, out: &mut Vec<()>) {
-        if subnet.spec.as_ref().is_ok_and(|spec| spec.default) {
+        if subnet.spec.as_ref().is_ok_and(|spec| spec.default && spec.has_switch()) {
             out.push(());
         }
     }

@@ -137,3 +137,102 @@ fn a_vpc_waits_for_its_subnets_and_a_subnet_for_its_pods() {
     assert_eq!(cluster.northbound(), before);
     insta::assert_snapshot!(cluster.told());
 }
+
+const ATTACHED: &str = "
+kind: Vpc
+metadata: {name: blue, uid: b}
+spec: {}
+---
+kind: Subnet
+metadata: {name: blue-net, uid: bs}
+spec: {vpc: blue, cidrBlock: '10.16.0.0/24,fd00::/64', provider: data.default.ovn}
+---
+kind: Subnet
+metadata: {name: lan, uid: ls}
+spec: {cidrBlock: 10.16.0.0/24, provider: lan.default}
+---
+kind: Vip
+apiVersion: kubeovn.io/v1
+metadata: {name: shared}
+spec: {subnet: blue-net, v4ip: 10.16.0.100, macAddress: '00:00:5e:00:01:01'}
+---
+kind: NetworkAttachmentDefinition
+metadata: {name: data, namespace: default}
+spec: {config: '{\"type\": \"kube-ovn\", \"provider\": \"data.default.ovn\"}'}
+---
+kind: NetworkAttachmentDefinition
+metadata: {name: lan, namespace: default}
+spec: {config: '{\"type\": \"macvlan\", \"ipam\": {\"type\": \"kube-ovn\", \"provider\": \"lan.default\"}}'}
+---
+kind: Pod
+metadata:
+  name: router
+  namespace: default
+  uid: p
+  annotations:
+    k8s.v1.cni.cncf.io/networks: 'data,data@second,lan'
+    ovn.kubernetes.io/port_security: 'true'
+    data.default.ovn.kubernetes.io/ip_address: 10.16.0.20,fd00::20
+    data.default.kubernetes.io/mac_address.second: '02:00:00:00:00:02'
+    data.default.ovn.second.kubernetes.io/port_security: 'true'
+    data.default.ovn.second.kubernetes.io/port_vips: 10.16.0.200
+    data.default.ovn.second.kubernetes.io/aaps: shared
+";
+
+#[test]
+fn a_pod_with_nics_in_two_vpcs_and_one_of_another_plugin() {
+    let cluster = network(&format!("{DEFAULT}---\n{ATTACHED}"));
+    insta::assert_snapshot!(cluster.northbound());
+    assert!(!cluster.told().contains("pod "), "{}", cluster.told());
+    // A subnet of another plugin is only a set of addresses, and may be that of anybody else.
+    assert!(cluster.ipam.holding("router.default.lan.default").is_some());
+}
+
+#[test]
+fn nics_that_cannot_be_served_are_told_and_the_others_are() {
+    let mut cluster = network(&format!("{DEFAULT}---\n{ATTACHED}"));
+    cluster.apply(
+        "
+kind: NetworkAttachmentDefinition
+metadata: {name: odd, namespace: default}
+spec: {config: '{'}
+---
+kind: NetworkAttachmentDefinition
+metadata: {name: alone, namespace: default}
+spec: {config: '{\"type\": \"macvlan\", \"ipam\": {\"type\": \"ferrovia\"}}'}
+---
+kind: Pod
+metadata:
+  name: lost
+  namespace: default
+  uid: q
+  annotations:
+    k8s.v1.cni.cncf.io/networks: 'data,nowhere,odd,alone,data@wrong'
+    data.default.ovn.wrong.kubernetes.io/logical_switch: lan
+    ovn.kubernetes.io/port_security: 'yes'
+---
+kind: Pod
+metadata:
+  name: loose
+  namespace: default
+  uid: s
+  annotations: {ovn.kubernetes.io/port_security: 'true', ovn.kubernetes.io/port_vips: '10.16.0.300,10.16.9.9', ovn.kubernetes.io/aaps: later}
+---
+kind: Pod
+metadata: {name: misspelled, namespace: default, uid: t, annotations: {k8s.v1.cni.cncf.io/networks: 'a/b/c'}}
+---
+kind: Pod
+metadata: {name: strayed, namespace: default, uid: u, annotations: {ovn.kubernetes.io/logical_switch: lan}}
+",
+    );
+    cluster.round();
+    insta::assert_snapshot!(cluster.told());
+    for port in ["lost.default", "lost.default.data.default.ovn", "loose.default", "misspelled.default"] {
+        assert!(cluster.northbound().contains(&format!("Logical_Switch_Port {port}\n")), "{port}");
+    }
+    // Once the `Vip` is there, the port lets its addresses through.
+    cluster.apply("kind: Vip\napiVersion: kubeovn.io/v1\nmetadata: {name: later}\nspec: {v4ip: 10.16.7.7}\n");
+    cluster.round();
+    assert!(cluster.northbound().contains("10.16.9.9 10.16.7.7"), "{}", cluster.northbound());
+    assert!(!cluster.told().contains("\"later\""), "{}", cluster.told());
+}

@@ -4,7 +4,7 @@
 mod cluster;
 
 use cluster::Cluster;
-use topology::{Fact, FactValue, Ip, Pod, PodKey};
+use topology::{Fact, FactValue, Ip, Networks, NicKey, Pod, PodKey};
 
 const NETWORK: &str = "
 kind: Vpc
@@ -44,21 +44,22 @@ impl Cluster {
             .engine
             .facts()
             .filter_map(|(fact, value)| match (fact, value) {
-                (Fact::Ip(name), FactValue::Ip(shown)) => Some((name.clone(), shown.clone())),
+                (Fact::Ip(nic), FactValue::Ip(shown)) => Some((nic.clone(), shown.clone())),
                 _ => None,
             })
             .collect();
-        for (name, shown) in shown {
+        for (key, shown) in shown {
             let keeper = match &shown.nic.identity {
                 topology::Identity::Workload(topology::Workload::StatefulSet(set)) => {
-                    let ordinal = shown.holder.name.rsplit_once('-').unwrap().1.parse().unwrap();
+                    let ordinal = key.holder.name.rsplit_once('-').unwrap().1.parse().unwrap();
                     topology::Keeper::StatefulSet { name: set.clone(), ordinal }
                 }
                 topology::Identity::Workload(topology::Workload::VirtualMachine(_)) => topology::Keeper::VirtualMachine,
                 _ => continue,
             };
             let topology::Allocation { subnet, addresses, mac, .. } = shown.nic;
-            let ip = Ip { created: 0, deleting: false, holder: shown.holder, subnet, addresses, mac: Some(mac), keeper };
+            let name = key.port();
+            let ip = Ip { created: 0, deleting: false, nic: key, subnet, addresses, mac: Some(mac), keeper };
             self.engine.set::<Ip>(&name, Some(ip), engine::Age(0));
         }
         self.round();
@@ -66,12 +67,17 @@ impl Cluster {
 
     fn delete_pod(&mut self, name: &str) {
         self.engine.set::<Pod>(&key(name), None, engine::Age(0));
+        self.engine.set::<Networks>(&key(name), None, engine::Age(0));
         self.round();
     }
 
     /// Address and MAC held on a name, and whether it has a port.
     fn held(&self, name: &str) -> Option<(String, bool)> {
-        let port = key(name).port();
+        self.held_by(&NicKey::primary(key(name)))
+    }
+
+    fn held_by(&self, nic: &NicKey) -> Option<(String, bool)> {
+        let port = nic.port();
         let held = self.ipam.holding(&port)?;
         let ports = self.northbound().contains(&format!("Logical_Switch_Port {port}\n"));
         Some((format!("{} {}", api::annotations::join(&held.addresses), held.mac), ports))
@@ -136,7 +142,7 @@ fn a_machines_nic_is_on_its_name_whatever_its_pods_are_called() {
     cluster.apply(&pod("virt-launcher-vm-c", "3", OF_MACHINE));
     cluster.round();
     assert_eq!(cluster.held("vm"), Some(before));
-    assert_eq!(cluster.engine.facts().filter(|(fact, _)| matches!(fact, Fact::Record(_))).count(), 2);
+    assert_eq!(cluster.engine.facts().filter(|(fact, _)| matches!(fact, Fact::Record(..))).count(), 2);
     cluster.delete_pod("virt-launcher-vm-b");
     assert!(cluster.held("vm").unwrap().1);
 }
@@ -183,4 +189,66 @@ fn a_pod_that_has_the_name_of_a_machine_keeps_the_machines_pods_out() {
     cluster.round();
     assert_eq!(cluster.held("vm"), before);
     assert!(cluster.told().contains("pod default/virt-launcher-vm-a: NameTaken"), "{}", cluster.told());
+}
+
+#[test]
+fn each_nic_of_a_stateful_sets_pod_or_a_machines_comes_back_as_it_was_unless_it_is_not_wanted_any_more() {
+    let mut cluster = with_pods(&[]);
+    cluster.apply(
+        "kind: NetworkAttachmentDefinition\nmetadata: {name: data, namespace: default}\nspec: {config: '{\"type\": \"ferrovia\"}'}\n",
+    );
+    let with_data = |name: &str, uid: &str, owner: &str| {
+        pod(name, uid, owner).replace("metadata: {", "metadata: {annotations: {k8s.v1.cni.cncf.io/networks: 'data, data'}, ")
+    };
+    let nic = |name: &str, provider: &str| NicKey { holder: key(name), provider: Some(provider.into()) };
+    let providers = ["data.default.ovn", "data.default.ovn.net2"];
+    for (name, on, owner, next) in [("web-1", "web-1", OF_SET, "web-1"), ("launcher-a", "vm", OF_MACHINE, "launcher-b")] {
+        cluster.apply(&with_data(name, "1", owner));
+        cluster.round();
+        cluster.write_ips();
+        let before = providers.map(|provider| cluster.held_by(&nic(on, provider)).unwrap());
+        cluster.delete_pod(name);
+        assert_eq!(providers.map(|provider| cluster.held_by(&nic(on, provider)).unwrap()), before.clone().map(|(held, _)| (held, false)));
+        // Even when its definition went meanwhile.
+        let data = topology::DefinitionKey { namespace: "default".into(), name: "data".into() };
+        let definition = <topology::NetworkDefinition as engine::Collection<_>>::table(cluster.engine.world()).get(&data).cloned();
+        cluster.engine.set::<topology::NetworkDefinition>(&data, None, engine::Age(0));
+        cluster.apply(&with_data(next, "2", owner));
+        cluster.round();
+        assert_eq!(providers.map(|provider| cluster.held_by(&nic(on, provider)).unwrap()), before, "{}", cluster.told());
+        cluster.engine.set::<topology::NetworkDefinition>(&data, definition, engine::Age(0));
+        // A pod of the same owner that lists it no more gives it up.
+        cluster.apply(&pod(next, "3", owner));
+        cluster.round();
+        assert_eq!(providers.map(|provider| cluster.held_by(&nic(on, provider))), [None, None]);
+        assert!(cluster.held(on).is_some());
+    }
+}
+
+#[test]
+fn a_users_reservation_can_be_of_any_nic_of_a_pod() {
+    let mut cluster = with_pods(&[]);
+    cluster.apply(
+        "
+kind: NetworkAttachmentDefinition
+metadata: {name: data, namespace: default}
+spec: {config: '{\"type\": \"ferrovia\"}'}
+---
+kind: IP
+apiVersion: kubeovn.io/v1
+metadata: {name: db.default.data.default.ovn}
+spec: {podName: db, namespace: default, subnet: ovn-default, v4IpAddress: 10.16.0.9, macAddress: '02:00:00:00:00:09'}
+---
+kind: Pod
+metadata: {name: db, namespace: default, uid: p}
+spec: {}
+",
+    );
+    cluster.round();
+    let nic = NicKey { holder: key("db"), provider: Some("data.default.ovn".into()) };
+    assert_eq!(cluster.held_by(&nic), Some(("10.16.0.9 02:00:00:00:00:09".to_owned(), false)));
+    cluster
+        .apply("kind: Pod\nmetadata: {name: db, namespace: default, uid: q, annotations: {k8s.v1.cni.cncf.io/networks: data}}\nspec: {}\n");
+    cluster.round();
+    assert_eq!(cluster.held_by(&nic), Some(("10.16.0.9 02:00:00:00:00:09".to_owned(), true)));
 }

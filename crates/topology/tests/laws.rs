@@ -10,8 +10,8 @@ use engine::Age;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use topology::{
-    Allocation, Ip, Keeper, Namespace, Pod, PodKey, Pool, PoolSpec, Replicas, ReplicasKey, ReplicasKind, Subnet, Vip, VipSpec, Vpc,
-    Workload, input,
+    Allocation, DefinitionKey, Ip, Keeper, Link, Namespace, NetworkDefinition, Networks, NicKey, NicNotes, Pod, PodKey, Pool, PoolSpec,
+    Replicas, ReplicasKey, ReplicasKind, Subnet, Vip, VipSpec, Vpc, Workload, input,
 };
 
 fn pod(i: usize) -> String {
@@ -33,8 +33,8 @@ fn one_more_pod_costs_the_same_at_1_000_50_000_and_100_000() {
         let mut cluster = default_network();
         for i in 0..n {
             let key = PodKey { namespace: "default".into(), name: format!("p{i}").into() };
-            let pod =
-                Pod { uid: format!("u{i}").into(), created: 0, node: None, workload: None, asked: Ok(Default::default()), recorded: None };
+            let (uid, asked) = (format!("u{i}").into(), Ok(Default::default()));
+            let pod = Pod { uid, created: 0, node: None, workload: None, asked, recorded: None, security: None };
             cluster.engine.set::<Pod>(&key, Some(pod), Age(0));
         }
         cluster.round();
@@ -60,6 +60,33 @@ fn one_more_pod_costs_the_same_at_1_000_50_000_and_100_000() {
     assert_eq!(few, cost(100_000));
     // One row and one membership; the runs are `nic` and `port`.
     assert_eq!((few.0, few.3, few.4), (2, 2, 2));
+}
+
+#[test]
+fn one_more_nic_costs_the_same_among_few_and_many_pods() {
+    let cost = |n: usize, nics: usize| {
+        let mut cluster = default_network();
+        cluster.apply(
+            "kind: NetworkAttachmentDefinition\nmetadata: {name: d, namespace: default}\nspec: {config: '{\"type\": \"ferrovia\"}'}\n",
+        );
+        let list = vec!["d"; nics].join(",");
+        let with_nics = |i: usize| pod(i).replace("uid:", &format!("annotations: {{k8s.v1.cni.cncf.io/networks: '{list}'}}, uid:"));
+        for i in 0..n {
+            cluster.apply(&with_nics(i));
+        }
+        cluster.round();
+        cluster.apply(&with_nics(n));
+        let round = cluster.round();
+        [round.runs as usize, round.reads as usize, round.facts, round.difference.rows()]
+    };
+    let (one, two, four) = (cost(10, 1), cost(10, 2), cost(10, 4));
+    assert_eq!(one, cost(2_000, 1));
+    assert_eq!(four, cost(2_000, 4));
+    // `nic`, `networks`, and `port` for each; a port for each, and the switch's set of ports.
+    assert_eq!([(one[0], one[3]), (two[0], two[3]), (four[0], four[3])], [(4, 3), (5, 4), (7, 6)]);
+    for at in 0..4 {
+        assert_eq!(four[at] - two[at], 2 * (two[at] - one[at]), "{one:?} {two:?} {four:?}");
+    }
 }
 
 #[test]
@@ -100,6 +127,8 @@ enum Step {
         default: bool,
         deleting: bool,
         created: i64,
+        /// Of primary NICs, of the first definition's, or of another plugin's.
+        provider: u8,
     },
     Namespace(u8, bool, Option<u8>),
     Pod {
@@ -108,7 +137,13 @@ enum Step {
         namespace: u8,
         subnet: Option<u8>,
         uid: u8,
+        /// The definitions that it attaches.
+        attached: Vec<u8>,
+        /// Whether its ports let only through what a `Vip` of this number allows beside their own.
+        security: Option<u8>,
     },
+    /// Whether a network definition is there, and whether what it makes is ours.
+    Definition(u8, bool, bool),
     /// What keeps addresses, of one name in each namespace: the StatefulSet's replicas, or whether the machine is there.
     Replicas {
         machine: bool,
@@ -152,8 +187,8 @@ fn vpc_name(n: u8) -> String {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         (0u8..3, any::<bool>(), any::<bool>()).prop_map(|(n, there, deleting)| Step::Vpc(n, there, deleting)),
-        (0u8..4, prop::bool::weighted(0.8), 0u8..3, 0u8..6, 0u8..4, any::<bool>(), prop::bool::weighted(0.2), 0i64..4).prop_map(
-            |(name, there, vpc, range, namespaces, default, deleting, created)| Step::Subnet {
+        (0u8..4, prop::bool::weighted(0.8), 0u8..3, 0u8..6, 0u8..4, any::<bool>(), prop::bool::weighted(0.2), 0i64..4, 0u8..5).prop_map(
+            |(name, there, vpc, range, namespaces, default, deleting, created, provider)| Step::Subnet {
                 name,
                 there,
                 vpc,
@@ -161,12 +196,26 @@ fn step() -> impl Strategy<Value = Step> {
                 namespaces,
                 default,
                 deleting,
-                created
+                created,
+                provider
             }
         ),
         (0u8..3, prop::bool::weighted(0.8), prop::option::of(0u8..4)).prop_map(|(n, there, s)| Step::Namespace(n, there, s)),
-        (0u8..6, prop::bool::weighted(0.7), 0u8..3, prop::option::of(0u8..4), 0u8..3)
-            .prop_map(|(name, there, namespace, subnet, uid)| Step::Pod { name, there, namespace, subnet, uid }),
+        (
+            (0u8..6, prop::bool::weighted(0.7), 0u8..3, prop::option::of(0u8..4), 0u8..3),
+            prop::collection::vec(0u8..2, 0..3),
+            prop::option::of(0u8..2)
+        )
+            .prop_map(|((name, there, namespace, subnet, uid), attached, security)| Step::Pod {
+                name,
+                there,
+                namespace,
+                subnet,
+                uid,
+                attached,
+                security
+            }),
+        (0u8..2, prop::bool::weighted(0.8), any::<bool>()).prop_map(|(n, there, ours)| Step::Definition(n, there, ours)),
         (0u8..2, prop::bool::weighted(0.8), 0u8..4, 2u8..8, 0i64..3).prop_map(|(name, there, subnet, first, created)| Step::Pool {
             name,
             there,
@@ -175,7 +224,7 @@ fn step() -> impl Strategy<Value = Step> {
             created
         }),
         (any::<bool>(), 0u8..3, 0u8..2).prop_map(|(machine, namespace, replicas)| Step::Replicas { machine, namespace, replicas }),
-        (0u8..4, prop::bool::weighted(0.8), 0u8..3, 0u8..4, 2u8..6, prop::bool::weighted(0.2))
+        (0u8..6, prop::bool::weighted(0.8), 0u8..3, 0u8..4, 2u8..6, prop::bool::weighted(0.2))
             .prop_map(|(of, there, namespace, subnet, address, deleting)| Step::Ip { of, there, namespace, subnet, address, deleting }),
         (0u8..2, prop::bool::weighted(0.8), prop::option::of(0u8..4), 2u8..6, any::<bool>(), prop::bool::weighted(0.2))
             .prop_map(|(name, there, subnet, address, held, deleting)| Step::Vip { name, there, subnet, address, held, deleting }),
@@ -183,15 +232,39 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// The name that a kept NIC is on, and for whom it is kept.
-fn kept(of: u8, namespace: u8) -> (PodKey, Keeper) {
-    let (name, keeper) = match of {
-        0 => ("p0", Keeper::StatefulSet { name: "set".into(), ordinal: 0 }),
-        1 => ("machine", Keeper::VirtualMachine),
-        2 => ("p3", Keeper::User),
-        _ => ("nobody", Keeper::User),
+/// The NIC that is kept, and for whom.
+fn kept(of: u8, namespace: u8) -> (NicKey, Keeper) {
+    let (name, provider, keeper) = match of {
+        0 => ("p0", None, Keeper::StatefulSet { name: "set".into(), ordinal: 0 }),
+        1 => ("machine", None, Keeper::VirtualMachine),
+        2 => ("p3", None, Keeper::User),
+        3 => ("nobody", None, Keeper::User),
+        4 => ("p0", Some("d0.n0.ovn"), Keeper::StatefulSet { name: "set".into(), ordinal: 0 }),
+        _ => ("p3", Some("d0.n0"), Keeper::User),
     };
-    (PodKey { namespace: format!("n{namespace}").into(), name: name.into() }, keeper)
+    let holder = PodKey { namespace: format!("n{namespace}").into(), name: name.into() };
+    (NicKey { holder, provider: provider.map(Into::into) }, keeper)
+}
+
+/// A pod's list of definitions. The first link asks for a MAC of its own, and its port for security.
+fn networks(attached: &[u8], security: Option<u8>) -> Option<Networks> {
+    let list = attached.iter().map(|n| format!("n0/d{n}")).collect::<Vec<_>>().join(",");
+    let notes = [(api::networks::NETWORKS.to_owned(), list)].into();
+    let mut links = Vec::new();
+    for selection in api::networks::selections(&notes, "n0").unwrap() {
+        let mac = (*selection.interface == *"net1").then(|| "02:00:00:00:08:01".parse().unwrap());
+        links.push(Link { selection, asked: Ok((Vec::new(), mac)) });
+    }
+    let notes = attached.iter().map(|n| {
+        let notes = NicNotes { asked: Ok(Default::default()), recorded: None, security: guarded(security) };
+        (format!("d{n}.n0.ovn").into(), notes)
+    });
+    (!links.is_empty()).then(|| Networks { links: Ok(links), notes: notes.collect() })
+}
+
+fn guarded(security: Option<u8>) -> Option<Box<api::annotations::PortSecurity>> {
+    let vips = vec![format!("w{}", security?).into()];
+    Some(Box::new(api::annotations::PortSecurity { enabled: true, vips, ..Default::default() }))
 }
 
 fn apply(cluster: &mut Cluster, step: &Step) {
@@ -201,7 +274,7 @@ fn apply(cluster: &mut Cluster, step: &Step) {
             let vpc = Vpc { uid: "v".into(), deleting: *deleting, finalizer: true };
             engine.set::<Vpc>(&vpc_name(*n).into(), there.then_some(vpc), Age(0));
         }
-        Step::Subnet { name, there, vpc, range, namespaces, default, deleting, created } => {
+        Step::Subnet { name, there, vpc, range, namespaces, default, deleting, created, provider } => {
             let json = serde_json::json!({
                 "apiVersion": "kubeovn.io/v1", "kind": "Subnet",
                 "metadata": { "name": format!("s{name}") },
@@ -211,6 +284,7 @@ fn apply(cluster: &mut Cluster, step: &Step) {
                     "cidrBlock": match range { 4 => "10.0.0.0/25".to_owned(), 5 => "10.0.0.0/99".to_owned(), r => format!("10.0.0.{}/26", r * 64) },
                     "namespaces": (0..2).filter(|i| namespaces & (1 << i) != 0).map(|i| format!("n{i}")).collect::<Vec<_>>(),
                     "default": default,
+                    "provider": match provider { 0 => "d0.n0.ovn", 1 => "d1.n0", _ => "ovn" },
                 },
             });
             let (key, mut subnet, _) = input::subnet(&serde_json::from_value(json).unwrap());
@@ -222,7 +296,7 @@ fn apply(cluster: &mut Cluster, step: &Step) {
             let namespace = Namespace { subnet: subnet.map(|s| format!("s{s}").into()), pools: vec!["q0".into()] };
             engine.set::<Namespace>(&format!("n{n}").into(), there.then_some(namespace), Age(0));
         }
-        Step::Pod { name, there, namespace, subnet, uid } => {
+        Step::Pod { name, there, namespace, subnet, uid, attached, security } => {
             let key = PodKey { namespace: format!("n{namespace}").into(), name: format!("p{name}").into() };
             // Two of the pods name a pool, one that may be of another subnet.
             let pool = (*name > 3).then(|| Box::new(api::annotations::PoolChoice::Named(vec![format!("q{}", name - 4).into()])));
@@ -234,8 +308,16 @@ fn apply(cluster: &mut Cluster, step: &Step) {
                 _ => None,
             };
             let node = Some(format!("node{uid}").into());
-            let pod = Pod { uid: format!("u{uid}").into(), created: 0, node, workload, asked: Ok(asked), recorded: None };
+            let (uid, security_of) = (format!("u{uid}").into(), guarded(*security));
+            let pod = Pod { uid, created: 0, node, workload, asked: Ok(Some(Box::new(asked))), recorded: None, security: security_of };
             engine.set::<Pod>(&key, there.then_some(pod), Age(0));
+            engine.set::<Networks>(&key, networks(attached, *security).filter(|_| *there), Age(0));
+        }
+        Step::Definition(n, there, ours) => {
+            let key = DefinitionKey { namespace: "n0".into(), name: format!("d{n}").into() };
+            let config = if *ours { r#"{"type":"ferrovia"}"# } else { r#"{"type":"macvlan","ipam":{"type":"ferrovia"}}"# };
+            let definition = NetworkDefinition(api::networks::Definition::parse("n0", &key.name, config));
+            engine.set::<NetworkDefinition>(&key, there.then_some(definition), Age(0));
         }
         Step::Pool { name, there, subnet, first, created } => {
             let (from, to) = (format!("10.0.0.{}", subnet * 64 + first), format!("10.0.0.{}", subnet * 64 + first + 2));
@@ -252,13 +334,13 @@ fn apply(cluster: &mut Cluster, step: &Step) {
             engine.set::<Replicas>(&key, (*replicas > 0).then_some(Replicas { ordinals: 0..1 }), Age(0));
         }
         Step::Ip { of, there, namespace, subnet, address, deleting } => {
-            let (holder, keeper) = kept(*of, *namespace);
-            let name = holder.port();
+            let (nic, keeper) = kept(*of, *namespace);
+            let name = nic.port();
             // Of a user's, one names neither address nor MAC.
             let given = *address != 5 || keeper != Keeper::User;
             let addresses = given.then(|| format!("10.0.0.{}", subnet * 64 + address).parse().unwrap()).into_iter().collect();
             let mac = given.then(|| format!("02:00:00:00:{namespace:02}:{address:02}").parse().unwrap());
-            let ip = Ip { created: 0, deleting: *deleting, holder, subnet: format!("s{subnet}").into(), addresses, mac, keeper };
+            let ip = Ip { created: 0, deleting: *deleting, nic, subnet: format!("s{subnet}").into(), addresses, mac, keeper };
             engine.set::<Ip>(&name, there.then_some(ip), Age(0));
         }
         Step::Vip { name, there, subnet, address, held, deleting } => {
@@ -291,11 +373,19 @@ fn random_histories_run_every_rule() {
     assert_eq!(ran, rules);
 }
 
-/// Every name that a NIC can be on.
-fn holders() -> Vec<PodKey> {
+/// Every NIC that there can be.
+fn nics() -> Vec<NicKey> {
     let names: Vec<String> = (0..6).map(|p| format!("p{p}")).chain(["machine".into(), "nobody".into()]).collect();
-    let key = |name: &String, n: u8| PodKey { namespace: format!("n{n}").into(), name: name.as_str().into() };
-    names.iter().flat_map(|name| (0..3).map(move |n| key(name, n))).chain((0..2).map(|n| PodKey::of_vip(&format!("w{n}")))).collect()
+    let providers = (0..2).flat_map(|d| ["", ".net2"].map(|link| [format!("d{d}.n0.ovn{link}"), format!("d{d}.n0{link}")])).flatten();
+    let providers: Vec<Option<String>> = std::iter::once(None).chain(providers.map(Some)).collect();
+    let mut nics = vec![NicKey::of_vip("w0"), NicKey::of_vip("w1")];
+    for name in &names {
+        for n in 0..3 {
+            let holder = PodKey { namespace: format!("n{n}").into(), name: name.as_str().into() };
+            nics.extend(providers.iter().map(|p| NicKey { holder: holder.clone(), provider: p.as_deref().map(Into::into) }));
+        }
+    }
+    nics
 }
 
 proptest! {
@@ -313,6 +403,7 @@ proptest! {
                 Step::Namespace(n, ..) => format!("n{n}"),
                 Step::Pod { name, namespace, .. } => format!("p{name}.{namespace}"),
                 Step::Pool { name, .. } => format!("q{name}"),
+                Step::Definition(n, ..) => format!("d{n}"),
                 Step::Replicas { machine, namespace, .. } => format!("replicas {machine} {namespace}"),
                 Step::Ip { of, namespace, .. } => format!("ip {of} {namespace}"),
                 Step::Vip { name, .. } => format!("w{name}"),
@@ -332,7 +423,7 @@ proptest! {
         for (_, step) in last.iter().rev() {
             apply(&mut cluster, step);
         }
-        for key in holders() {
+        for key in nics() {
             let allocation = <Allocation as engine::Collection<_>>::table(incremental.world()).get(&key).cloned();
             cluster.engine.set::<Allocation>(&key, allocation, Age(0));
         }
@@ -357,8 +448,12 @@ proptest! {
         }
         for name in 0..6 {
             for namespace in 0..3 {
-                apply(&mut cluster, &Step::Pod { name, there: false, namespace, subnet: None, uid: 0 });
+                let gone = Step::Pod { name, there: false, namespace, subnet: None, uid: 0, attached: Vec::new(), security: None };
+                apply(&mut cluster, &gone);
             }
+        }
+        for n in 0..2 {
+            apply(&mut cluster, &Step::Definition(n, false, true));
         }
         for name in 0..2 {
             apply(&mut cluster, &Step::Pool { name, there: false, subnet: 0, first: 2, created: 0 });
@@ -367,7 +462,7 @@ proptest! {
             apply(&mut cluster, &Step::Vip { name, there: false, subnet: None, address: 2, held: false, deleting: false });
         }
         for namespace in 0..3 {
-            for of in 0..4 {
+            for of in 0..6 {
                 apply(&mut cluster, &Step::Ip { of, there: false, namespace, subnet: 0, address: 2, deleting: false });
             }
             for machine in [true, false] {

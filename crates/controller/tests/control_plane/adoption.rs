@@ -117,6 +117,7 @@ fn a_database_of_an_earlier_controller_is_taken_over_row_by_row() {
                 (annotations::GATEWAY, "10.16.0.1"),
                 (annotations::LOGICAL_SWITCH, "ovn-default"),
                 (annotations::LOGICAL_ROUTER, "ovn-cluster"),
+                ("ovn.kubernetes.io/port_security", if name == "a" { "true" } else { "false" }),
             ];
             create_pod(&client, name, &notes).await;
         }

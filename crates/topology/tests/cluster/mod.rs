@@ -8,11 +8,14 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use api::v1;
-use api::view::{NamespaceView, PodView, StatefulSetView, VirtualMachineView};
+use api::view::{NamespaceView, NetworkAttachmentDefinitionView, PodView, StatefulSetView, VirtualMachineView};
 use engine::{Age, Engine, Settled};
 use ipam::{Ipam, Request};
 use ovsdb_types::{Atom, Bindings, Datum, Desired, Diff, Difference, Dirty, Operation, Replica, RowUpdate, TableUpdates, nb};
-use topology::{Allocation, Fact, FactValue, Ip, Namespace, Pod, Replicas, ReplicasKind, Source, Subnet, Vpc, World, input, northbound};
+use topology::{
+    Allocation, Fact, FactValue, Ip, Namespace, NetworkDefinition, Networks, Pod, Replicas, ReplicasKind, Source, Subnet, Vip, Vpc, World,
+    input, northbound,
+};
 
 pub struct Cluster {
     pub engine: Engine<World, Fact>,
@@ -65,8 +68,19 @@ impl Cluster {
                     self.engine.set::<Namespace>(&k, Some(v), age);
                 }
                 "Pod" => {
-                    let (k, v, age) = input::pod(&serde_json::from_value::<PodView>(value).unwrap());
+                    let object = serde_json::from_value::<PodView>(value).unwrap();
+                    let (k, v, age) = input::pod(&object);
                     self.engine.set::<Pod>(&k, v, age);
+                    self.engine.set::<Networks>(&k, input::networks(&object), age);
+                }
+                "NetworkAttachmentDefinition" => {
+                    let object = serde_json::from_value::<NetworkAttachmentDefinitionView>(value).unwrap();
+                    let (k, v, age) = input::definition(&object);
+                    self.engine.set::<NetworkDefinition>(&k, Some(v), age);
+                }
+                "Vip" => {
+                    let (k, v, age) = input::vip(&serde_json::from_value::<v1::Vip>(value).unwrap());
+                    self.engine.set::<Vip>(&k, Some(v), age);
                 }
                 "StatefulSet" => {
                     let (k, v) = input::stateful_set(&serde_json::from_value::<StatefulSetView>(value).unwrap());
@@ -147,7 +161,7 @@ impl Cluster {
                     if change.before.as_ref().is_some_and(before) {
                         self.ipam.release(&key.port());
                     }
-                    let Source { pools, candidates, .. } = request.source;
+                    let Source { pools, candidates, .. } = request.source.map(|source| *source).unwrap_or_default();
                     let (addresses, mac) = (request.addresses, request.mac);
                     let wanted = Request { subnet: request.subnet, addresses, candidates, pools, mac, ..Default::default() };
                     self.ipam.allocate(&key.port(), &wanted).ok().map(|held| Allocation {
@@ -271,8 +285,12 @@ impl Cluster {
             .facts()
             .filter_map(|(fact, value)| match (fact, value) {
                 (Fact::IpProblem(name), FactValue::Problem(p)) => Some(format!("ip {name}: {}: {}", p.reason, p.message)),
-                (Fact::PodProblem(key), FactValue::Problem(p)) => {
+                (Fact::PodProblem(key) | Fact::NetworksProblem(key), FactValue::Problem(p)) => {
                     Some(format!("pod {}/{}: {}: {}", key.namespace, key.name, p.reason, p.message))
+                }
+                (Fact::PortProblem(key, nic), FactValue::Problem(p)) => {
+                    let nic = nic.as_deref().unwrap_or(api::OVN_PROVIDER);
+                    Some(format!("pod {}/{}: NIC {nic}: {}: {}", key.namespace, key.name, p.reason, p.message))
                 }
                 (Fact::Subnet(name), FactValue::Subnet(state)) => {
                     let mut line = match &state.network {
