@@ -18,6 +18,7 @@ use super::container::{self, Doing};
 use super::record::{ContainerRecord, PodRecord};
 use super::report::{Report, now};
 use super::{Node, cni, kill};
+use crate::runtime::Runtime;
 
 /// The first and the longest pause before something is tried again.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -154,15 +155,10 @@ impl Worker {
         }
         // Recorded first: whatever happens now, someone knows what to remove.
         self.record.save(layout, place)?;
-        let netns = match Netns::create(&name) {
-            Err(error) if error.is_existing() => Netns::named(&name)?,
-            made => made?,
-        };
-        let handle = linux::Handle::open(&netns)?;
-        handle.set_up(handle.index("lo").await?).await?;
+        let sandbox = Runtime::new(node.lab.clone(), place).sandbox(&self.record.uid).await?;
         self.record.addresses = cni::add(&self.node.lab, place, &self.record).await?;
         self.connected()?;
-        Ok(netns)
+        Ok(sandbox.netns().clone())
     }
 
     fn connected(&mut self) -> anyhow::Result<()> {
