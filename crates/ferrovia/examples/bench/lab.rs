@@ -40,16 +40,20 @@ pub fn measure(report: &mut Report) {
 }
 
 /// A lab that is up; gone when dropped.
-struct Lab(String);
+pub struct Lab(String);
 
 impl Lab {
-    fn up(arguments: &[&str]) -> Self {
+    pub fn up(arguments: &[&str]) -> Self {
         let lab = Self(format!("be{}", std::process::id() % 100_000));
         lab.run("up", arguments);
         lab
     }
 
-    fn run(&self, verb: &str, arguments: &[&str]) {
+    pub fn layout(&self) -> lab::Layout {
+        lab::Layout::new(lab::RUN_FOLDER, self.0.parse().unwrap())
+    }
+
+    pub fn run(&self, verb: &str, arguments: &[&str]) {
         let mut command = Command::new(ferrovia());
         let output = command.args(["lab", verb, "--name", &self.0]).args(arguments).stdin(Stdio::null()).output().unwrap();
         assert!(output.status.success(), "lab {verb}: {}", String::from_utf8_lossy(&output.stderr));
@@ -84,8 +88,7 @@ fn is_ready(pod: &Pod) -> bool {
 
 /// Whoever is ready is deleted, and whoever is gone makes room for the next.
 async fn churn(lab: &Lab) -> Churned {
-    let layout = lab::Layout::new(lab::RUN_FOLDER, lab.0.parse().unwrap());
-    let client = lab::cluster::client(&layout).await.unwrap();
+    let client = lab::cluster::client(&lab.layout()).await.unwrap();
     let pods: Api<Pod> = Api::default_namespaced(client);
     let version = pods.list(&Default::default()).await.unwrap().metadata.resource_version.unwrap();
     let mut changes = pods.watch(&WatchParams::default().labels("bench=churn"), &version).await.unwrap().boxed();

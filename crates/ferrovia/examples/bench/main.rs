@@ -2,6 +2,7 @@
 //! where something is done many times; counts are exact. `bench NAME…` measures only the parts of these names.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a bench fails by panicking")]
 
+mod cni;
 mod control_plane;
 mod engine;
 mod ipam;
@@ -21,7 +22,7 @@ use report::{Report, Row};
 #[global_allocator]
 static COUNTING: memory::Counting = memory::Counting;
 
-const PARTS: [&str; 6] = ["ovsdb", "engine", "ipam", "control_plane", "scale", "lab"];
+const PARTS: [&str; 7] = ["ovsdb", "engine", "ipam", "control_plane", "scale", "lab", "cni"];
 
 /// The controller's heap on huge pages, as docs/architecture.md says to run it: the glibc manual, "Memory Allocation Tunables".
 const HUGE_PAGES: (&str, &str) = ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1");
@@ -61,6 +62,9 @@ fn main() {
     if wanted("lab") {
         lab::measure(&mut report);
     }
+    if wanted("cni") {
+        cni::measure(&mut report);
+    }
     if chosen.is_empty() {
         for (row, target) in LATER {
             report.add(Row::later(row, target));
@@ -71,12 +75,8 @@ fn main() {
 }
 
 /// What the design names and nothing measures yet.
-const LATER: [(&str, &str); 7] = [
+const LATER: [(&str, &str); 3] = [
     ("pings lost during a rebuild, ovn-northd supervised", "0"),
-    ("CNI ADD, serial, median", "<= 45 ms"),
-    ("CNI ADD, 10 in parallel, median and 99th percentile", "<= 80, 200 ms"),
-    ("CNI ADD against the reference plugins bridge and host-local", "ratio <= 2"),
     ("routes, policies and port groups per pod and subnet", "0"),
     ("OpenFlow rules per chassis that egress adds per pod", "0"),
-    ("agent with 250 pods on the node", "<= 40 MiB"),
 ];
