@@ -22,6 +22,8 @@ pub struct Config {
     pub conflist: Option<PathBuf>,
     /// Whether `portmap` is in it, behind us.
     pub portmap: bool,
+    /// The host's `/run`, in which its network services are told to leave our links alone; they are not told when `None`.
+    pub host_run: Option<PathBuf>,
     /// MTU of pods in bytes, where their subnet names none.
     pub mtu: u32,
     /// Bridge that ports are added to.
@@ -56,6 +58,7 @@ impl Config {
             run,
             conflist: None,
             portmap: true,
+            host_run: None,
             mtu: 1400,
             bridge: "br-int".to_owned(),
             detect_duplicates: false,

@@ -16,6 +16,7 @@ mod reconcile;
 mod report;
 mod server;
 mod tunnels;
+mod unmanaged;
 mod wire;
 
 pub use config::Config;

@@ -21,7 +21,7 @@ use crate::cni::{self, CniError, Code, Command};
 use crate::config::Config;
 use crate::health::{self, Health};
 use crate::node::{Containers, Node, Proven};
-use crate::{cluster, conflist, deletions, ovs, reconcile, report, tunnels};
+use crate::{cluster, conflist, deletions, ovs, reconcile, report, tunnels, unmanaged};
 
 /// Greatest network configuration accepted, in bytes.
 const BODY_LIMIT: usize = 1 << 20;
@@ -40,6 +40,9 @@ pub async fn run(client: kube::Client, config: Config, listener: UnixListener, s
     let (reporter, reporting) = report::reporter(client.clone(), &config.node);
     let health = Health::new(&config, ovs.clone());
     tracing::info!(node = %config.node, socket = %config.socket.display(), mtu = config.mtu, "serving CNI");
+    if let Some(run) = &config.host_run {
+        unmanaged::write(run).with_context(|| format!("the host's network services cannot be told by {}", run.display()))?;
+    }
     let (containers, proven) = (Containers::default(), Proven::default());
     let node = Arc::new(Node { config, cluster, ovs, links, netns, store, containers, proven, health, reporter });
 

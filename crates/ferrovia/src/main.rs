@@ -146,6 +146,10 @@ struct Agent {
     /// Whether the CNI configuration calls the `portmap` plugin, for host ports.
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
     portmap: bool,
+    /// The host's `/run`: in it systemd-networkd and NetworkManager are told to leave links of pods and of Open vSwitch alone,
+    /// which they heed when they start or are reloaded. They are not told without it.
+    #[arg(long, value_name = "FOLDER")]
+    host_run: Option<PathBuf>,
     /// Ask, before a pod gets an IPv4 address, whether another has it on the same link (RFC 5227). Adds 0.3 s to each start
     /// of a pod.
     #[arg(long)]
@@ -304,6 +308,7 @@ async fn agent(arguments: Agent, shutdown: CancellationToken) -> anyhow::Result<
         run: if arguments.run.is_empty() { defaults.run } else { arguments.run },
         conflist: arguments.cni_conflist,
         portmap: arguments.portmap,
+        host_run: arguments.host_run,
         mtu: arguments.mtu,
         detect_duplicates: arguments.detect_duplicates,
         ..defaults

@@ -46,11 +46,15 @@ pub(crate) async fn client_of(path: &std::path::Path) -> anyhow::Result<Client> 
     Ok(Client::try_from(config)?)
 }
 
-/// Installs our kinds and the nodes.
+/// The kind by which pods ask for further NICs.
+const NETWORKS: &str = include_str!("../../../deploy/third-party/network-attachment-definitions.yaml");
+
+/// Installs our kinds, that of networks, and the nodes.
 pub(crate) async fn install(client: &Client, parameters: &Parameters) -> anyhow::Result<()> {
     let work = async {
         let kinds = Api::<CustomResourceDefinition>::all(client.clone());
-        for kind in api::v1::crds() {
+        let networks = serde_norway::from_str(NETWORKS).context("NetworkAttachmentDefinition")?;
+        for kind in api::v1::crds().into_iter().chain([networks]) {
             let name = kind.metadata.name.clone().unwrap_or_default();
             put(&kinds, &name, &kind).await.with_context(|| format!("cannot install {name}"))?;
         }
