@@ -194,7 +194,8 @@ fn invalid(code: Code, message: impl Into<String>) -> CniError {
 /// # Errors
 /// Names the variable or the field, with the code of the specification.
 pub(crate) fn parse(variable: impl Fn(&str) -> Option<String>, stdin: &[u8]) -> Result<Request, CniError> {
-    let command = variable("CNI_COMMAND").unwrap_or_default();
+    let unset = || invalid(Code::InvalidEnvironment, "CNI_COMMAND is not set");
+    let command = variable("CNI_COMMAND").filter(|command| !command.is_empty()).ok_or_else(unset)?;
     let command = Command::parse(&command).ok_or_else(|| {
         invalid(Code::InvalidEnvironment, format!("CNI_COMMAND: {command:?} is not ADD, DEL, CHECK, GC, STATUS or VERSION"))
     })?;

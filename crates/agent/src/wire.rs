@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use api::tuning::{Impairment, Rate};
-use linux::{Event, Events, Handle, IpPrefix, LinkChange, Netem, Netns, Qdiscs, Route, Subject, Tbf, VethEnd};
+use linux::{Event, Events, Handle, IpPrefix, Link, LinkChange, Netem, Netns, Qdiscs, Route, Subject, Tbf, VethEnd};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::attachment::Attachment;
@@ -50,19 +50,24 @@ impl Node {
     pub(crate) async fn wire(&self, attachment: &Attachment) -> Result<Vec<String>, WireError> {
         let pod_ns = Self::namespace_of(attachment)?;
         let inside = Handle::open(&pod_ns)?;
-        let (near, is_new) = self.veth(attachment, &pod_ns, &inside).await?;
-        self.ovs.add(&port(attachment)).await?;
-        // The pod's end is set up while ovn-controller installs the flows.
-        self.configure(attachment, &inside).await?;
+        let (near, far, is_new) = self.veth(attachment, &pod_ns, &inside).await?;
+        // All the rest is done while the switch opens the port and ovn-controller installs its flows.
+        let port = port(attachment);
+        let (added, finished) = tokio::join!(self.ovs.add(&port), async {
+            self.raise(attachment, &pod_ns, &near).await?;
+            self.configure(attachment, &inside, far.index).await
+        });
+        added?;
+        finished?;
         let tuning = &attachment.nic.tuning;
         if is_new && tuning.ingress.is_none() && tuning.egress.is_none() && tuning.impairment.is_none() {
             return Ok(Vec::new());
         }
-        self.limit(attachment, &inside, near).await
+        self.limit(attachment, &inside, near.index, far.index).await
     }
 
-    /// The veth pair. Returns the index of the host's end, and whether it was made now.
-    async fn veth(&self, attachment: &Attachment, pod_ns: &Netns, inside: &Handle) -> Result<(u32, bool), WireError> {
+    /// The veth pair, host's end first, and whether it was made now.
+    async fn veth(&self, attachment: &Attachment, pod_ns: &Netns, inside: &Handle) -> Result<(Link, Link, bool), WireError> {
         let (host, nic, ifname) = (attachment.host_link(), &attachment.nic, attachment.ifname.as_str());
         let (mut near, mut far) = (self.links.link(&host).await?, inside.link(ifname).await?);
         let is_pair = near
@@ -87,6 +92,12 @@ impl Node {
             let change = LinkChange { mac: Some(nic.mac.octets()), mtu: Some(nic.mtu), ..LinkChange::default() };
             inside.change(far.index, change).await?;
         }
+        Ok((near, far, !is_pair))
+    }
+
+    /// Brings up the host's end.
+    async fn raise(&self, attachment: &Attachment, pod_ns: &Netns, near: &Link) -> Result<(), WireError> {
+        let (host, nic, ifname) = (&near.name, &attachment.nic, attachment.ifname.as_str());
         if near.mtu != nic.mtu {
             self.links.change(near.index, LinkChange { mtu: Some(nic.mtu), ..LinkChange::default() }).await?;
         }
@@ -99,18 +110,17 @@ impl Node {
                 _ => {}
             }
             if self.ovs.is_userspace() {
-                linux::ethtool::disable_tx_checksums(&self.netns, &host)?;
+                linux::ethtool::disable_tx_checksums(&self.netns, host)?;
                 linux::ethtool::disable_tx_checksums(pod_ns, ifname)?;
             }
             self.links.set_up(near.index).await?;
         }
-        Ok((near.index, !is_pair))
+        Ok(())
     }
 
     /// Addresses and routes of the pod's end.
-    async fn configure(&self, attachment: &Attachment, inside: &Handle) -> Result<(), WireError> {
+    async fn configure(&self, attachment: &Attachment, inside: &Handle, index: u32) -> Result<(), WireError> {
         let nic = &attachment.nic;
-        let index = inside.index(&attachment.ifname).await?;
         for address in &nic.addresses {
             inside.add_address(index, *address).await?;
         }
@@ -123,13 +133,12 @@ impl Node {
     }
 
     /// The rates of both ends. Returns what the kernel cannot do.
-    async fn limit(&self, attachment: &Attachment, inside: &Handle, near: u32) -> Result<Vec<String>, WireError> {
+    async fn limit(&self, attachment: &Attachment, inside: &Handle, near: u32, far: u32) -> Result<Vec<String>, WireError> {
         let tuning = &attachment.nic.tuning;
-        let index = inside.index(&attachment.ifname).await?;
         let mut lacking = Vec::new();
         let ingress = Qdiscs { tbf: tuning.ingress.map(tbf), netem: None };
         let egress = Qdiscs { tbf: tuning.egress.map(tbf), netem: tuning.impairment.map(netem) };
-        for (handle, index, wanted) in [(&self.links, near, ingress), (inside, index, egress)] {
+        for (handle, index, wanted) in [(&self.links, near, ingress), (inside, far, egress)] {
             match handle.set_qdiscs(index, wanted).await {
                 Err(error) if error.is_unsupported() => {
                     let kind = if wanted.netem.is_some() { "netem" } else { "tbf" };

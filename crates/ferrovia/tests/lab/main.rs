@@ -344,7 +344,7 @@ fn garbage_on_the_agents_socket_is_answered_and_harms_nothing() {
         (request("", "{}"), "CNI_COMMAND is not set"),
         (request("CNI-COMMAND: ADD\r\n", "not json"), "network configuration"),
         (request("CNI-COMMAND: ADD\r\n", "{\"cniVersion\":\"0.1.0\"}"), "cniVersion"),
-        (request("CNI-COMMAND: CHECK\r\n", "{}"), "not yet"),
+        (request("CNI-COMMAND: CHECK\r\n", "{\"cniVersion\":\"1.0.0\",\"name\":\"n\"}"), "prevResult"),
         (request("CNI-COMMAND: VERSION\r\n", "{\"cniVersion\":\"1.0.0\"}"), "supportedVersions"),
     ] {
         let reply = exchange(&socket, &sent);
@@ -352,7 +352,7 @@ fn garbage_on_the_agents_socket_is_answered_and_harms_nothing() {
     }
     // An ADD in a namespace that does not exist names it; nothing is left behind.
     let headers = "CNI-COMMAND: ADD\r\nCNI-CONTAINERID: 0123456789abcdef\r\nCNI-NETNS: /run/netns/nowhere\r\nCNI-IFNAME: eth0\r\nCNI-ARGS: K8S_POD_NAMESPACE=default;K8S_POD_NAME=x\r\n";
-    let reply = exchange(&socket, &request(headers, "{\"cniVersion\":\"1.0.0\"}"));
+    let reply = exchange(&socket, &request(headers, "{\"cniVersion\":\"1.0.0\",\"name\":\"n\"}"));
     assert!(reply.contains("/run/netns/nowhere"), "{reply}");
     assert!(!lab.ok(&["node", "node1", "--", "ip", "-br", "link"]).contains("0123456789ab_h"));
     // And pods are still served.
