@@ -5,6 +5,7 @@ mod addresses;
 mod chaos;
 mod harness;
 mod load;
+mod node;
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
