@@ -344,7 +344,6 @@ fn garbage_on_the_agents_socket_is_answered_and_harms_nothing() {
         (request("", "{}"), "CNI_COMMAND is not set"),
         (request("CNI-COMMAND: ADD\r\n", "not json"), "network configuration"),
         (request("CNI-COMMAND: ADD\r\n", "{\"cniVersion\":\"0.1.0\"}"), "cniVersion"),
-        (request("CNI-COMMAND: CHECK\r\n", "{}"), "not yet"),
         (request("CNI-COMMAND: VERSION\r\n", "{\"cniVersion\":\"1.0.0\"}"), "supportedVersions"),
     ] {
         let reply = exchange(&socket, &sent);

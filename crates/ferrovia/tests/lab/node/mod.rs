@@ -1,9 +1,11 @@
 //! Nodes whose pods a test attaches itself, by the CNI plugin and in the place of the kubelet, which stands aside.
 
 mod conformance;
+mod histories;
 mod restarts;
 mod switch;
 mod traffic;
+mod verbs;
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -128,4 +130,18 @@ async fn answers(from: &Endpoint, address: IpAddr, what: &str) {
     let ping = Ping { seen_by: None, answered: true, payload: 56 };
     let answered = tokio::time::timeout(PATIENCE, from.ping(address, ping)).await;
     assert!(matches!(answered, Ok(Ok(()))), "{what}: {address} does not answer: {answered:?}");
+}
+
+/// Random numbers of a fixed seed (SplitMix64: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014).
+struct Random(u64);
+
+impl Random {
+    /// Below `limit`.
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        usize::try_from((z ^ (z >> 31)) % limit as u64).unwrap()
+    }
 }

@@ -1,4 +1,4 @@
-//! The agent dies and comes back: attachments under way end well, and traffic does not notice.
+//! The agent dies and comes back: attachments under way end well, traffic does not notice, and what it missed it makes up for.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use lab::runtime::{Attachment, Runtime};
 use serde_json::Value;
 use tokio::sync::watch;
 
-use super::{NODE1, NODE2, Nodes, PATIENCE, addresses, answers, host_link, with_nodes};
+use super::{NODE1, NODE2, Nodes, PATIENCE, addresses, answers, done, host_link, with_nodes};
 
 /// The pause of a runtime before it tries again.
 const AGAIN: Duration = Duration::from_millis(200);
@@ -97,5 +97,40 @@ fn no_ping_of_a_thousand_a_second_is_lost_while_the_agent_restarts_ten_times() {
             }
         }
         answers(&from, address, "afterwards").await;
+    });
+}
+
+#[test]
+fn a_del_while_the_agent_is_away_succeeds_at_once_and_is_done_when_it_is_back() {
+    with_nodes(1, async |nodes| {
+        let pods = nodes.pods(NODE1, "p", 3).await;
+        nodes.attach(NODE1, &pods[0]).await;
+        let one = nodes.observe(NODE1).await;
+        for pod in &pods[1..] {
+            nodes.attach(NODE1, pod).await;
+        }
+        nodes.kill("agent@node1").await;
+        let runtime = nodes.runtime(NODE1);
+        for pod in &pods[1..] {
+            let began = Instant::now();
+            done(runtime.del(&nodes.network(), pod).await.unwrap());
+            assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+        }
+        // One of the sandboxes goes before the agent comes.
+        pods[1].delete_sandbox().unwrap();
+        nodes.restart("agent@node1").await;
+        runtime.sandbox(&pods[1].container).await.unwrap();
+        nodes.comes_back(NODE1, &one).await;
+        done(runtime.check(&nodes.network(), &pods[0]).await.unwrap());
+        // A container that comes back meanwhile is not taken for the one that went.
+        nodes.attach(NODE1, &pods[1]).await;
+        nodes.kill("agent@node1").await;
+        done(runtime.del(&nodes.network(), &pods[1]).await.unwrap());
+        nodes.restart("agent@node1").await;
+        nodes.attach(NODE1, &pods[1]).await;
+        nodes.kill("agent@node1").await;
+        nodes.restart("agent@node1").await;
+        nodes.attach(NODE1, &pods[2]).await;
+        done(runtime.check(&nodes.network(), &pods[1]).await.unwrap());
     });
 }

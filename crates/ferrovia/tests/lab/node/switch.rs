@@ -1,4 +1,4 @@
-//! Open vSwitch is restarted under pods that run.
+//! Open vSwitch is restarted, and loses its database, under pods that run.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use futures::future::join_all;
 use lab::probe::Endpoint;
 use lab::runtime::Attachment;
+use linux::Handle;
 
 use super::{NODE1, NODE2, Nodes, answers, with_nodes};
 
@@ -49,4 +50,28 @@ fn a_restarted_vswitchd_carries_every_pod_again_and_adds_under_way_end_well() {
         near.extend(late.into_iter().zip(addresses.into_iter().map(|of_one| of_one[0])));
         all_answer(&from, &near, "after the restart").await;
     });
+}
+
+#[test]
+fn a_lost_switch_database_is_filled_again_and_no_pod_is_touched() {
+    with_nodes(2, async |nodes| {
+        let (from, near) = attached(&nodes).await;
+        let before = nodes.observe(NODE1).await;
+        let links = links(&near).await;
+        nodes.opened.lose_switch_database(NODE1).await.unwrap();
+        let began = Instant::now();
+        all_answer(&from, &near, "after the loss").await;
+        println!("Open vSwitch's database lost: {PODS} pods answer again after {:.1?}", began.elapsed());
+        nodes.comes_back(NODE1, &before).await;
+        assert_eq!(self::links(&near).await, links, "sandboxes were touched");
+    });
+}
+
+/// Index and address of each sandbox's link: another link has another index.
+async fn links(pods: &[(Attachment, IpAddr)]) -> Vec<linux::Link> {
+    let mut links = Vec::new();
+    for (pod, _) in pods {
+        links.extend(Handle::open(&pod.sandbox().unwrap()).unwrap().link("eth0").await.unwrap());
+    }
+    links
 }

@@ -1,10 +1,10 @@
-//! What a pod sends at once arrives.
+//! What a pod may send, and when: its first packet arrives, and its rate is what it was given.
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use lab::probe::Endpoint;
+use lab::probe::{Endpoint, rate};
 use lab::runtime::Attachment;
 use serde_json::json;
 use tokio::net::UdpSocket;
@@ -112,5 +112,29 @@ spec: {{cidrBlock: 10.30.{number}.0/24, namespaces: [{name}]}}
         }
         println!("{} of 10 first packets arrive from a node that is new to the subnet", 10 - missing.len());
         assert_eq!(missing, BTreeSet::new());
+    });
+}
+
+#[test]
+fn a_pods_rates_are_what_its_annotations_say() {
+    with_nodes(1, async |nodes| {
+        let (ingress, egress) = (20.0, 40.0); // Mbit/s
+        let annotations = json!({
+            "ovn.kubernetes.io/ingress_rate": ingress.to_string(),
+            "ovn.kubernetes.io/egress_rate": egress.to_string(),
+        });
+        let pods = vec![pod("limited", "default", annotations), pod("free", "default", json!({}))];
+        let pods = nodes.runtime(NODE1).admit(&nodes.client, pods).await.unwrap();
+        let mut ends = Vec::new();
+        for pod in &pods {
+            let address: IpAddr = nodes.attach(NODE1, pod).await[0];
+            ends.push((pod.sandbox().unwrap(), address));
+        }
+        let [limited, free] = [&ends[0], &ends[1]];
+        for (what, wanted, from, to) in [("ingress", ingress, free, limited), ("egress", egress, limited, free)] {
+            let reached = rate(&from.0, &to.0, to.1, Duration::from_secs(3), Duration::from_secs(6)).await.unwrap() * 8.0 / 1e6;
+            println!("{what}: {reached:.1} of {wanted} Mbit/s");
+            assert!((reached / wanted - 1.0).abs() <= 0.1, "{what}: {reached:.1} of {wanted} Mbit/s");
+        }
     });
 }
