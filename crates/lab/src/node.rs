@@ -1,6 +1,7 @@
 //! A node: its own Open vSwitch, plugged into the physical network, ready for `ovn-controller`.
 
 use std::fs;
+use std::path::PathBuf;
 
 use anyhow::Context as _;
 use central::Database;
@@ -9,7 +10,7 @@ use linux::nft::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
 use linux::{Handle, IpPrefix, LinkChange, display_mac, nft};
 
 use crate::place::PHYSICAL_LENGTH;
-use crate::{Lab, Place};
+use crate::{Component, Lab, Place};
 
 /// The nft table that keeps the kernel's copy of uplink frames from being answered a second time.
 const UPLINK_TABLE: &str = "uplink";
@@ -19,13 +20,45 @@ impl Lab {
     pub(crate) fn start_switch(&self, node: Place) -> anyhow::Result<()> {
         let folder = self.layout.place(node);
         fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-        let programs = self.parameters.programs();
-        let file = folder.join("conf.db").display().to_string();
-        programs.run(None, "ovsdb-tool", &["create", &file, &programs.schema("openvswitch/vswitch.ovsschema")])?;
-        self.node_database(node)?.start(&self.layout)?;
-        programs.run(None, "ovs-vsctl", &self.switch_configuration(node))?;
+        self.create_switch_database(node)?;
+        self.configure_switch(node, false)?;
         // It detaches when it has built what the database describes.
         self.vswitchd(node)?.start(&self.layout)
+    }
+
+    /// Takes a node's Open vSwitch database away and puts in place what the node was started with, as after the loss of a
+    /// disk: no port of a pod is in it. Everything else on the node goes on running.
+    ///
+    /// # Errors
+    /// When there is no such node, or a program fails.
+    pub async fn lose_switch_database(&self, node: Place) -> anyhow::Result<()> {
+        self.blocking(move |lab| {
+            Component::find(&lab.layout, &format!("ovsdb@{node}"))?.kill(&lab.layout)?;
+            let file = lab.switch_database(node);
+            fs::remove_file(&file).with_context(|| format!("cannot remove {}", file.display()))?;
+            lab.create_switch_database(node)?;
+            // Its bridges are there when this has been answered.
+            lab.configure_switch(node, true)
+        })
+        .await?;
+        self.connect_uplink(node).await
+    }
+
+    fn switch_database(&self, node: Place) -> PathBuf {
+        self.layout.place(node).join("conf.db")
+    }
+
+    fn create_switch_database(&self, node: Place) -> anyhow::Result<()> {
+        let (programs, file) = (self.parameters.programs(), self.switch_database(node).display().to_string());
+        programs.run(None, "ovsdb-tool", &["create", &file, &programs.schema("openvswitch/vswitch.ovsschema")])?;
+        self.node_database(node)?.start(&self.layout)
+    }
+
+    /// Writes down the node's bridges, and waits until they are there if `vswitchd` runs.
+    fn configure_switch(&self, node: Place, vswitchd: bool) -> anyhow::Result<()> {
+        let mut words = self.switch_configuration(node);
+        words.insert(0, if vswitchd { "--timeout=30" } else { "--no-wait" }.to_owned());
+        self.parameters.programs().run(None, "ovs-vsctl", &words).map(drop)
     }
 
     fn switch_configuration(&self, node: Place) -> Vec<String> {
@@ -33,7 +66,7 @@ impl Lab {
         let datapath = format!("datapath_type={}", self.parameters.datapath.as_str());
         let mut words: Vec<String> = vec![format!("--db={}", self.layout.remote(node, "db"))];
         let mut say = |text: &str| words.extend(text.split_whitespace().map(str::to_owned));
-        say("--no-wait -- init -- set open .");
+        say("-- init -- set open .");
         say(&format!("external-ids:system-id={node} external-ids:hostname={node} external-ids:ovn-encap-ip={}", address(node)));
         say(&format!("external-ids:ovn-encap-type={}", self.parameters.tunnel.as_str()));
         // Quoted, since a list has commas.

@@ -6,6 +6,7 @@ mod chaos;
 mod harness;
 mod load;
 mod nics;
+mod node;
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;

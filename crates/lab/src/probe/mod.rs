@@ -4,16 +4,21 @@
 //! says who it is: two endpoints may hold the same address, and reaching the wrong one is not reaching the target.
 
 mod ping;
+mod rate;
+mod stream;
 mod tcp;
 mod udp;
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use linux::Netns;
 use tokio::task::JoinSet;
 
 pub use ping::Ping;
+pub use rate::rate;
+pub use stream::Streamed;
 
 /// Something that can be reached, and can reach others.
 #[derive(Debug)]
@@ -88,6 +93,14 @@ impl Endpoint {
     pub async fn ping(&self, address: IpAddr, ping: Ping<'_>) -> Outcome {
         let target = ping.seen_by.map(|target| target.pinger(address)).transpose()?;
         self.pinger(address)?.ping(address, target, ping.answered, ping.payload).await
+    }
+
+    /// Sends an echo request to `address` each `pace` until `stop`, each once.
+    ///
+    /// # Errors
+    /// With what the kernel said.
+    pub async fn stream(&self, address: IpAddr, pace: Duration, stop: impl Future<Output = ()>) -> Result<Streamed, String> {
+        stream::stream(self.pinger(address)?, address, pace, stop).await
     }
 }
 

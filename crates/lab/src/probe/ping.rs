@@ -62,16 +62,21 @@ impl Pinger {
         Ok(Self { socket, received, news })
     }
 
-    fn has(&self, kind: EchoKind, key: &[u8; KEY], length: usize) -> bool {
+    pub(super) fn has(&self, kind: EchoKind, key: &[u8; KEY], length: usize) -> bool {
         let received = self.received.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = if kind == EchoKind::Request { &received.requests } else { &received.replies };
         kept.get(key) == Some(&length)
     }
 
-    async fn saw(&self, kind: EchoKind, key: &[u8; KEY], length: usize) {
+    pub(super) async fn saw(&self, kind: EchoKind, key: &[u8; KEY], length: usize) {
         let mut news = self.news.clone();
         // The sender lives as long as the endpoint.
         while !self.has(kind, key, length) && news.changed().await.is_ok() {}
+    }
+
+    /// Sends one request.
+    pub(super) fn send(&self, to: IpAddr, payload: &[u8]) -> Outcome {
+        self.socket.request(to, payload).map_err(|e| e.to_string())
     }
 
     pub(super) async fn ping(&self, to: IpAddr, target: Option<&Self>, answered: bool, payload: usize) -> Outcome {
@@ -91,7 +96,7 @@ impl Pinger {
         loop {
             tokio::select! {
                 () = &mut done => return Ok(()),
-                _ = timer.tick() => self.socket.request(to, &content).map_err(|e| e.to_string())?,
+                _ = timer.tick() => self.send(to, &content)?,
             }
         }
     }

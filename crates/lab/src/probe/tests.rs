@@ -85,3 +85,24 @@ async fn the_wrong_answerer_is_named() {
     assert_eq!(within(5000, from.tcp(&other, address, 1)).await, Err("answered by \"real\"".to_owned()));
     assert_eq!(within(5000, from.udp(&other, address)).await, Err("answered by \"real\"".to_owned()));
 }
+
+#[tokio::test]
+async fn a_stream_counts_what_is_answered_and_the_longest_gap() {
+    let sides = joined("stream").await;
+    let from = Endpoint::open("a", &sides[0].1).unwrap();
+    let pace = Duration::from_millis(2);
+    let whole = from.stream("10.0.0.2".parse().unwrap(), pace, tokio::time::sleep(Duration::from_millis(200))).await.unwrap();
+    assert!(whole.sent > 50 && whole.lost() == 0 && whole.gap == Duration::ZERO, "{whole}");
+    let none = from.stream("10.0.0.3".parse().unwrap(), pace, tokio::time::sleep(Duration::from_millis(20))).await.unwrap();
+    assert!(none.answered == 0 && none.gap == pace * u32::try_from(none.sent).unwrap(), "{none}");
+}
+
+#[tokio::test]
+async fn a_rate_is_what_arrives_in_a_second() {
+    let sides = joined("rate").await;
+    for address in ["10.0.0.2", "fd00::2"].map(|address| address.parse().unwrap()) {
+        let period = Duration::from_millis(100);
+        let rate = super::rate(&sides[0].1, &sides[1].1, address, period, period).await.unwrap();
+        assert!(rate > 1e6, "{rate} B/s");
+    }
+}
