@@ -21,6 +21,10 @@ pub(crate) struct Attachment {
     pub(crate) container: String,
     /// Name of the pod's end.
     pub(crate) ifname: String,
+    /// Name of the host's end.
+    pub(crate) host: String,
+    /// When it was first asked for, in milliseconds since 1970: of two for one logical switch port the later one has it.
+    pub(crate) since: u64,
     /// Link that the runtime asked for when this was made: the same, unless we made it beside another.
     pub(crate) asked: String,
     /// Name of the CNI network.
@@ -112,27 +116,22 @@ impl Attachment {
     pub(crate) fn key(&self) -> Key {
         (self.container.clone(), self.ifname.clone())
     }
-
-    /// Name of the host's end.
-    pub(crate) fn host_link(&self) -> String {
-        host_link(&self.container, &self.ifname)
-    }
 }
 
-/// Name of the host's end: the container's first twelve characters, as Kube-OVN names it, and for other links than `eth0` their
-/// name in place of the last ones, or a digest where that is too long.
-pub(crate) fn host_link(container: &str, ifname: &str) -> String {
+/// Names of the host's end, first choice first: the container's first twelve characters, as Kube-OVN names it, with the name of
+/// other links than `eth0` in place of the last ones; and a digest of both, where the first is too long or another's.
+pub(crate) fn host_links(container: &str, ifname: &str) -> [String; 2] {
     let first = |count: usize| container.chars().take(count).collect::<String>();
-    match ifname.len() {
+    // FNV-1a, folded to 48 bits.
+    let digest = container.bytes().chain([0]).chain(ifname.bytes());
+    let digest = digest.fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let digest = format!("{:012x}_h", (digest >> 48) ^ (digest & 0xffff_ffff_ffff));
+    let telling = match ifname.len() {
         _ if ifname == "eth0" => format!("{}_h", first(12)),
         length if length <= 6 => format!("{}_{ifname}_h", first(12 - length)),
-        _ => {
-            // FNV-1a, folded to 48 bits.
-            let digest = container.bytes().chain([0]).chain(ifname.bytes());
-            let digest = digest.fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-            format!("{:012x}_h", (digest >> 48) ^ (digest & 0xffff_ffff_ffff))
-        }
-    }
+        _ => digest.clone(),
+    };
+    [telling, digest]
 }
 
 /// The files, and what is in them.
@@ -172,17 +171,40 @@ impl Store {
         self.folder.join(format!("{container}-{ifname}.json"))
     }
 
+    /// Takes in one that is asked for: with the name of its host's end and its time, which it has already if it was asked for
+    /// before and nobody has its port since. `now` is in milliseconds since 1970.
+    pub(crate) fn admit(&self, mut attachment: Attachment, now: u64) -> io::Result<Attachment> {
+        let key = attachment.key();
+        let mut kept = self.lock();
+        let latest = kept.values().filter(|other| other.nic.port == attachment.nic.port).map(|other| other.since).max();
+        let old = kept.get(&key);
+        attachment.since = match old {
+            Some(old) if Some(old.since) == latest => old.since,
+            _ => now.max(latest.map_or(0, |latest| latest + 1)),
+        };
+        let is_free = |host: &String| kept.values().all(|other| other.host != *host || other.key() == key);
+        let taken = || io::Error::new(io::ErrorKind::AlreadyExists, "no name for the host's end is left");
+        let names = old.map(|old| old.host.clone()).into_iter().chain(host_links(&attachment.container, &attachment.ifname));
+        attachment.host = names.into_iter().find(is_free).ok_or_else(taken)?;
+        self.write(&mut kept, attachment.clone())?;
+        Ok(attachment)
+    }
+
     /// Keeps one, in place of what was kept under its key.
     pub(crate) fn keep(&self, attachment: Attachment) -> io::Result<()> {
+        self.write(&mut self.lock(), attachment)
+    }
+
+    fn write(&self, kept: &mut BTreeMap<Key, Attachment>, attachment: Attachment) -> io::Result<()> {
         let key = attachment.key();
-        if self.lock().get(&key) == Some(&attachment) {
+        if kept.get(&key) == Some(&attachment) {
             return Ok(());
         }
         let path = self.path(&key);
         let fresh = path.with_extension("new");
         fs::write(&fresh, serde_json::to_vec(&attachment)?)?;
         fs::rename(&fresh, &path)?;
-        self.lock().insert(key, attachment);
+        kept.insert(key, attachment);
         self.changes.send_replace(());
         Ok(())
     }
@@ -212,9 +234,15 @@ impl Store {
         self.lock().values().any(|attachment| attachment.nic.subnet == subnet)
     }
 
-    /// Another container whose host's end has this name.
-    pub(crate) fn owner_of(&self, host_link: &str) -> Option<String> {
-        self.lock().values().find(|attachment| attachment.host_link() == host_link).map(|attachment| attachment.container.clone())
+    /// Whose host's end has this name.
+    pub(crate) fn owner_of(&self, host: &str) -> Option<Key> {
+        self.lock().values().find(|attachment| attachment.host == host).map(Attachment::key)
+    }
+
+    /// Whether a later one has this one's logical switch port.
+    pub(crate) fn is_superseded(&self, attachment: &Attachment) -> bool {
+        let later = |other: &Attachment| other.nic.port == attachment.nic.port && other.since > attachment.since;
+        self.lock().values().any(later)
     }
 
     /// Wakes whenever one was kept or forgotten.
@@ -241,7 +269,10 @@ pub(crate) mod tests {
         };
         let (container, ifname) = (container.to_owned(), ifname.to_owned());
         let (namespace, pod) = ("ns".to_owned(), "p".to_owned());
+        let [host, _] = host_links(&container, &ifname);
         Attachment {
+            host,
+            since: 0,
             asked: ifname.clone(),
             container,
             ifname,
@@ -259,11 +290,12 @@ pub(crate) mod tests {
 
     #[test]
     fn host_links_fit_the_kernels_limit_and_tell_nics_apart() {
-        assert_eq!(host_link("0123456789abcdef", "eth0"), "0123456789ab_h");
-        assert_eq!(host_link("0123456789abcdef", "net1"), "01234567_net1_h");
-        let names = ["eth0", "eth1", "net10x", "a-long-name", "a-long-name-too"].map(|ifname| host_link(&"x".repeat(64), ifname));
+        assert_eq!(host_links("0123456789abcdef", "eth0")[0], "0123456789ab_h");
+        assert_eq!(host_links("0123456789abcdef", "net1")[0], "01234567_net1_h");
+        let names = ["eth0", "eth1", "net10x", "a-long-name", "a-long-name-too"].map(|ifname| host_links(&"x".repeat(64), ifname));
+        let names: Vec<_> = names.into_iter().flatten().collect::<std::collections::BTreeSet<_>>().into_iter().collect();
         assert!(names.iter().all(|name| name.len() <= 15), "{names:?}");
-        assert!(names.iter().collect::<std::collections::BTreeSet<_>>().len() == names.len(), "{names:?}");
+        assert_eq!(names.len(), 8, "two names each, and where the name is long one: {names:?}");
     }
 
     #[test]
@@ -279,8 +311,22 @@ pub(crate) mod tests {
         fs::write(folder.path().join("half.new"), "{").unwrap();
         let store = Store::open(folder.path()).unwrap();
         assert_eq!(store.of(None), std::slice::from_ref(&a));
-        assert_eq!((store.of(Some("b")), store.owner_of("a_h")), (Vec::new(), Some("a".to_owned())));
+        assert_eq!((store.of(Some("b")), store.owner_of("a_h")), (Vec::new(), Some(a.key())));
         assert!(store.uses("s") && !store.uses("t"));
+    }
+
+    #[test]
+    fn of_two_for_one_port_the_later_one_has_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let old = store.admit(attachment("0123456789ab-1", "eth0"), 5).unwrap();
+        assert!(!store.is_superseded(&old));
+        let new = store.admit(attachment("0123456789ab-2", "eth0"), 5).unwrap();
+        assert!(store.is_superseded(&old) && !store.is_superseded(&new));
+        assert_eq!((old.host.as_str(), new.host == old.host), ("0123456789ab_h", false), "another's name is not taken");
+        assert_eq!(store.admit(attachment("0123456789ab-2", "eth0"), 9).unwrap(), new);
+        let back = store.admit(attachment("0123456789ab-1", "eth0"), 9).unwrap();
+        assert!(back.host == old.host && store.is_superseded(&new));
     }
 
     #[test]

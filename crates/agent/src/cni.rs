@@ -208,7 +208,7 @@ pub(crate) fn parse(variable: impl Fn(&str) -> Option<String>, stdin: &[u8]) -> 
     if !value.is_object() {
         return Err(invalid(Code::Decode, "network configuration on standard input: is not a JSON object"));
     }
-    let conf: NetConf = serde_json::from_value(value).map_err(|e| invalid(Code::InvalidConfig, on_stdin(e)))?;
+    let conf: NetConf = serde_path_to_error::deserialize(value).map_err(|e| invalid(Code::InvalidConfig, e.to_string()))?;
     let version = conf.cni_version.clone().unwrap_or_else(|| "0.1.0".to_owned());
     let at = VERSIONS
         .iter()
@@ -245,8 +245,8 @@ fn read(command: Command, version: usize, conf: NetConf, variable: impl Fn(&str)
             format!("cniVersion {:?}: {} is known from {since} on", VERSIONS[version], command.name()),
         ));
     }
-    if conf.name.is_empty() {
-        return Err(invalid(Code::InvalidConfig, "name: the network has none"));
+    if !is_plain(&conf.name) {
+        return Err(invalid(Code::InvalidConfig, format!("name: {:?} is not the name of a network", conf.name)));
     }
     let addresses_only = !PLUGIN_TYPES.contains(&conf.r#type.as_str()) && PLUGIN_TYPES.contains(&conf.ipam.r#type.as_str());
     let provider = if addresses_only { conf.ipam.provider } else { conf.provider };
@@ -274,6 +274,11 @@ fn read(command: Command, version: usize, conf: NetConf, variable: impl Fn(&str)
     Ok(request)
 }
 
+/// Letters and digits, and behind the first also `_`, `.` and `-`.
+fn is_plain(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c))
+}
+
 fn capabilities(runtime: &RuntimeConfig) -> Result<Capabilities, CniError> {
     let mut addresses = Vec::new();
     for text in &runtime.ips {
@@ -295,8 +300,7 @@ fn container(request: &mut Request, variable: impl Fn(&str) -> Option<String>) -
     let environment = |message: String| invalid(Code::InvalidEnvironment, message);
     let needed = |name: &str| variable(name).filter(|v| !v.is_empty()).ok_or_else(|| environment(format!("{name} is not set")));
     let container = needed("CNI_CONTAINERID")?;
-    let fits = container.len() <= LONGEST_CONTAINER && container.starts_with(|c: char| c.is_ascii_alphanumeric());
-    if !fits || !container.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c)) {
+    if container.len() > LONGEST_CONTAINER || !is_plain(&container) {
         return Err(environment(format!("CNI_CONTAINERID: {container:?} is not a container identifier")));
     }
     let ifname = needed("CNI_IFNAME")?;
@@ -337,7 +341,7 @@ pub(crate) fn result(request: &Request, made: &[Attachment]) -> Value {
         let nic = &attachment.nic;
         let mut at = None;
         if !request.addresses_only {
-            let mut near = json!({ "name": attachment.host_link() });
+            let mut near = json!({ "name": attachment.host });
             let mut far = json!({ "name": attachment.ifname, "mac": nic.mac.to_string(), "sandbox": attachment.netns });
             if told_mtu {
                 (near["mtu"], far["mtu"]) = (json!(nic.mtu), json!(nic.mtu));
@@ -409,8 +413,9 @@ mod tests {
             (environment(&[("CNI_COMMAND", "ADD")]), conf, Code::InvalidEnvironment, "CNI_CONTAINERID"),
             (environment(ADD), b"{", Code::Decode, "standard input"),
             (environment(ADD), b"[]", Code::Decode, "JSON object"),
-            (environment(ADD), br#"{"cniVersion":7}"#, Code::InvalidConfig, "standard input"),
+            (environment(ADD), br#"{"cniVersion":7}"#, Code::InvalidConfig, "cniVersion: invalid type"),
             (environment(ADD), br#"{"cniVersion":"1.0.0"}"#, Code::InvalidConfig, "name"),
+            (environment(ADD), br#"{"cniVersion":"1.0.0","name":"a/b"}"#, Code::InvalidConfig, "a/b"),
             (environment(ADD), br#"{"cniVersion":"9.0.0","name":"n"}"#, Code::IncompatibleVersion, "9.0.0"),
             (environment(&[("CNI_COMMAND", "GC")]), conf, Code::IncompatibleVersion, "1.1.0"),
             (environment(&[("CNI_COMMAND", "GC")]), br#"{"cniVersion":"1.1.0","name":"n"}"#, Code::InvalidConfig, "valid-attachments"),

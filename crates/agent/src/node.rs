@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use api::OVN_PROVIDER;
 use linux::{Handle, LinkChange, Netns};
 use serde_json::Value;
 use tokio::sync::OwnedMutexGuard;
 
-use crate::attachment::{Attachment, Store};
+use crate::attachment::{Attachment, Store, host_links};
 use crate::cluster::{Ask, Cluster, Wanted};
 use crate::cni::{self, CniError, Code, Request};
 use crate::config::Config;
@@ -33,7 +34,7 @@ pub(crate) struct Node {
     pub(crate) reporter: Reporter,
 }
 
-/// One at a time works on a container.
+/// One at a time works on a container, or on a link of the node, by name. Who needs both takes the container first.
 #[derive(Default)]
 pub(crate) struct Containers(Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>);
 
@@ -107,9 +108,9 @@ impl Node {
         }
         self.ovs.ready(self.config.port_patience).await.map_err(later)?;
         let guard = self.containers.take(&request.container).await;
-        let before = self.store.of(Some(&request.container));
-        match self.make(&attachments).await {
-            Ok(lacking) => {
+        let before: Vec<_> = self.store.of(Some(&request.container)).iter().map(Attachment::key).collect();
+        match self.make(attachments).await {
+            Ok((attachments, lacking)) => {
                 drop(guard);
                 let problems = wanted.iter().flat_map(|wanted| &wanted.problems).cloned().chain(lacking).collect();
                 self.reporter.problems(&attachments[0], problems);
@@ -120,7 +121,7 @@ impl Node {
             }
             Err(error) => {
                 // Nothing half made stays behind, and nothing that was there before goes.
-                for attachment in attachments.iter().filter(|made| !before.iter().any(|kept| kept.key() == made.key())) {
+                for attachment in self.store.of(Some(&request.container)).iter().filter(|made| !before.contains(&made.key())) {
                     if let Err(undo) = self.unmake(attachment).await {
                         tracing::warn!(container = %request.container, error = %undo, "cannot undo a failed ADD");
                     }
@@ -130,26 +131,30 @@ impl Node {
         }
     }
 
-    async fn make(&self, attachments: &[Attachment]) -> Result<Vec<String>, CniError> {
-        for attachment in attachments {
-            let host = attachment.host_link();
-            if let Some(other) = self.store.owner_of(&host).filter(|other| *other != attachment.container) {
-                return Err(failed(format!("link {host} is that of container {other}")));
-            }
-            self.store.keep(attachment.clone()).map_err(|error| failed(format!("what is kept of a NIC cannot be written: {error}")))?;
+    /// Makes the NICs. Returns them as they are kept, and what could not be done for want of the kernel's support.
+    async fn make(&self, wanted: Vec<Attachment>) -> Result<(Vec<Attachment>, Vec<String>), CniError> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+        let (mut attachments, mut names) = (Vec::with_capacity(wanted.len()), Vec::new());
+        for wanted in wanted {
+            let kept = self.store.admit(wanted, now);
+            let attachment = kept.map_err(|error| failed(format!("what is kept of a NIC cannot be written: {error}")))?;
+            // Nobody takes a port for left behind by a link of this name.
+            names.push(self.containers.take(&attachment.host).await);
             if self.config.detect_duplicates {
-                self.look_for_duplicates(attachment).await?;
+                self.look_for_duplicates(&attachment).await?;
             }
+            attachments.push(attachment);
         }
         let mut lacking = Vec::new();
-        for attachment in attachments {
+        for attachment in &attachments {
             lacking.extend(self.wire(attachment).await.map_err(failed)?);
         }
-        for attachment in attachments {
-            self.ovs.installed(&attachment.host_link(), self.config.port_patience).await.map_err(later)?;
+        for attachment in &attachments {
+            self.ovs.installed(&attachment.host, self.config.port_patience).await.map_err(later)?;
             self.prove(attachment).await.map_err(failed)?;
         }
-        Ok(lacking)
+        drop(names);
+        Ok((attachments, lacking))
     }
 
     /// Fails when somebody else on the NIC's link has its address already.
@@ -157,7 +162,7 @@ impl Node {
         let mut bare = attachment.clone();
         bare.nic.addresses.clear();
         self.wire(&bare).await.map_err(failed)?;
-        self.ovs.installed(&bare.host_link(), self.config.port_patience).await.map_err(later)?;
+        self.ovs.installed(&bare.host, self.config.port_patience).await.map_err(later)?;
         let pod_ns = Self::namespace_of(attachment).map_err(failed)?;
         let inside = Handle::open(&pod_ns).map_err(failed)?;
         // Without any address a namespace takes all for broadcasts.
@@ -172,7 +177,7 @@ impl Node {
 
     /// Takes a NIC away and forgets it.
     pub(crate) async fn unmake(&self, attachment: &Attachment) -> Result<(), WireError> {
-        self.unwire(&attachment.host_link()).await?;
+        self.unwire(&attachment.host).await?;
         let forgotten = self.store.forget(&attachment.key());
         forgotten.map_err(|error| WireError::Taken(format!("what is kept of a NIC cannot be removed: {error}")))?;
         if !self.store.uses(&attachment.nic.subnet) {
@@ -193,7 +198,7 @@ impl Node {
             self.unmake(attachment).await.map_err(failed)?;
         }
         // One that was made before anything was kept.
-        let host = crate::attachment::host_link(&request.container, &request.ifname);
+        let [host, _] = host_links(&request.container, &request.ifname);
         if self.store.owner_of(&host).is_none() && self.ovs.container_of(&host).is_some_and(|container| container == request.container) {
             self.unwire(&host).await.map_err(failed)?;
         }
@@ -206,6 +211,7 @@ impl Node {
         if request.addresses_only {
             return Ok(());
         }
+        self.ovs.ready(self.config.port_patience).await.map_err(later)?;
         let _guard = self.containers.take(&request.container).await;
         let kept = self.store.of(Some(&request.container));
         let made: Vec<_> = kept.into_iter().filter(|kept| kept.ifname == request.ifname || kept.asked == request.ifname).collect();
@@ -226,8 +232,8 @@ impl Node {
                     return Err(of(format!("prevResult does not have address {address}")));
                 }
             }
-            let host = attachment.host_link();
-            let near = self.links.link(&host).await.map_err(failed)?.ok_or_else(|| of(format!("link {host} is missing on the node")))?;
+            let host = &attachment.host;
+            let near = self.links.link(host).await.map_err(failed)?.ok_or_else(|| of(format!("link {host} is missing on the node")))?;
             if !near.up {
                 return Err(of(format!("link {host} is down on the node")));
             }
@@ -271,7 +277,7 @@ impl Node {
             }
             let _guard = self.containers.take(&attachment.container).await;
             if let Err(error) = self.unmake(&attachment).await {
-                errors.push(format!("{}: {error}", attachment.host_link()));
+                errors.push(format!("{}: {error}", attachment.host));
             }
         }
         if errors.is_empty() { Ok(()) } else { Err(failed(errors.join("; "))) }
@@ -305,6 +311,8 @@ fn attachment(request: &Request, pod_ns: &Netns, wanted: &Wanted) -> Result<Atta
     Ok(Attachment {
         container: request.container.clone(),
         ifname: wanted.ifname.clone(),
+        host: String::new(),
+        since: 0,
         asked: request.ifname.clone(),
         network: request.network.clone(),
         netns: request.netns.clone().unwrap_or_default(),

@@ -10,6 +10,9 @@ use ovsdb_types::{Atom, Condition, Datum, IndexDef, Monitored, Mutation, Mutator
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
+/// What was committed is seen long before this.
+const SIGHT: Duration = Duration::from_secs(5);
+
 /// A port to add to the integration bridge.
 #[derive(Clone, Debug)]
 pub(crate) struct PodPort {
@@ -212,7 +215,15 @@ impl Ovs {
             operations
         };
         self.client.transact(&operations).await?;
+        self.shows(|replica| named(replica, port::TABLE, port::NAME.index, &wanted.link).is_some()).await;
         Ok(())
+    }
+
+    /// Waits until what was committed is seen: whoever comes next goes by what is seen.
+    async fn shows(&self, seen: impl Fn(&Replica) -> bool) {
+        let mut state = self.state.clone();
+        // A connection that broke meanwhile brings a new view anyway.
+        let _ = timeout(SIGHT, state.wait_for(|state| !state.connected || seen(&state.replica))).await;
     }
 
     /// Takes the ports of these links out of the bridge. Returns how many there were.
@@ -222,6 +233,7 @@ impl Ovs {
             return Ok(0);
         }
         self.client.transact(&operations).await?;
+        self.shows(|replica| links.iter().all(|link| named(replica, port::TABLE, port::NAME.index, link).is_none())).await;
         Ok(operations.len())
     }
 

@@ -107,12 +107,13 @@ async fn step(node: &Node, links: &HashMap<String, Link>, failures: &mut Failure
     let kept = node.store.of(None);
     failures.0.retain(|key, _| kept.iter().any(|attachment| attachment.key() == *key));
     for attachment in kept {
-        if failures.waits(&attachment.key()) {
+        // A sandbox that another has taken the place of: the runtime will say DEL.
+        if failures.waits(&attachment.key()) || node.store.is_superseded(&attachment) {
             continue;
         }
         let wanted = as_recorded(node, &attachment);
         let is_right = wanted == attachment
-            && links.get(&attachment.host_link()).is_some_and(|link| link.up && link.mtu == wanted.nic.mtu)
+            && links.get(&attachment.host).is_some_and(|link| link.up && link.mtu == wanted.nic.mtu)
             && node.ovs.check(&wire::port(&wanted)).is_ok();
         if is_right {
             failures.0.remove(&attachment.key());
@@ -130,7 +131,7 @@ async fn step(node: &Node, links: &HashMap<String, Link>, failures: &mut Failure
         };
         match outcome {
             Ok(lacking) => {
-                tracing::info!(container, link = wanted.host_link(), "put right");
+                tracing::info!(container, link = wanted.host, "put right");
                 node.reporter.problems(&wanted, lacking);
                 failures.note(wanted.key());
             }
@@ -142,17 +143,20 @@ async fn step(node: &Node, links: &HashMap<String, Link>, failures: &mut Failure
                 }
             },
             Err(error) => {
-                tracing::warn!(container, link = wanted.host_link(), %error, "cannot be put right; tried again");
+                tracing::warn!(container, link = wanted.host, %error, "cannot be put right; tried again");
                 failures.note(attachment.key());
             }
         }
     }
-    let stale: Vec<String> =
-        node.ovs.pod_links().into_iter().filter(|link| !links.contains_key(link) && node.store.owner_of(link).is_none()).collect();
-    if !stale.is_empty() {
-        match node.ovs.remove(&stale).await {
-            Ok(_) => tracing::info!(?stale, "ports removed whose links are gone"),
-            Err(error) => tracing::warn!(?stale, %error, "ports whose links are gone cannot be removed"),
+    for link in node.ovs.pod_links() {
+        // Whoever makes a link of this name holds it.
+        let Some(_guard) = node.containers.try_take(&link) else { continue };
+        if links.contains_key(&link) || node.store.owner_of(&link).is_some() {
+            continue;
+        }
+        match node.ovs.remove(std::slice::from_ref(&link)).await {
+            Ok(_) => tracing::info!(link, "port removed whose link is gone"),
+            Err(error) => tracing::warn!(link, %error, "a port whose link is gone cannot be removed"),
         }
     }
 }

@@ -15,6 +15,7 @@ use serde_json::Value;
 use tokio::net::UnixListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::attachment::Store;
 use crate::cni::{self, CniError, Code, Command};
@@ -59,16 +60,17 @@ pub async fn run(client: kube::Client, config: Config, listener: UnixListener, s
     }
 
     let mut requests = JoinSet::new();
+    let work = TaskTracker::new();
     loop {
         tokio::select! {
             () = shutdown.cancelled() => break,
             Some(_) = requests.join_next() => {}
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    let node = Arc::clone(&node);
+                    let (node, work) = (Arc::clone(&node), work.clone());
                     let serve = service_fn(move |request| {
-                        let node = Arc::clone(&node);
-                        async move { Ok::<_, Infallible>(answer(&node, request).await) }
+                        let (node, work) = (Arc::clone(&node), work.clone());
+                        async move { Ok::<_, Infallible>(answer(&node, &work, request).await) }
                     });
                     requests.spawn(async move {
                         // A peer that talks nonsense loses its connection, and nothing else happens.
@@ -82,6 +84,8 @@ pub async fn run(client: kube::Client, config: Config, listener: UnixListener, s
         }
     }
     while requests.join_next().await.is_some() {}
+    work.close();
+    work.wait().await;
     tasks.shutdown().await;
     Ok(())
 }
@@ -134,8 +138,8 @@ pub fn listen(path: &std::path::Path) -> anyhow::Result<UnixListener> {
     Ok(listener)
 }
 
-async fn answer(node: &Node, request: http::Request<Incoming>) -> Response<Full<Bytes>> {
-    let (status, body) = match serve(node, request).await {
+async fn answer(node: &Arc<Node>, work: &TaskTracker, request: http::Request<Incoming>) -> Response<Full<Bytes>> {
+    let (status, body) = match serve(node, work, request).await {
         // Of all but ADD and VERSION the result is empty.
         Ok(body) => (StatusCode::OK, if body.is_null() { String::new() } else { body.to_string() }),
         Err(error) => {
@@ -148,12 +152,19 @@ async fn answer(node: &Node, request: http::Request<Incoming>) -> Response<Full<
     response
 }
 
-async fn serve(node: &Node, request: http::Request<Incoming>) -> Result<Value, CniError> {
+async fn serve(node: &Arc<Node>, work: &TaskTracker, request: http::Request<Incoming>) -> Result<Value, CniError> {
     let (parts, body) = request.into_parts();
     let stdin = Limited::new(body, BODY_LIMIT).collect().await;
     let stdin = stdin.map_err(|e| CniError::new(Code::Decode, format!("network configuration: {e}")))?.to_bytes();
     let variable = |name: &str| parts.headers.get(name.replace('_', "-")).and_then(|v| v.to_str().ok()).map(str::to_owned);
     let request = cni::parse(variable, &stdin)?;
+    // What was begun is ended, although whoever asked may be gone: half of it would meet what is asked next.
+    let node = Arc::clone(node);
+    let ended = work.spawn(async move { execute(&node, request).await }).await;
+    ended.unwrap_or_else(|error| Err(CniError::new(Code::Failed, error.to_string())))
+}
+
+async fn execute(node: &Node, request: cni::Request) -> Result<Value, CniError> {
     let version = request.version.clone();
     let outcome = match request.command {
         Command::Version => Ok(cni::versions()),

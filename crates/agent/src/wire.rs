@@ -68,8 +68,8 @@ impl Node {
 
     /// The veth pair, host's end first, and whether it was made now.
     async fn veth(&self, attachment: &Attachment, pod_ns: &Netns, inside: &Handle) -> Result<(Link, Link, bool), WireError> {
-        let (host, nic, ifname) = (attachment.host_link(), &attachment.nic, attachment.ifname.as_str());
-        let (mut near, mut far) = (self.links.link(&host).await?, inside.link(ifname).await?);
+        let (host, nic, ifname) = (attachment.host.as_str(), &attachment.nic, attachment.ifname.as_str());
+        let (mut near, mut far) = (self.links.link(host).await?, inside.link(ifname).await?);
         let is_pair = near
             .as_ref()
             .zip(far.as_ref())
@@ -81,10 +81,10 @@ impl Node {
             if let Some(stale) = near {
                 self.links.delete_link(stale.index).await?;
             }
-            let near_end = VethEnd { name: &host, mtu: Some(nic.mtu), ..VethEnd::default() };
+            let near_end = VethEnd { name: host, mtu: Some(nic.mtu), ..VethEnd::default() };
             let far_end = VethEnd { name: ifname, netns: Some(pod_ns), mac: Some(nic.mac.octets()), mtu: Some(nic.mtu) };
             self.links.create_veth(&near_end, &far_end).await?;
-            (near, far) = (self.links.link(&host).await?, inside.link(ifname).await?);
+            (near, far) = (self.links.link(host).await?, inside.link(ifname).await?);
         }
         let vanished = || WireError::Taken(format!("link {host} vanished while it was made"));
         let (near, far) = (near.ok_or_else(vanished)?, far.ok_or_else(vanished)?);
@@ -249,7 +249,7 @@ pub(crate) async fn is_duplicate(
 pub(crate) fn port(attachment: &Attachment) -> PodPort {
     let addresses: Vec<IpAddr> = attachment.nic.addresses.iter().map(IpPrefix::address).collect();
     PodPort {
-        link: attachment.host_link(),
+        link: attachment.host.clone(),
         iface_id: attachment.nic.port.clone(),
         external_ids: vec![
             ("pod_name", attachment.pod.clone()),
