@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use api::tuning::{Impairment, Rate};
 use linux::{Event, Events, Handle, IpPrefix, Link, LinkChange, Netem, Netns, Qdiscs, Route, Subject, Tbf, VethEnd};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::attachment::Attachment;
 use crate::node::Node;
@@ -33,8 +33,6 @@ pub(crate) enum WireError {
 const LEAST_BURST: u64 = 65_536;
 /// How long packets may wait for a rate limit.
 const LONGEST_WAIT_MS: u64 = 100;
-/// From the gateway's first answer until all flows of a subnet that is new to the node are taken to be there.
-const SETTLING: Duration = Duration::from_millis(100);
 /// First pause before a question to a neighbour is asked again; longer each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 
@@ -53,14 +51,14 @@ impl Node {
         let pod_ns = Self::namespace_of(attachment)?;
         let inside = Handle::open(&pod_ns)?;
         let (near, far, is_new) = self.veth(attachment, &pod_ns, &inside).await?;
-        // All the rest is done while the switch opens the port and ovn-controller installs its flows.
+        // Up before the switch sees it: to make a link promiscuous it reads all flags and writes them back, and a link that came
+        // up meanwhile would be down again.
+        self.raise(attachment, &pod_ns, &near).await?;
+        // The pod's end is set up while the switch opens the port and ovn-controller installs its flows.
         let port = port(attachment);
-        let (added, finished) = tokio::join!(self.ovs.add(&port), async {
-            self.raise(attachment, &pod_ns, &near).await?;
-            self.configure(attachment, &inside, far.index).await
-        });
+        let (added, configured) = tokio::join!(self.ovs.add(&port), self.configure(attachment, &inside, far.index));
         added?;
-        finished?;
+        configured?;
         let tuning = &attachment.nic.tuning;
         if is_new && tuning.ingress.is_none() && tuning.egress.is_none() && tuning.impairment.is_none() {
             return Ok(Vec::new());
@@ -186,9 +184,6 @@ impl Node {
                 return Ok(());
             }
         }
-        // The gateway's flows are some of those that a new subnet brings, and nothing tells when the last of them is there:
-        // up to 86 ms later, measured.
-        sleep(SETTLING).await;
         self.proven.insert(&nic.subnet);
         Ok(())
     }
