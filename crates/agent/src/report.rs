@@ -1,13 +1,9 @@
 //! What users are told of a pod's NICs: events, and the annotation that says what was attached. Written beside the work, which
 //! does not wait for it.
 
-use std::collections::hash_map::DefaultHasher;
-use std::hash::{Hash, Hasher};
-
 use api::networks::NETWORK_STATUS;
 use api::view::PodView;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
@@ -47,7 +43,10 @@ impl Reporter {
     /// Tells what was attached.
     pub(crate) fn status(&self, attachments: &[Attachment]) {
         let Some(first) = attachments.first() else { return };
-        let metadata = json!({ "uid": first.uid, "annotations": { (NETWORK_STATUS): network_status(attachments).to_string() } });
+        let mut metadata = json!({ "annotations": { (NETWORK_STATUS): network_status(attachments).to_string() } });
+        if let Some(uid) = &first.uid {
+            metadata["uid"] = json!(uid);
+        }
         self.send(Report::Status { namespace: first.namespace.clone(), pod: first.pod.clone(), patch: json!({ "metadata": metadata }) });
     }
 
@@ -58,33 +57,16 @@ impl Reporter {
     }
 
     fn event(&self, attachment: &Attachment, message: String) -> Event {
-        let mut hasher = DefaultHasher::new();
-        (&attachment.uid, &message).hash(&mut hasher);
-        let now = Timestamp::now();
-        let (namespace, pod) = (attachment.namespace.clone(), attachment.pod.clone());
-        Event {
-            metadata: ObjectMeta {
-                name: Some(format!("{pod}.{:016x}", hasher.finish())),
-                namespace: Some(namespace.clone()),
-                ..ObjectMeta::default()
-            },
-            involved_object: ObjectReference {
-                kind: Some("Pod".to_owned()),
-                api_version: Some("v1".to_owned()),
-                namespace: Some(namespace),
-                name: Some(pod),
-                uid: attachment.uid.clone(),
-                ..ObjectReference::default()
-            },
-            reason: Some("NetworkIncomplete".to_owned()),
-            message: Some(message),
-            type_: Some("Warning".to_owned()),
-            source: Some(EventSource { component: Some("ferrovia-agent".to_owned()), host: Some(self.node.clone()) }),
-            first_timestamp: Some(Time(now)),
-            last_timestamp: Some(Time(now)),
-            count: Some(1),
-            ..Event::default()
-        }
+        let object = ObjectReference {
+            kind: Some("Pod".to_owned()),
+            api_version: Some("v1".to_owned()),
+            namespace: Some(attachment.namespace.clone()),
+            name: Some(attachment.pod.clone()),
+            uid: attachment.uid.clone(),
+            ..ObjectReference::default()
+        };
+        let source = EventSource { component: Some("ferrovia-agent".to_owned()), host: Some(self.node.clone()) };
+        api::event::warning(object, source, "NetworkIncomplete", message, Timestamp::now())
     }
 }
 

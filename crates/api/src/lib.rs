@@ -10,6 +10,7 @@
 pub mod annotations;
 pub mod cidr;
 pub mod condition;
+pub mod event;
 pub mod mac;
 pub mod networks;
 pub mod tuning;

@@ -1,7 +1,6 @@
 //! One write to the API server: what it is, taken from the core, and how it is carried out.
 
 use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 
 use api::annotations::{self, join};
 use api::view::PodView;
@@ -27,7 +26,7 @@ pub(crate) enum Write {
     Vpc { name: String, patch: Value, subresource: bool },
     IpPool { name: String, patch: Value },
     Vip { name: String, patch: Value },
-    Event { namespace: String, event: Box<k8s_openapi::api::core::v1::Event> },
+    Event(Box<k8s_openapi::api::core::v1::Event>),
     CreateIp(Box<v1::Ip>),
     PatchIp { name: String, patch: Value },
     DeleteIp { name: String, uid: String },
@@ -201,8 +200,7 @@ fn finalizers<S>(shown: &Shown<S>, wanted: bool) -> Option<Value> {
 }
 
 fn event(core: &Core, subject: &Subject, now: Timestamp) -> Option<Write> {
-    use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+    use k8s_openapi::api::core::v1::{EventSource, ObjectReference};
 
     let notice = core.notice(subject)?;
     let (kind, api_version, namespace, name) = match subject {
@@ -214,33 +212,17 @@ fn event(core: &Core, subject: &Subject, now: Timestamp) -> Option<Write> {
         Subject::Ip(name) => ("IP", "kubeovn.io/v1", None, name.to_string()),
         Subject::Audit | Subject::Row(_) | Subject::Network => ("Namespace", "v1", None, "kube-system".to_owned()),
     };
-    let mut hasher = DefaultHasher::new();
-    (notice.uid.as_ref(), notice.reason, &notice.message).hash(&mut hasher);
-    let event_namespace = namespace.clone().unwrap_or_else(|| "default".to_owned());
-    let event = Event {
-        metadata: ObjectMeta {
-            name: Some(format!("{name}.{:016x}", hasher.finish())),
-            namespace: Some(event_namespace.clone()),
-            ..ObjectMeta::default()
-        },
-        involved_object: ObjectReference {
-            kind: Some(kind.to_owned()),
-            api_version: Some(api_version.to_owned()),
-            namespace,
-            name: Some(name),
-            uid: Some(notice.uid.to_string()).filter(|uid| !uid.is_empty()),
-            ..ObjectReference::default()
-        },
-        reason: Some(notice.reason.to_owned()),
-        message: Some(notice.message),
-        type_: Some("Warning".to_owned()),
-        source: Some(EventSource { component: Some("ferrovia-controller".to_owned()), host: None }),
-        first_timestamp: Some(Time(now)),
-        last_timestamp: Some(Time(now)),
-        count: Some(1),
-        ..Event::default()
+    let object = ObjectReference {
+        kind: Some(kind.to_owned()),
+        api_version: Some(api_version.to_owned()),
+        namespace,
+        name: Some(name),
+        uid: Some(notice.uid.to_string()).filter(|uid| !uid.is_empty()),
+        ..ObjectReference::default()
     };
-    Some(Write::Event { namespace: event_namespace, event: Box::new(event) })
+    let source = EventSource { component: Some("ferrovia-controller".to_owned()), host: None };
+    let event = api::event::warning(object, source, notice.reason, notice.message, now);
+    Some(Write::Event(Box::new(event)))
 }
 
 /// Carries a write out. What can never succeed (the object is gone, or another one has its name) counts as done: the
@@ -267,8 +249,9 @@ pub(crate) async fn execute(client: kube::Client, write: Write) -> Result<(), ku
             let params = DeleteParams { preconditions: Some(precondition), ..DeleteParams::default() };
             Api::<v1::Ip>::all(client).delete(&name, &params).await.map(drop)
         }
-        Write::Event { namespace, event } => {
-            let api = Api::<k8s_openapi::api::core::v1::Event>::namespaced(client, &namespace);
+        Write::Event(event) => {
+            let namespace = event.metadata.namespace.as_deref().unwrap_or_default();
+            let api = Api::<k8s_openapi::api::core::v1::Event>::namespaced(client, namespace);
             match api.create(&PostParams::default(), &event).await {
                 Err(kube::Error::Api(status)) if status.code == 409 => {
                     let patch = json!({ "lastTimestamp": event.last_timestamp });
