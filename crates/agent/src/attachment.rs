@@ -116,6 +116,11 @@ impl Attachment {
     pub(crate) fn key(&self) -> Key {
         (self.container.clone(), self.ifname.clone())
     }
+
+    /// Whether it is, or was made with, the link of this name.
+    pub(crate) fn is_of(&self, ifname: &str) -> bool {
+        self.ifname == ifname || self.asked == ifname
+    }
 }
 
 /// Names of the host's end, first choice first: the container's first twelve characters, as Kube-OVN names it, with the name of

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-/// Before a folder that is not there is looked at again.
+/// Before what failed is tried again.
 const PAUSE: Duration = Duration::from_secs(5);
 
 /// The list of plugins. Runtimes that know no other version than the first use that.
@@ -30,9 +30,6 @@ pub(crate) fn install(path: &Path, portmap: bool) -> io::Result<bool> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
     // A name that no runtime reads.
     let fresh = path.with_extension("new");
     std::fs::write(&fresh, wanted)?;
@@ -40,20 +37,30 @@ pub(crate) fn install(path: &Path, portmap: bool) -> io::Result<bool> {
     Ok(true)
 }
 
+/// Watches the folder of a file, which is made if it is not there.
+fn watch(path: &Path) -> io::Result<Folder> {
+    let folder = path.parent().unwrap_or(path);
+    std::fs::create_dir_all(folder)?;
+    Folder::watch(folder).map_err(io::Error::other)
+}
+
 /// Keeps the file until `shutdown`.
 pub(crate) async fn keep(path: &Path, portmap: bool, shutdown: &CancellationToken) {
     loop {
-        // Watched first: what happens while it is installed wakes.
-        let folder = path.parent().map(Folder::watch);
-        match install(path, portmap) {
-            Ok(true) => tracing::info!(path = %path.display(), "CNI configuration installed"),
-            Ok(false) => {}
-            Err(error) => tracing::error!(path = %path.display(), %error, "CNI configuration cannot be installed; tried again"),
-        }
         let changed = async {
-            match folder {
-                Some(Ok(mut folder)) => drop(folder.changed().await),
-                _ => sleep(PAUSE).await,
+            let installed = watch(path).and_then(|mut folder| {
+                if install(path, portmap)? {
+                    tracing::info!(path = %path.display(), "CNI configuration installed");
+                }
+                // Watched before: what happened while it was installed wakes.
+                Ok(async move { folder.changed().await })
+            });
+            match installed {
+                Ok(changed) => drop(changed.await),
+                Err(error) => {
+                    tracing::error!(path = %path.display(), %error, "CNI configuration cannot be installed; tried again");
+                    sleep(PAUSE).await;
+                }
             }
         };
         tokio::select! {
@@ -71,6 +78,7 @@ mod tests {
     async fn what_is_removed_or_changed_is_installed_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("net.d/01-ferrovia.conflist");
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         assert!(install(&path, true).unwrap());
         assert!(!install(&path, true).unwrap());
         let whole = std::fs::read(&path).unwrap();

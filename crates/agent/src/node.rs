@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use api::OVN_PROVIDER;
-use linux::{Handle, LinkChange, Netns};
+use linux::{Handle, Netns};
 use serde_json::Value;
 use tokio::sync::OwnedMutexGuard;
 
@@ -60,20 +60,24 @@ impl Containers {
 pub(crate) struct Proven(Mutex<BTreeSet<String>>);
 
 impl Proven {
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn contains(&self, subnet: &str) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(subnet)
+        self.lock().contains(subnet)
     }
 
     pub(crate) fn insert(&self, subnet: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(subnet.to_owned());
+        self.lock().insert(subnet.to_owned());
     }
 
     pub(crate) fn remove(&self, subnet: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(subnet);
+        self.lock().remove(subnet);
     }
 
     pub(crate) fn clear(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.lock().clear();
     }
 }
 
@@ -167,7 +171,7 @@ impl Node {
         let inside = Handle::open(&pod_ns).map_err(failed)?;
         // Without any address a namespace takes all for broadcasts.
         let lo = inside.index("lo").await.map_err(failed)?;
-        inside.change(lo, LinkChange { up: Some(true), ..LinkChange::default() }).await.map_err(failed)?;
+        inside.set_up(lo).await.map_err(failed)?;
         let wait = self.config.duplicate_patience;
         match wire::is_duplicate(&pod_ns, &attachment.ifname, &attachment.nic.addresses, wait).await.map_err(failed)? {
             Some((address, mac)) => Err(failed(format!("address {address} is in use by {mac} in subnet {}", attachment.nic.subnet))),
@@ -194,7 +198,7 @@ impl Node {
         let _guard = self.containers.take(&request.container).await;
         self.ovs.ready(self.config.port_patience).await.map_err(later)?;
         let kept = self.store.of(Some(&request.container));
-        for attachment in kept.iter().filter(|kept| kept.ifname == request.ifname || kept.asked == request.ifname) {
+        for attachment in kept.iter().filter(|kept| kept.is_of(&request.ifname)) {
             self.unmake(attachment).await.map_err(failed)?;
         }
         // One that was made before anything was kept.
@@ -214,7 +218,7 @@ impl Node {
         self.ovs.ready(self.config.port_patience).await.map_err(later)?;
         let _guard = self.containers.take(&request.container).await;
         let kept = self.store.of(Some(&request.container));
-        let made: Vec<_> = kept.into_iter().filter(|kept| kept.ifname == request.ifname || kept.asked == request.ifname).collect();
+        let made: Vec<_> = kept.into_iter().filter(|kept| kept.is_of(&request.ifname)).collect();
         if made.is_empty() {
             let what = format!("container {} has no link {} of ours", request.container, request.ifname);
             return Err(CniError::new(Code::UnknownContainer, what));
@@ -269,9 +273,7 @@ impl Node {
         self.ovs.ready(self.config.port_patience).await.map_err(later)?;
         let mut errors = Vec::new();
         for attachment in self.store.of(None) {
-            let valid = request.valid.iter().any(|(container, ifname)| {
-                *container == attachment.container && (*ifname == attachment.ifname || *ifname == attachment.asked)
-            });
+            let valid = request.valid.iter().any(|(container, ifname)| *container == attachment.container && attachment.is_of(ifname));
             if valid || attachment.network != request.network {
                 continue;
             }

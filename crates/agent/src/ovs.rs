@@ -122,15 +122,13 @@ impl Ovs {
         match timeout(patience, there).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) => Err(OvsError::Disconnected),
-            Err(_) if self.state.borrow().connected => Err(OvsError::NoBridge(self.bridge.clone())),
-            Err(_) => Err(OvsError::Disconnected),
+            Err(_) => self.look(),
         }
     }
 
     /// Whether the database is there and holds the bridge.
     pub(crate) fn is_ready(&self) -> bool {
-        let state = self.state.borrow();
-        state.connected && bridge_row(&state.replica, &self.bridge).is_some()
+        self.look().is_ok()
     }
 
     /// What is missing of the database and the bridge.

@@ -50,6 +50,10 @@ impl Links {
 struct Failures(BTreeMap<Key, (Instant, Duration)>);
 
 impl Failures {
+    fn has(&self, key: &Key) -> bool {
+        self.0.contains_key(key)
+    }
+
     fn waits(&self, key: &Key) -> bool {
         self.0.get(key).is_some_and(|(at, _)| *at > Instant::now())
     }
@@ -68,6 +72,8 @@ impl Failures {
 pub(crate) async fn run(node: &Node, shutdown: &CancellationToken) {
     let (mut switch, mut cluster, mut store) = (node.ovs.changes(), node.cluster.changes(), node.store.changes());
     let mut failures = Failures::default();
+    // What the pods' annotations say is read when they changed, and not with every message of the kernel and the switch.
+    let mut news = true;
     'open: loop {
         let mut links = match Links::open(node).await {
             Ok(links) => links,
@@ -78,14 +84,13 @@ pub(crate) async fn run(node: &Node, shutdown: &CancellationToken) {
         };
         loop {
             switch.mark_unchanged();
-            cluster.mark_unchanged();
             store.mark_unchanged();
-            step(node, &links.shown, &mut failures).await;
+            news = step(node, &links.shown, &mut failures, news).await;
             let again = failures.next();
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 _ = switch.changed() => {}
-                _ = cluster.changed() => {}
+                _ = cluster.changed() => news = true,
                 _ = store.changed() => {}
                 event = links.next() => if event.is_none() {
                     continue 'open;
@@ -96,22 +101,24 @@ pub(crate) async fn run(node: &Node, shutdown: &CancellationToken) {
     }
 }
 
-/// Looks at all, and puts right what differs.
-async fn step(node: &Node, links: &HashMap<String, Link>, failures: &mut Failures) {
+/// Looks at all, and puts right what differs. Returns whether news have to be looked at again, since somebody works on a container
+/// that they may concern.
+async fn step(node: &Node, links: &HashMap<String, Link>, failures: &mut Failures, news: bool) -> bool {
     // Without a switch nothing can be said of ports.
     if !node.ovs.is_ready() {
         // Its flows are made anew when it comes back.
         node.proven.clear();
-        return;
+        return news;
     }
     let kept = node.store.of(None);
+    let mut passed_over = false;
     failures.0.retain(|key, _| kept.iter().any(|attachment| attachment.key() == *key));
     for attachment in kept {
         // A sandbox that another has taken the place of: the runtime will say DEL.
         if failures.waits(&attachment.key()) || node.store.is_superseded(&attachment) {
             continue;
         }
-        let wanted = as_recorded(node, &attachment);
+        let wanted = if news || failures.has(&attachment.key()) { as_recorded(node, &attachment) } else { attachment.clone() };
         let is_right = wanted == attachment
             && links.get(&attachment.host).is_some_and(|link| link.up && link.mtu == wanted.nic.mtu)
             && node.ovs.check(&wire::port(&wanted)).is_ok();
@@ -120,7 +127,10 @@ async fn step(node: &Node, links: &HashMap<String, Link>, failures: &mut Failure
             continue;
         }
         // Whoever works on it puts it right, or removes it.
-        let Some(_guard) = node.containers.try_take(&attachment.container) else { continue };
+        let Some(_guard) = node.containers.try_take(&attachment.container) else {
+            passed_over |= news;
+            continue;
+        };
         if node.store.get(&attachment.key()).as_ref() != Some(&attachment) {
             continue;
         }
@@ -159,6 +169,7 @@ async fn step(node: &Node, links: &HashMap<String, Link>, failures: &mut Failure
             Err(error) => tracing::warn!(link, %error, "a port whose link is gone cannot be removed"),
         }
     }
+    passed_over
 }
 
 /// The NIC as the pod's annotations have it now; as it was kept when they do not say, or say that it is another one.
