@@ -9,7 +9,7 @@ use kube::api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, Po
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
-use crate::harness::{Controller, allocated, cluster, create_pod, gone, note, pods, told, until, within};
+use crate::harness::{Controller, allocated, cluster, create_pod, create_stateful_set, delete_pod, gone, note, told, until, within};
 
 fn ips(client: &Client) -> Api<v1::Ip> {
     Api::all(client.clone())
@@ -23,11 +23,6 @@ async fn create_owned_pod(client: &Client, name: &str, node: &str, owner: Value)
     }))
     .unwrap();
     Api::<Pod>::namespaced(client.clone(), "default").create(&PostParams::default(), &pod).await.unwrap();
-}
-
-async fn delete_pod(client: &Client, name: &str) {
-    pods(client).delete(name, &DeleteParams::default().grace_period(0)).await.unwrap();
-    gone(&pods(client), name).await;
 }
 
 /// Address and MAC that are recorded on a pod.
@@ -155,16 +150,7 @@ fn a_stateful_sets_pod_keeps_its_address_on_another_node_and_through_a_restart_o
         let (client, database, mut mirror) = cluster().await;
         let mut controller = Some(Controller::start(&client, &database));
         let sets: Api<StatefulSet> = Api::namespaced(client.clone(), "default");
-        let set: StatefulSet = serde_json::from_value(json!({
-            "metadata": { "name": "web" },
-            "spec": {
-                "replicas": 2, "serviceName": "web", "selector": { "matchLabels": { "app": "web" } },
-                "template": { "metadata": { "labels": { "app": "web" } }, "spec": { "containers": [{ "name": "c", "image": "none" }] } },
-            },
-        }))
-        .unwrap();
-        let uid = sets.create(&PostParams::default(), &set).await.unwrap().metadata.uid.unwrap();
-        let owner = json!({ "apiVersion": "apps/v1", "kind": "StatefulSet", "name": "web", "uid": uid });
+        let owner = create_stateful_set(&client, 2).await;
         let mut before = Vec::new();
         for name in ["web-0", "web-1"] {
             create_owned_pod(&client, name, "node1", owner.clone()).await;

@@ -9,15 +9,16 @@ use std::time::Duration;
 use api::view::PodView;
 use api::{annotations, v1};
 use controller::{Config, Election};
+use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Event, Pod};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{ApiResource, DynamicObject, ListParams, PostParams, WatchEvent, WatchParams};
+use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, PostParams, WatchEvent, WatchParams};
 use kube::runtime::conditions::is_crd_established;
 use kube::{Api, Client, ResourceExt as _};
 use ovsdb::{Remote, connect};
 use ovsdb_types::nb::{logical_router, logical_router_port, logical_switch, logical_switch_port, nb_global};
 use ovsdb_types::{Monitored, Replica, nb};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -261,6 +262,31 @@ where
         Ok(found) => found,
         Err(_) => panic!("not within {PATIENCE:?}: {what}; now: {:#?}", api.get_opt(name).await),
     }
+}
+
+/// Deletes a pod at once, and waits until it is gone.
+pub async fn delete_pod(client: &Client, name: &str) {
+    pods(client).delete(name, &DeleteParams::default().grace_period(0)).await.unwrap();
+    gone(&pods(client), name).await;
+}
+
+pub async fn create_subnet(client: &Client, name: &str, spec: Value) {
+    let subnet = json!({ "apiVersion": "kubeovn.io/v1", "kind": "Subnet", "metadata": { "name": name }, "spec": spec });
+    Api::<v1::Subnet>::all(client.clone()).create(&PostParams::default(), &serde_json::from_value(subnet).unwrap()).await.unwrap();
+}
+
+/// A StatefulSet `web`, as its pods name it.
+pub async fn create_stateful_set(client: &Client, replicas: u32) -> Value {
+    let set: StatefulSet = serde_json::from_value(json!({
+        "metadata": { "name": "web" },
+        "spec": {
+            "replicas": replicas, "serviceName": "web", "selector": { "matchLabels": { "app": "web" } },
+            "template": { "metadata": { "labels": { "app": "web" } }, "spec": { "containers": [{ "name": "c", "image": "none" }] } },
+        },
+    }))
+    .unwrap();
+    let set = Api::<StatefulSet>::namespaced(client.clone(), "default").create(&PostParams::default(), &set).await.unwrap();
+    json!({ "apiVersion": "apps/v1", "kind": "StatefulSet", "name": "web", "uid": set.uid() })
 }
 
 /// How often objects of the kinds that a controller writes were written since a version. The version itself counts more than

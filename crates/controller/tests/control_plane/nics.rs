@@ -11,7 +11,7 @@ use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, Pat
 use kube::runtime::conditions::is_crd_established;
 use kube::{Api, Client};
 use ovsdb_types::nb::logical_switch_port as lsp;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::timeout;
 
 use crate::harness::*;
@@ -37,11 +37,6 @@ async fn define(client: &Client, name: &str, config: &str) {
     let kind = ApiResource::erase::<NetworkAttachmentDefinitionView>(&());
     let object = DynamicObject::new(name, &kind).data(json!({ "spec": { "config": config } }));
     definitions(client).create(&PostParams::default(), &object).await.unwrap();
-}
-
-async fn create_subnet(client: &Client, name: &str, spec: Value) {
-    let subnet = json!({ "apiVersion": "kubeovn.io/v1", "kind": "Subnet", "metadata": { "name": name }, "spec": spec });
-    Api::<v1::Subnet>::all(client.clone()).create(&PostParams::default(), &serde_json::from_value(subnet).unwrap()).await.unwrap();
 }
 
 /// A second VPC with a subnet whose range the default one has too, and one of addresses for another plugin.
@@ -91,11 +86,6 @@ async fn writes_of(client: &Client, name: &str, version: &str) -> usize {
     let params = WatchParams::default().timeout(1).fields(&format!("metadata.name={name}"));
     let events: Vec<_> = pods(client).watch(&params, version).await.unwrap().try_collect().await.unwrap();
     events.iter().filter(|event| matches!(event, WatchEvent::Added(_) | WatchEvent::Modified(_))).count()
-}
-
-async fn delete_pod(client: &Client, name: &str) {
-    pods(client).delete(name, &DeleteParams::default().grace_period(0)).await.unwrap();
-    gone(&pods(client), name).await;
 }
 
 #[test]
@@ -257,21 +247,12 @@ fn a_stateful_sets_pod_keeps_each_of_its_nics_and_is_told_of_all_at_once() {
         let (client, database, mut mirror) = cluster().await;
         lay_out(&client).await;
         let controller = Controller::start(&client, &database);
-        let set: StatefulSet = serde_json::from_value(json!({
-            "metadata": { "name": "web" },
-            "spec": {
-                "replicas": 1, "serviceName": "web", "selector": { "matchLabels": { "app": "web" } },
-                "template": { "metadata": { "labels": { "app": "web" } }, "spec": { "containers": [{ "name": "c", "image": "none" }] } },
-            },
-        }))
-        .unwrap();
-        let sets: Api<StatefulSet> = Api::namespaced(client.clone(), "default");
-        let uid = sets.create(&PostParams::default(), &set).await.unwrap().metadata.uid.unwrap();
+        let owner = create_stateful_set(&client, 1).await;
         let pod: Pod = serde_json::from_value(json!({
             "metadata": {
                 "name": "web-0",
                 "annotations": { NETWORKS: "data,lan,data" },
-                "ownerReferences": [{ "apiVersion": "apps/v1", "kind": "StatefulSet", "name": "web", "uid": uid }],
+                "ownerReferences": [owner],
             },
             "spec": { "containers": [{ "name": "c", "image": "none" }] },
         }))
@@ -299,6 +280,7 @@ fn a_stateful_sets_pod_keeps_each_of_its_nics_and_is_told_of_all_at_once() {
             assert_eq!(first.get_or_insert_with(|| records.clone()), &records);
         }
         // Deleted, it keeps none of them.
+        let sets: Api<StatefulSet> = Api::namespaced(client.clone(), "default");
         sets.delete("web", &DeleteParams::background()).await.unwrap();
         for provider in providers {
             gone(&Api::<v1::Ip>::all(client.clone()), &port_of("web-0", provider)).await;

@@ -20,7 +20,9 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use crate::harness::{Controller, Database, Mirror, PATIENCE, allocated, cluster, create_pod, gone, install, note, pods, until, within};
+use crate::harness::{
+    Controller, Database, Mirror, PATIENCE, allocated, cluster, create_pod, create_subnet, gone, install, note, pods, until, within,
+};
 
 /// How the API server answers.
 #[derive(Clone)]
@@ -146,17 +148,12 @@ async fn confirm(client: &Client, message: &str) {
     Api::<Namespace>::all(client.clone()).patch("kube-system", &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
 }
 
-async fn create_subnet(client: &Client, name: &str, cidr: &str) {
-    let subnet = json!({ "apiVersion": "kubeovn.io/v1", "kind": "Subnet", "metadata": { "name": name }, "spec": { "vpc": "ovn-cluster", "cidrBlock": cidr } });
-    Api::<v1::Subnet>::all(client.clone()).create(&PostParams::default(), &serde_json::from_value(subnet).unwrap()).await.unwrap();
-}
-
 /// A cluster of ten pods behind a front.
 async fn ten_pods() -> (Client, Front, Database, Mirror, Controller) {
     let (client, database, mut mirror) = cluster().await;
     let front = Front::new(Mode::Truly(router(&client)));
     let controller = Controller::start(&front.client(), &database);
-    create_subnet(&client, "spare", "10.77.0.0/24").await;
+    create_subnet(&client, "spare", json!({ "vpc": "ovn-cluster", "cidrBlock": "10.77.0.0/24" })).await;
     for i in 0..10 {
         create_pod(&client, &format!("p{i}"), &[]).await;
         allocated(&client, &format!("p{i}")).await;

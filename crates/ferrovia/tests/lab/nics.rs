@@ -1,7 +1,5 @@
 //! Pods with several NICs, and what a NIC lets through.
 
-use std::process::Command;
-
 use lab::Place;
 use lab::runtime::{Attachment, Network, Runtime, Verb};
 use serde_json::{Value, json};
@@ -141,9 +139,7 @@ fn a_pod_has_four_nics_in_two_subnets_each_of_two_vpcs_with_and_without_being_as
         assert_eq!(result["interfaces"].as_array().unwrap().len(), 2, "{result}");
         assert!(result["ips"][0]["address"].as_str().unwrap().starts_with(net), "{result}");
     }
-    let database = format!("--db={}", lab.layout().remote(Place::Node(1), "db"));
-    let ports = Command::new("ovs-vsctl").args([&database, "list-ports", "br-int"]).output().unwrap().stdout;
-    let ports = String::from_utf8(ports).unwrap();
+    let ports = lab.ok(&["node", "node1", "--", "ovs-vsctl", "list-ports", "br-int"]);
     assert_eq!(ports.lines().filter(|port| port.ends_with("_h")).count(), 4, "{ports}");
 
     // A NIC that another plugin makes has an address of ours, and no port.
