@@ -28,6 +28,8 @@ pub struct Config {
     pub mtu: u32,
     /// Bridge that ports are added to.
     pub bridge: String,
+    /// Port of the bridge to which is copied what pods with the annotation `mirror` send and receive; made while there are some.
+    pub mirror: String,
     /// Whether an ADD asks for others that have its address already (RFC 5227).
     pub detect_duplicates: bool,
     /// How long others may take to say that they have an address.
@@ -41,7 +43,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// The defaults: bridge `br-int`, MTU 1400, 60 s for the address, 30 s for the port, 3 s for the gateway; duplicates are not
+    /// The defaults: bridge `br-int`, mirror port `mirror0`, MTU 1400, 60 s for the address, 30 s for the port, 3 s for the gateway; duplicates are not
     /// looked for; state and control sockets beside the sockets that are given.
     #[must_use]
     pub fn new(node: String, ovs: Remote, socket: PathBuf) -> Self {
@@ -61,6 +63,7 @@ impl Config {
             host_run: None,
             mtu: 1400,
             bridge: "br-int".to_owned(),
+            mirror: "mirror0".to_owned(),
             detect_duplicates: false,
             duplicate_patience: Duration::from_millis(300),
             address_patience: Duration::from_secs(60),

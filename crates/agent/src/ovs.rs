@@ -1,11 +1,13 @@
 //! The node's Open vSwitch: ports of pods, and what the switch reports of them.
 
+mod mirror;
+
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use ovsdb::{Client, Event, Options, Remote, TransactError};
-use ovsdb_types::vswitch::{bridge, interface, open_vswitch, port};
+use ovsdb_types::vswitch::{bridge, interface, mirror as mirrors, open_vswitch, port};
 use ovsdb_types::{Atom, Condition, Datum, IndexDef, Monitored, Mutation, Mutator, Operation, Replica, Row, RowKey, Uuid, vswitch};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
@@ -57,7 +59,7 @@ pub(crate) fn open(remote: Remote, bridge_name: &str) -> (Ovs, impl Future<Outpu
     let monitored = Monitored {
         schema: &vswitch::SCHEMA,
         tables: vec![
-            (bridge::TABLE, vec![bridge::DATAPATH_TYPE.index, bridge::NAME.index, bridge::PORTS.index]),
+            (bridge::TABLE, vec![bridge::DATAPATH_TYPE.index, bridge::MIRRORS.index, bridge::NAME.index, bridge::PORTS.index]),
             (
                 interface::TABLE,
                 vec![
@@ -68,6 +70,10 @@ pub(crate) fn open(remote: Remote, bridge_name: &str) -> (Ovs, impl Future<Outpu
                     interface::OPTIONS.index,
                     interface::TYPE.index,
                 ],
+            ),
+            (
+                mirrors::TABLE,
+                vec![mirrors::NAME.index, mirrors::OUTPUT_PORT.index, mirrors::SELECT_DST_PORT.index, mirrors::SELECT_SRC_PORT.index],
             ),
             (open_vswitch::TABLE, vec![open_vswitch::EXTERNAL_IDS.index]),
             (port::TABLE, vec![port::INTERFACES.index, port::NAME.index]),

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use linux::{Event, Events, Link, Subject};
+use linux::{Event, Events, Link, LinkChange, Subject};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -14,6 +14,8 @@ use crate::cluster::Ask;
 use crate::node::Node;
 use crate::wire::{self, WireError};
 
+/// From one look at all to the next: a port that is added makes a dozen messages, and each look costs time by the number of pods.
+const REST: Duration = Duration::from_millis(50);
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
@@ -83,19 +85,25 @@ pub(crate) async fn run(node: &Node, shutdown: &CancellationToken) {
             }
         };
         loop {
+            let rested = Instant::now() + REST;
             switch.mark_unchanged();
             store.mark_unchanged();
             news = step(node, &links.shown, &mut failures, news).await;
             let again = failures.next();
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                _ = switch.changed() => {}
-                _ = cluster.changed() => news = true,
-                _ = store.changed() => {}
-                event = links.next() => if event.is_none() {
-                    continue 'open;
-                },
-                () = sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => {}
+            let mut woken = false;
+            loop {
+                tokio::select! {
+                    () = shutdown.cancelled() => return,
+                    _ = switch.changed() => woken = true,
+                    _ = cluster.changed() => (woken, news) = (true, true),
+                    _ = store.changed() => woken = true,
+                    event = links.next() => match event {
+                        Some(()) => woken = true,
+                        None => continue 'open,
+                    },
+                    () = sleep_until(rested), if woken => break,
+                    () = sleep_until(again.unwrap_or(rested)), if again.is_some() => break,
+                }
             }
         }
     }
@@ -169,7 +177,23 @@ async fn step(node: &Node, links: &HashMap<String, Link>, failures: &mut Failure
             Err(error) => tracing::warn!(link, %error, "a port whose link is gone cannot be removed"),
         }
     }
+    if let Err(error) = mirror(node, links).await {
+        tracing::warn!(%error, "pods cannot be mirrored");
+    }
     passed_over
+}
+
+/// Copies what passes the NICs that ask for it to the mirror port, and keeps that up.
+async fn mirror(node: &Node, links: &HashMap<String, Link>) -> Result<(), WireError> {
+    let name = node.config.mirror.as_str();
+    let mirrored: Vec<String> = node.store.of(None).into_iter().filter(|kept| kept.nic.tuning.mirror).map(|kept| kept.host).collect();
+    if node.ovs.mirror(name, &mirrored).await? {
+        tracing::info!(name, pods = mirrored.len(), "mirror changed");
+    }
+    if let (false, Some(link)) = (mirrored.is_empty(), links.get(name).filter(|link| !link.up)) {
+        node.links.change(link.index, LinkChange { up: Some(true), no_link_local: true, ..LinkChange::default() }).await?;
+    }
+    Ok(())
 }
 
 /// The NIC as the pod's annotations have it now; as it was kept when they do not say, or say that it is another one.

@@ -56,7 +56,7 @@ impl Node {
         self.raise(attachment, &pod_ns, &near).await?;
         // The pod's end is set up while the switch opens the port and ovn-controller installs its flows.
         let port = port(attachment);
-        let (added, configured) = tokio::join!(self.ovs.add(&port), self.configure(attachment, &inside, far.index));
+        let (added, configured) = tokio::join!(self.ovs.add(&port), self.configure(attachment, &inside, &far));
         added?;
         configured?;
         let tuning = &attachment.nic.tuning;
@@ -102,9 +102,8 @@ impl Node {
             self.links.change(near.index, LinkChange { mtu: Some(nic.mtu), ..LinkChange::default() }).await?;
         }
         if !near.up {
-            self.links.change(near.index, LinkChange { no_link_local: true, ..LinkChange::default() }).await?;
-            // With IPv6 a link that comes up brings a multicast route, and any change of a route makes `ovs-vswitchd` read all of
-            // them anew: packets that userspace tunnels carry in that moment are lost.
+            // With IPv6 a link that comes up has an address of its own, and brings a multicast route; any change of a route makes
+            // `ovs-vswitchd` read all of them anew: packets that userspace tunnels carry in that moment are lost.
             match linux::sysctl::write(&self.netns, &format!("net/ipv6/conf/{host}/disable_ipv6"), "1") {
                 Err(error) if !error.is_missing() => return Err(error.into()),
                 _ => {}
@@ -113,14 +112,20 @@ impl Node {
                 linux::ethtool::disable_tx_checksums(&self.netns, host)?;
                 linux::ethtool::disable_tx_checksums(pod_ns, ifname)?;
             }
-            self.links.set_up(near.index).await?;
+            let change = LinkChange { up: Some(true), no_link_local: true, ..LinkChange::default() };
+            self.links.change(near.index, change).await?;
         }
         Ok(())
     }
 
     /// Addresses and routes of the pod's end.
-    async fn configure(&self, attachment: &Attachment, inside: &Handle, index: u32) -> Result<(), WireError> {
-        let nic = &attachment.nic;
+    async fn configure(&self, attachment: &Attachment, inside: &Handle, far: &Link) -> Result<(), WireError> {
+        let (nic, index) = (&attachment.nic, far.index);
+        if !far.up && nic.addresses.iter().all(|address| address.address().is_ipv4()) {
+            // Otherwise each pod speaks of its link-local address to a group of all, in packets that the switch copies to every
+            // port, and looks at anew with each change of its flows.
+            inside.change(index, LinkChange { no_link_local: true, ..LinkChange::default() }).await?;
+        }
         for address in &nic.addresses {
             inside.add_address(index, *address).await?;
         }

@@ -53,6 +53,9 @@ pub struct Tuning {
     pub routes: Vec<ExtraRoute>,
     /// Whether the default route is by this NIC; the primary one unless another says so.
     pub default_route: Option<bool>,
+    /// Whether what passes the NIC is copied to the node's mirror port.
+    #[serde(default)]
+    pub mirror: bool,
 }
 
 /// Reads how the NIC with `provider` is to be set up, and what is wrong with what is said: each names the annotation, its value
@@ -90,15 +93,16 @@ pub fn tuning(provider: &str, annotations: &BTreeMap<String, String>) -> (Tuning
         problems.push(format!("annotation {}: {why}", key(provider, "routes")));
         Vec::new()
     });
-    let default_route = text("default_route").and_then(|text| match text {
+    let mut truth = |name: &str| match text(name)? {
         "true" => Some(true),
         "false" => Some(false),
-        _ => {
-            problems.push(format!("annotation {}: {text:?} is neither true nor false", key(provider, "default_route")));
+        text => {
+            problems.push(format!("annotation {}: {text:?} is neither true nor false", key(provider, name)));
             None
         }
-    });
-    (Tuning { ingress, egress, impairment, routes, default_route }, problems)
+    };
+    let (default_route, mirror) = (truth("default_route"), truth("mirror").unwrap_or_default());
+    (Tuning { ingress, egress, impairment, routes, default_route, mirror }, problems)
 }
 
 /// `[{"dst": "<cidr>", "gw": "<address>"}]`.
@@ -142,6 +146,7 @@ mod tests {
             ("loss", "0.5"),
             ("routes", r#"[{"dst":"192.168.0.101/24","gw":"10.16.0.254"},{"dst":"10.0.0.1"}]"#),
             ("default_route", "true"),
+            ("mirror", "true"),
         ]);
         assert_eq!(problems, [] as [String; 0]);
         assert_eq!(tuning.ingress, Some(Rate { rate: 10_000_000, burst: None }));

@@ -150,6 +150,10 @@ struct Agent {
     /// which they heed when they start or are reloaded. They are not told without it.
     #[arg(long, value_name = "FOLDER")]
     host_run: Option<PathBuf>,
+    /// Port of `br-int` to which is copied what pods with the annotation `ovn.kubernetes.io/mirror: "true"` send and receive, for
+    /// tools such as tcpdump. It is made while there are such pods.
+    #[arg(long, default_value = "mirror0", value_name = "LINK")]
+    mirror_iface: String,
     /// Ask, before a pod gets an IPv4 address, whether another has it on the same link (RFC 5227). Adds 0.3 s to each start
     /// of a pod.
     #[arg(long)]
@@ -310,6 +314,7 @@ async fn agent(arguments: Agent, shutdown: CancellationToken) -> anyhow::Result<
         portmap: arguments.portmap,
         host_run: arguments.host_run,
         mtu: arguments.mtu,
+        mirror: arguments.mirror_iface,
         detect_duplicates: arguments.detect_duplicates,
         ..defaults
     };

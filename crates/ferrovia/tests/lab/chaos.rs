@@ -77,7 +77,7 @@ fn with_three_servers_any_may_die_under_churn_and_no_pod_is_lost_nor_a_ping() {
         ("dead controller started again", 2, &[&[restart, second]]),
         ("controller that leads stands still", 6, &[&["pause", &first]]),
     ];
-    let (mut late, mut lost) = (Vec::new(), 0);
+    let (mut late, mut lost, mut report) = (Vec::new(), 0, Vec::new());
     churn.served_after(Instant::now(), Duration::from_secs(30)).expect("churn begins");
     for (what, limit, verbs) in faults {
         let pings = Pings::start(&lab, &["two"], &address);
@@ -87,7 +87,9 @@ fn with_three_servers_any_may_die_under_churn_and_no_pod_is_lost_nor_a_ping() {
         let resumed = churn.served_after(began, Duration::from_secs(limit));
         running.into_iter().for_each(|verb| drop(verb.wait()));
         let answered = pings.stop();
-        println!("{what}: a pod created afterwards was ready after {resumed:.1?}; {answered}");
+        let line = format!("{what}: a pod created afterwards was ready after {resumed:.1?}; {answered}");
+        println!("{line}");
+        report.push(line);
         late.extend(resumed.is_none().then_some(what));
         lost += answered.lost();
     }
@@ -111,7 +113,7 @@ fn with_three_servers_any_may_die_under_churn_and_no_pod_is_lost_nor_a_ping() {
     let mut took: Vec<_> = churned.served.iter().map(|(created, ready)| *ready - *created).collect();
     took.sort_unstable();
     println!("{} pods served, median {:.2?}, longest {:.2?}", took.len(), took[took.len() / 2], took.last().unwrap());
-    assert_eq!((late, lost), (vec![], 0), "churn that resumed late, and pings lost");
+    assert_eq!((late, lost), (vec![], 0), "churn that resumed late, and pings lost: {report:#?}");
     // Each pod has one port, with its address, and nobody else has one.
     let ports = ports(&lab);
     let addresses: BTreeSet<_> = churned.left.values().collect();

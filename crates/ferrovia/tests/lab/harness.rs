@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use std::thread::JoinHandle;
 
 use ovsdb::{Event, Options, Remote, connect};
@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 const FERROVIA: &str = env!("CARGO_BIN_EXE_ferrovia");
 
 static ONE_TEST_AT_A_TIME: Mutex<()> = Mutex::new(());
+static TELLS: Once = Once::new();
 static LABS: AtomicU32 = AtomicU32::new(0);
 
 thread_local! {
@@ -53,6 +54,14 @@ pub fn left_over(name: &str) -> bool {
 impl Lab {
     /// Brings a lab up.
     pub fn up(arguments: &[&str]) -> Self {
+        // A failure is told in the moment that it happens, beside what the lab's components say, and not at the end only.
+        TELLS.call_once(|| {
+            let usual = std::panic::take_hook();
+            std::panic::set_hook(Box::new(move |panic| {
+                let _ = writeln!(std::io::stderr(), "{panic}");
+                usual(panic);
+            }));
+        });
         TURN.with(|turn| {
             turn.get_or_init(|| ONE_TEST_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner));
         });

@@ -138,3 +138,49 @@ fn a_pods_rates_are_what_its_annotations_say() {
         }
     });
 }
+
+#[test]
+fn what_passes_a_mirrored_pod_is_copied_to_a_port_of_the_node() {
+    with_nodes(1, async |nodes| {
+        let mirrored = json!({ "ovn.kubernetes.io/mirror": "true" });
+        let pods = vec![pod("watched", "default", mirrored), pod("one", "default", json!({})), pod("two", "default", json!({}))];
+        let pods = nodes.runtime(NODE1).admit(&nodes.client, pods).await.unwrap();
+        let node = nodes.opened.layout.netns(NODE1).unwrap();
+        // Packets that came to the port for tools; `None` without one.
+        let copied = || -> Option<u64> {
+            let table = node.run(|| std::fs::read_to_string("/proc/thread-self/net/dev").unwrap()).unwrap();
+            let row = table.lines().find_map(|line| line.trim_start().strip_prefix("mirror0:").map(str::to_owned))?;
+            row.split_whitespace().nth(1)?.parse().ok()
+        };
+        let becomes = async |there: bool| {
+            for _ in 0..100 {
+                if copied().is_some() == there {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            panic!("port for tools: there {:?}, wanted {there}", copied());
+        };
+        let mut ends = Vec::new();
+        for pod in &pods {
+            ends.push((nodes.attach(NODE1, pod).await[0], Endpoint::open("pod", &pod.sandbox().unwrap()).unwrap()));
+        }
+        becomes(true).await;
+        // The port is raised after it is made.
+        let mut asked = 0;
+        while copied().unwrap() < 2 {
+            answers(&ends[1].1, ends[0].0, "the one that is mirrored").await;
+            asked += 1;
+            assert!(asked < 100, "question and answer are not copied: {:?}", copied());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let before = copied().unwrap();
+        for _ in 0..20 {
+            answers(&ends[1].1, ends[2].0, "two that are not").await;
+        }
+        let others = copied().unwrap() - before;
+        assert!(others < 20, "{others} packets of others are copied");
+        nodes.detach(NODE1, &pods[0]).await;
+        becomes(false).await;
+    });
+}
