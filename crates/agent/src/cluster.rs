@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::attachment::Nic;
+use crate::gateway::Exits;
 
 /// Namespace and name.
 type Key = (String, String);
@@ -30,6 +31,15 @@ pub(crate) struct Pod {
     /// Name that its ports are on: its own, or its virtual machine's.
     holder: String,
     annotations: BTreeMap<String, String>,
+}
+
+/// A subnet, as far as a node goes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Subnet {
+    /// MTU in bytes, if it names one.
+    mtu: Option<u32>,
+    /// If it leaves through the node.
+    exits: Option<Exits>,
 }
 
 /// A NIC that a request is to make, with the name of its link.
@@ -58,8 +68,8 @@ pub(crate) struct Ask<'a> {
 pub(crate) struct Known {
     pods: HashMap<Key, Pod>,
     definitions: HashMap<Key, Result<Definition, String>>,
-    /// MTU of subnets that name one.
-    mtus: HashMap<String, u32>,
+    /// Subnets; none before they are known.
+    subnets: Option<HashMap<String, Subnet>>,
 }
 
 /// Why NICs are not known.
@@ -135,7 +145,7 @@ impl Known {
         let nic = Nic {
             provider: provider.to_owned(),
             port: networks::port(&pod.holder, namespace, provider),
-            mtu: self.mtus.get(record.subnet.as_ref()).copied().unwrap_or(mtu),
+            mtu: self.subnets.as_ref().and_then(|subnets| subnets.get(record.subnet.as_ref())?.mtu).unwrap_or(mtu),
             subnet: record.subnet.into(),
             mac: record.mac,
             addresses,
@@ -183,6 +193,15 @@ impl Cluster {
         self.known.borrow().nics(ask, self.mtu).ok()
     }
 
+    /// What leaves through the node; `None` while the subnets are not known.
+    pub(crate) fn exits(&self) -> Option<Exits> {
+        let known = self.known.borrow();
+        let mut subnets: Vec<_> =
+            known.subnets.as_ref()?.iter().filter_map(|(name, subnet)| Some((name, subnet.exits.as_ref()?))).collect();
+        subnets.sort_unstable_by_key(|(name, _)| *name);
+        Some(Exits::of_all(subnets.into_iter().map(|(_, exits)| exits)))
+    }
+
     /// Wakes whenever something changed.
     pub(crate) fn changes(&self) -> watch::Receiver<Known> {
         self.known.clone()
@@ -197,7 +216,7 @@ pub(crate) fn watch_cluster(client: kube::Client, node: &str, mtu: u32) -> (Clus
         let mut feeds = JoinSet::new();
         feeds.spawn(feed(client.clone(), on_node, sender.clone(), pod, |known| &mut known.pods));
         feeds.spawn(feed(client.clone(), watcher::Config::default(), sender.clone(), definition, |known| &mut known.definitions));
-        feeds.spawn(feed(client, watcher::Config::default(), sender, mtu_of, |known| &mut known.mtus));
+        feeds.spawn(feed(client, watcher::Config::default(), sender, subnet, |known| known.subnets.get_or_insert_default()));
         while feeds.join_next().await.is_some() {}
     };
     (Cluster { known, mtu }, work)
@@ -274,10 +293,11 @@ fn definition(object: NetworkAttachmentDefinitionView) -> (Key, Option<Result<De
     ((namespace, name), Some(parsed))
 }
 
-fn mtu_of(subnet: v1::Subnet) -> (String, Option<u32>) {
+fn subnet(object: v1::Subnet) -> (String, Option<Subnet>) {
+    let (name, spec) = (object.name_any(), &object.spec);
     // Below 576 bytes IPv4 need not work (RFC 791), nor IPv6 below 1280 (RFC 8200).
-    let mtu = subnet.spec.mtu.and_then(|mtu| u32::try_from(mtu).ok()).filter(|mtu| (576..=65_535).contains(mtu));
-    (subnet.name_any(), mtu)
+    let mtu = spec.mtu.and_then(|mtu| u32::try_from(mtu).ok()).filter(|mtu| (576..=65_535).contains(mtu));
+    (name, Some(Subnet { mtu, exits: Exits::of(spec) }))
 }
 
 #[cfg(test)]
@@ -329,7 +349,7 @@ mod tests {
         let provider = "d.ns.ovn".into();
         known.definitions.insert(("ns".to_owned(), "d".to_owned()), Ok(Definition::Ours { provider }));
         known.definitions.insert(("ns".to_owned(), "foreign".to_owned()), Ok(OURS));
-        known.mtus.insert("s2".to_owned(), 1300);
+        known.subnets = Some(HashMap::from([("s2".to_owned(), Subnet { mtu: Some(1300), exits: None })]));
         let nics = known.nics(ASK, 1400).unwrap();
         let shown: Vec<_> = nics.iter().map(|w| (w.ifname.as_str(), w.nic.port.as_str(), w.nic.mtu, w.nic.default_route)).collect();
         assert_eq!(shown, [("eth0", "p.ns", 1400, true), ("net1", "p.ns.d.ns.ovn", 1300, false)]);

@@ -24,6 +24,8 @@ pub struct Config {
     pub portmap: bool,
     /// The host's `/run`, in which its network services are told to leave our links alone; they are not told when `None`.
     pub host_run: Option<PathBuf>,
+    /// The link by which the default VPC leaves through this node, as the controller has it; `None`: it does not.
+    pub egress: Option<api::Transit>,
     /// MTU of pods in bytes, where their subnet names none.
     pub mtu: u32,
     /// Bridge that ports are added to.
@@ -61,6 +63,7 @@ impl Config {
             conflist: None,
             portmap: true,
             host_run: None,
+            egress: None,
             mtu: 1400,
             bridge: "br-int".to_owned(),
             mirror: "mirror0".to_owned(),

@@ -9,6 +9,7 @@ mod cni;
 mod config;
 mod conflist;
 mod deletions;
+mod gateway;
 mod health;
 mod node;
 mod ovs;

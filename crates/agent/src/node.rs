@@ -155,6 +155,7 @@ impl Node {
         }
         for attachment in &attachments {
             self.ovs.installed(&attachment.host, self.config.port_patience).await.map_err(later)?;
+            self.limit_again(attachment).await.map_err(failed)?;
             self.prove(attachment).await.map_err(failed)?;
         }
         drop(names);

@@ -1,5 +1,6 @@
 //! The node's Open vSwitch: ports of pods, and what the switch reports of them.
 
+mod gateway;
 mod mirror;
 
 use std::collections::BTreeSet;
@@ -59,7 +60,16 @@ pub(crate) fn open(remote: Remote, bridge_name: &str) -> (Ovs, impl Future<Outpu
     let monitored = Monitored {
         schema: &vswitch::SCHEMA,
         tables: vec![
-            (bridge::TABLE, vec![bridge::DATAPATH_TYPE.index, bridge::MIRRORS.index, bridge::NAME.index, bridge::PORTS.index]),
+            (
+                bridge::TABLE,
+                vec![
+                    bridge::DATAPATH_TYPE.index,
+                    bridge::EXTERNAL_IDS.index,
+                    bridge::MIRRORS.index,
+                    bridge::NAME.index,
+                    bridge::PORTS.index,
+                ],
+            ),
             (
                 interface::TABLE,
                 vec![

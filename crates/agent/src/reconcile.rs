@@ -131,6 +131,9 @@ async fn step(node: &Node, links: &HashMap<String, Link>, failures: &mut Failure
             && links.get(&attachment.host).is_some_and(|link| link.up && link.mtu == wanted.nic.mtu)
             && node.ovs.check(&wire::port(&wanted)).is_ok();
         if is_right {
+            if let Err(error) = node.limit_again(&attachment).await {
+                tracing::warn!(link = attachment.host, %error, "the rate towards a pod cannot be set");
+            }
             failures.0.remove(&attachment.key());
             continue;
         }

@@ -59,11 +59,24 @@ impl Node {
         let (added, configured) = tokio::join!(self.ovs.add(&port), self.configure(attachment, &inside, &far));
         added?;
         configured?;
-        let tuning = &attachment.nic.tuning;
-        if is_new && tuning.ingress.is_none() && tuning.egress.is_none() && tuning.impairment.is_none() {
+        if is_new && !attachment.nic.tuning.limits() {
             return Ok(Vec::new());
         }
         self.limit(attachment, &inside, near.index, far.index).await
+    }
+
+    /// Puts the rate towards the pod back where `ovs-vswitchd` took it away: when it opens a port it removes whatever queueing
+    /// discipline it finds and does not know.
+    pub(crate) async fn limit_again(&self, attachment: &Attachment) -> Result<(), WireError> {
+        let ingress = Qdiscs { tbf: attachment.nic.tuning.ingress.map(tbf), netem: None };
+        match self.links.link(&attachment.host).await? {
+            Some(near) if ingress.tbf.is_some() => match self.links.set_qdiscs(near.index, ingress).await {
+                // It was told when the NIC was made.
+                Err(error) if error.is_unsupported() => Ok(()),
+                done => Ok(done?),
+            },
+            _ => Ok(()),
+        }
     }
 
     /// The veth pair, host's end first, and whether it was made now.

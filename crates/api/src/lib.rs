@@ -13,6 +13,7 @@ pub mod condition;
 pub mod event;
 pub mod mac;
 pub mod networks;
+mod transit;
 pub mod tuning;
 pub mod v1;
 pub mod view;
@@ -20,6 +21,7 @@ pub mod view;
 pub use cidr::{Cidrs, CidrsError};
 pub use condition::Condition;
 pub use mac::{MacAddr, MacAddrError};
+pub use transit::{EGRESS_NETWORK, Transit, TransitError, egress_port};
 
 /// API group of every kind in [`v1`].
 pub const GROUP: &str = "kubeovn.io";

@@ -58,6 +58,14 @@ pub struct Tuning {
     pub mirror: bool,
 }
 
+impl Tuning {
+    /// Whether anything of what passes is limited or impaired.
+    #[must_use]
+    pub const fn limits(&self) -> bool {
+        self.ingress.is_some() || self.egress.is_some() || self.impairment.is_some()
+    }
+}
+
 /// Reads how the NIC with `provider` is to be set up, and what is wrong with what is said: each names the annotation, its value
 /// and the reason. What is wrong is left out.
 #[must_use]

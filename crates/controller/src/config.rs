@@ -47,6 +47,8 @@ pub struct Config {
     pub northbound: Remotes,
     /// Keys and certificates for `ssl` remotes.
     pub tls: Option<Tls>,
+    /// The link by which the default VPC leaves through the host stack of each node; `None`: it does not.
+    pub egress: Option<api::Transit>,
     /// Ranges of the default subnet, which is created if it is missing.
     pub default_cidr: String,
     /// How it is decided which of several controllers writes; `None` for one that is alone.
@@ -84,6 +86,7 @@ impl Config {
         Self {
             northbound: northbound.into(),
             tls: None,
+            egress: None,
             default_cidr: "10.16.0.0/16".to_owned(),
             election: None,
             batch: 1000,

@@ -169,6 +169,9 @@ pub(crate) struct Core {
 
 impl Core {
     pub(crate) fn new(config: Config, metrics: Metrics) -> Self {
+        let mut engine = topology::engine();
+        let egress = config.egress.clone().map(|transit| topology::Egress { transit });
+        engine.set::<topology::Egress>(&DEFAULT_VPC.into(), egress, Age(0));
         Self {
             config,
             metrics,
@@ -179,7 +182,7 @@ impl Core {
             drifted: false,
             drift: Drift::default(),
             claiming: false,
-            engine: topology::engine(),
+            engine,
             ipam: Ipam::default(),
             desired: Desired::default(),
             bindings: Bindings::default(),

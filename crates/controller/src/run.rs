@@ -233,6 +233,7 @@ pub(crate) fn defaults(cidr: &str) -> (v1::Vpc, v1::Subnet) {
         vpc: Some(DEFAULT_VPC.to_owned()),
         cidr_block: Some(cidr.to_owned()),
         default: Some(true),
+        nat_outgoing: Some(true),
         ..v1::SubnetSpec::default()
     };
     (v1::Vpc::new(DEFAULT_VPC, v1::VpcSpec::default()), v1::Subnet::new(DEFAULT_SUBNET, spec))

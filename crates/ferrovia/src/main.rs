@@ -69,6 +69,25 @@ struct Apiserver {
     announce: Announce,
 }
 
+/// How the default VPC reaches the outside.
+#[derive(Clone, Debug, Args)]
+struct Egress {
+    /// How pods of the default VPC leave: through the host stack of the node that they are on (`localnet`), or not at all. The
+    /// same for the controller and all agents.
+    #[arg(long = "egress", default_value = "localnet", value_parser = ["localnet", "none"], value_name = "SCHEME")]
+    scheme: String,
+    /// Addresses of the link between the VPC's router and the host stack, the same on every node: one prefix of each family, of
+    /// which the first host is the router and the second the node. The same for the controller and all agents.
+    #[arg(long, default_value = api::Transit::DEFAULT, value_name = "CIDR,…")]
+    transit_cidr: api::Transit,
+}
+
+impl Egress {
+    fn transit(self) -> Option<api::Transit> {
+        (self.scheme == "localnet").then_some(self.transit_cidr)
+    }
+}
+
 #[derive(Debug, Args)]
 struct Controller {
     /// Kubeconfig; without one, that of the environment or the pod.
@@ -82,6 +101,8 @@ struct Controller {
     /// Encapsulation between nodes.
     #[arg(long, default_value = "geneve", value_parser = ["geneve", "vxlan"])]
     tunnel: String,
+    #[command(flatten)]
+    egress: Egress,
     /// Take as deleted whatever is held because it vanished without having been deleted: objects that a list leaves out or
     /// whose definition was deleted, and rows that a first comparison would remove in great number. Not for regular operation:
     /// `kubectl annotate namespace kube-system ferrovia.io/confirm-removal=TOKEN`, with the token that event and condition
@@ -132,6 +153,8 @@ struct Agent {
     /// MTU of pods in bytes, where their subnet names none.
     #[arg(long, default_value_t = 1400, value_parser = clap::value_parser!(u32).range(576..=65535))]
     mtu: u32,
+    #[command(flatten)]
+    egress: Egress,
     /// Folder in which is kept what was made of pods; that of the socket without it.
     #[arg(long, value_name = "FOLDER")]
     state: Option<PathBuf>,
@@ -278,6 +301,7 @@ async fn controller(arguments: Controller, shutdown: CancellationToken) -> anyho
     let defaults = ::controller::Config::new(northbound);
     let config = ::controller::Config {
         audit: arguments.audit.map(std::time::Duration::from_secs),
+        egress: arguments.egress.transit(),
         metrics: arguments.metrics,
         confirm_removal,
         election,
@@ -315,6 +339,7 @@ async fn agent(arguments: Agent, shutdown: CancellationToken) -> anyhow::Result<
         host_run: arguments.host_run,
         mtu: arguments.mtu,
         mirror: arguments.mirror_iface,
+        egress: arguments.egress.transit(),
         detect_duplicates: arguments.detect_duplicates,
         ..defaults
     };

@@ -6,6 +6,7 @@
 #![warn(missing_docs)]
 
 mod defaults;
+mod egress;
 mod fact;
 mod holder;
 pub mod input;
@@ -27,8 +28,8 @@ pub use fact::{Fact, FactValue, IpHolder, NicRequest, Problem, Source, SubnetSta
 pub use holder::{Identity, Workload, pods_on, providers, recorded};
 pub use key::{DefinitionKey, NicKey, PodKey};
 pub use world::{
-    Allocation, Attached, Attachment, Ip, Keeper, Link, Namespace, Network, NetworkDefinition, Networks, NicNotes, Pod, Pool, PoolSpec,
-    Replicas, ReplicasKey, ReplicasKind, Router, Subnet, SubnetSpec, Usage, Vip, VipSpec, Vpc, World,
+    Allocation, Attached, Attachment, Egress, Ip, Keeper, Link, Namespace, Network, NetworkDefinition, Networks, NicNotes, Pod, Pool,
+    PoolSpec, Replicas, ReplicasKey, ReplicasKind, Router, Subnet, SubnetSpec, Usage, Vip, VipSpec, Vpc, World,
 };
 
 /// An engine over an empty world, with every rule of the network.
@@ -53,6 +54,7 @@ pub fn engine() -> engine::Engine<World, Fact> {
     ip::register(&mut engine);
     vip::register(&mut engine);
     port::register(&mut engine);
+    egress::register(&mut engine);
     engine
 }
 
@@ -72,5 +74,6 @@ pub fn from_scratch(engine: &engine::Engine<World, Fact>) -> engine::Engine<Worl
     engine.copy_into::<Pod>(&mut fresh);
     engine.copy_into::<NetworkDefinition>(&mut fresh);
     engine.copy_into::<Networks>(&mut fresh);
+    engine.copy_into::<Egress>(&mut fresh);
     fresh
 }

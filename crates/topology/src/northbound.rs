@@ -4,11 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use api::VENDOR;
-use ovsdb_types::nb::{logical_router as lr, logical_router_port as lrp, logical_switch as ls, logical_switch_port as lsp, nb_global};
+use ovsdb_types::nb::{
+    logical_router as lr, logical_router_port as lrp, logical_router_static_route as route, logical_switch as ls,
+    logical_switch_port as lsp, nb_global, static_mac_binding as binding,
+};
 use ovsdb_types::{
     Column, Datum, Element, Fact as NbFact, FactValue as NbValue, IndexDef, IntoDatum, Monitored, Ownership, Row, RowKey, TableId, nb,
 };
 
+use crate::egress;
 use crate::fact::{Fact, FactValue};
 
 /// Key in `NB_Global:external_ids` that the controller sets, to `true`, with the transaction that completes the database.
@@ -18,7 +22,7 @@ pub const COMPLETE: &str = "ferrovia-complete";
 /// What the controller watches of the northbound database.
 #[must_use]
 pub fn monitored() -> Monitored {
-    Monitored::tables(&nb::SCHEMA, &[lr::TABLE, lrp::TABLE, ls::TABLE, lsp::TABLE, nb_global::TABLE])
+    Monitored::tables(&nb::SCHEMA, &[lr::TABLE, lrp::TABLE, route::TABLE, ls::TABLE, lsp::TABLE, binding::TABLE, nb_global::TABLE])
 }
 
 /// The indexes by which rows of an earlier controller are found.
@@ -42,7 +46,7 @@ pub fn ownership() -> Vec<Ownership> {
         mark: Some(mark),
         singleton: false,
     };
-    let mut routers = table(lr::TABLE, lr::NAME.index, lr::EXTERNAL_IDS.index, &[], &[lr::PORTS.index]);
+    let mut routers = table(lr::TABLE, lr::NAME.index, lr::EXTERNAL_IDS.index, &[], &[lr::PORTS.index, lr::STATIC_ROUTES.index]);
     routers.maps.push((lr::OPTIONS.index, &[]));
     let router_ports = table(lrp::TABLE, lrp::NAME.index, lrp::EXTERNAL_IDS.index, &[lrp::MAC.index, lrp::NETWORKS.index], &[]);
     let switches = table(ls::TABLE, ls::NAME.index, ls::EXTERNAL_IDS.index, &[], &[ls::PORTS.index]);
@@ -53,8 +57,26 @@ pub fn ownership() -> Vec<Ownership> {
         &[lsp::TYPE.index, lsp::ADDRESSES.index, lsp::PORT_SECURITY.index],
         &[],
     );
-    ports.maps = vec![(lsp::EXTERNAL_IDS.index, &["vendor", "ls", "pod"]), (lsp::OPTIONS.index, &["router-port"])];
-    vec![routers, router_ports, switches, ports]
+    ports.maps = vec![(lsp::EXTERNAL_IDS.index, &["vendor", "ls", "pod"]), (lsp::OPTIONS.index, &["router-port", "network_name"])];
+    let routes = Ownership {
+        table: route::TABLE,
+        columns: vec![route::IP_PREFIX.index, route::NEXTHOP.index],
+        maps: vec![(route::EXTERNAL_IDS.index, &["vendor", egress::MARK])],
+        members: Vec::new(),
+        entries: Vec::new(),
+        identity: None,
+        mark: Some(route::EXTERNAL_IDS.index),
+        singleton: false,
+    };
+    // Has no place for a mark: it is ours as its router port is.
+    let bindings = Ownership {
+        table: binding::TABLE,
+        columns: vec![binding::LOGICAL_PORT.index, binding::IP.index, binding::MAC.index, binding::OVERRIDE_DYNAMIC_MAC.index],
+        maps: Vec::new(),
+        mark: None,
+        ..routes.clone()
+    };
+    vec![routers, router_ports, routes, switches, ports, bindings]
 }
 
 /// Whether a row that carries our mark, and that no rule wants, is of a shape that some rule makes, and so may go.
@@ -66,7 +88,8 @@ pub fn claimed(table: TableId, row: &Row<'_>) -> bool {
         let name = row.text(lsp::NAME);
         // Those of the transit switch belong to ovn-ic.
         let router = row.text(lsp::TYPE) == "router" && !name.starts_with("ts-");
-        return router || (row.text(lsp::TYPE).is_empty() && has(lsp::EXTERNAL_IDS, "pod") && !name.starts_with("node-"));
+        let exit = row.text(lsp::TYPE) == "localnet" && name.starts_with("public_");
+        return router || exit || (row.text(lsp::TYPE).is_empty() && has(lsp::EXTERNAL_IDS, "pod") && !name.starts_with("node-"));
     }
     if table == lrp::TABLE {
         // Peerings, ports for BFD, and those to the transit switch belong to features to come.
@@ -76,7 +99,10 @@ pub fn claimed(table: TableId, row: &Row<'_>) -> bool {
     if table == ls::TABLE {
         return !matches!(row.text(ls::NAME), "join" | "external" | "ts");
     }
-    table == lr::TABLE
+    if table == route::TABLE {
+        return has(route::EXTERNAL_IDS, egress::MARK);
+    }
+    table == lr::TABLE || table == binding::TABLE
 }
 
 /// Key of the router port by which `vpc` serves `subnet`.

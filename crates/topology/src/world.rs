@@ -273,6 +273,13 @@ pub struct Usage {
     pub holders: usize,
 }
 
+/// That a VPC reaches the outside through the host stack of each node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Egress {
+    /// The link between router and node.
+    pub transit: api::Transit,
+}
+
 /// Derived: a VPC that can carry subnets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Router;
@@ -322,6 +329,7 @@ pub struct World {
     definitions: Table<DefinitionKey, NetworkDefinition>,
     listed: Table<PodKey, Networks>,
     attached: Table<PodKey, Attached>,
+    egresses: Table<Name, Egress>,
 }
 
 macro_rules! collections {
@@ -356,6 +364,7 @@ collections! {
     14 NetworkDefinition: DefinitionKey => definitions,
     15 Networks: PodKey => listed,
     16 Attached: PodKey => attached,
+    17 Egress: Name => egresses,
 }
 
 /// The subnets that claim ranges in a VPC.

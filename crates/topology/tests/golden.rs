@@ -124,6 +124,22 @@ metadata: {name: fine, namespace: default, uid: r}
 }
 
 #[test]
+fn a_vpc_that_leaves_through_each_node_has_one_port_and_one_route_for_all() {
+    let mut cluster = network(DEFAULT);
+    let before = cluster.northbound();
+    let set = |cluster: &mut Cluster, transit: Option<&str>| {
+        let egress = transit.map(|transit| topology::Egress { transit: transit.parse().unwrap() });
+        cluster.engine.set::<topology::Egress>(&"ovn-cluster".into(), egress, engine::Age(0));
+        cluster.round();
+    };
+    set(&mut cluster, Some(api::Transit::DEFAULT));
+    insta::assert_snapshot!(cluster.northbound());
+    // Nothing of it is left when it is switched off.
+    set(&mut cluster, None);
+    assert_eq!(cluster.northbound(), before);
+}
+
+#[test]
 fn a_vpc_waits_for_its_subnets_and_a_subnet_for_its_pods() {
     let mut cluster = network(&format!("{DEFAULT}---\nkind: Pod\nmetadata: {{name: web-0, namespace: default, uid: p}}\nspec: {{}}\n"));
     let before = cluster.northbound();

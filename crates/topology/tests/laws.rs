@@ -10,8 +10,8 @@ use engine::Age;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use topology::{
-    Allocation, DefinitionKey, Ip, Keeper, Link, Namespace, NetworkDefinition, Networks, NicKey, NicNotes, Pod, PodKey, Pool, PoolSpec,
-    Replicas, ReplicasKey, ReplicasKind, Subnet, Vip, VipSpec, Vpc, Workload, input,
+    Allocation, DefinitionKey, Egress, Ip, Keeper, Link, Namespace, NetworkDefinition, Networks, NicKey, NicNotes, Pod, PodKey, Pool,
+    PoolSpec, Replicas, ReplicasKey, ReplicasKind, Subnet, Vip, VipSpec, Vpc, Workload, input,
 };
 
 fn pod(i: usize) -> String {
@@ -273,6 +273,9 @@ fn apply(cluster: &mut Cluster, step: &Step) {
         Step::Vpc(n, there, deleting) => {
             let vpc = Vpc { uid: "v".into(), deleting: *deleting, finalizer: true };
             engine.set::<Vpc>(&vpc_name(*n).into(), there.then_some(vpc), Age(0));
+            // With and without a router.
+            let egress = (!deleting).then(|| Egress { transit: api::Transit::DEFAULT.parse().unwrap() });
+            engine.set::<Egress>(&vpc_name(*n).into(), egress, Age(0));
         }
         Step::Subnet { name, there, vpc, range, namespaces, default, deleting, created, provider } => {
             let json = serde_json::json!({
@@ -442,7 +445,7 @@ proptest! {
         }
         cluster.round();
         for n in 0..4 {
-            apply(&mut cluster, &Step::Vpc(n, false, false));
+            apply(&mut cluster, &Step::Vpc(n, false, true));
             apply(&mut cluster, &Step::Namespace(n, false, None));
             cluster.engine.set::<Subnet>(&format!("s{n}").into(), None, Age(0));
         }

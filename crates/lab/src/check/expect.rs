@@ -30,6 +30,20 @@ pub struct PodIntent {
     pub addresses: Vec<IpAddr>,
     /// Gateways of its subnet.
     pub gateways: Vec<IpAddr>,
+    /// Whether it leaves for the outside.
+    pub leaves: Leaves,
+}
+
+/// How a pod reaches hosts outside the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Leaves {
+    /// Not at all.
+    Never,
+    /// Under its node's address.
+    Translated,
+    /// Under its own, and whether anything comes back is for the outside to know.
+    Routed,
 }
 
 /// Where all pods are, and who is outside.
@@ -64,12 +78,12 @@ impl Intent {
     /// Reads pods and subnets.
     #[must_use]
     pub fn new(pods: &[Pod], subnets: &[Subnet], outside: BTreeMap<String, IpAddr>) -> Self {
-        let vpcs: BTreeMap<_, _> = subnets.iter().map(|subnet| (subnet.name_any(), subnet.spec.vpc.clone().unwrap_or_default())).collect();
+        let subnets: BTreeMap<_, _> = subnets.iter().map(|subnet| (subnet.name_any(), subnet)).collect();
         let mut intent = Self { outside, ..Self::default() };
         let mut pods: Vec<_> = pods.iter().collect();
         pods.sort_by_key(|pod| key(pod));
         for pod in pods {
-            match read(pod, &vpcs) {
+            match read(pod, &subnets) {
                 Ok(Some(read)) => intent.pods.push(read),
                 Ok(None) => {}
                 Err(reason) => intent.skipped.push(Skipped { pod: key(pod), reason }),
@@ -97,14 +111,15 @@ impl Intent {
             for address in source.gateways.iter().copied().filter(speaks) {
                 plan.push(Planned { from, to: Target::Gateway, address, kind: Kind::Icmp, expected: true });
             }
-            for (host, address) in self.outside.iter().filter(|(_, address)| speaks(address)) {
+            let told = source.leaves != Leaves::Routed;
+            for (host, address) in self.outside.iter().filter(|(_, address)| told && speaks(address)) {
                 let to = Target::Outside(host.clone());
                 plan.extend([Kind::Tcp, Kind::Udp, Kind::Icmp].map(|kind| Planned {
                     from,
                     to: to.clone(),
                     address: *address,
                     kind,
-                    expected: false,
+                    expected: source.leaves == Leaves::Translated,
                 }));
             }
         }
@@ -121,7 +136,7 @@ impl Intent {
 }
 
 /// `None` for pods that the check does not concern: those in their node's network, and those that are over.
-fn read(pod: &Pod, vpcs: &BTreeMap<String, String>) -> Result<Option<PodIntent>, String> {
+fn read(pod: &Pod, subnets: &BTreeMap<String, &Subnet>) -> Result<Option<PodIntent>, String> {
     let (spec, status) = (pod.spec.clone().unwrap_or_default(), pod.status.clone().unwrap_or_default());
     let over = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
     if spec.host_network == Some(true) || over || pod.metadata.deletion_timestamp.is_some() {
@@ -133,11 +148,18 @@ fn read(pod: &Pod, vpcs: &BTreeMap<String, String>) -> Result<Option<PodIntent>,
     }
     let annotation = |name: &str| pod.annotations().get(name).filter(|value| !value.is_empty()).cloned();
     let subnet = annotation(LOGICAL_SWITCH).ok_or_else(|| format!("annotation {LOGICAL_SWITCH} is missing"))?;
-    let of_subnet = vpcs.get(&subnet).map(|vpc| if vpc.is_empty() { api::DEFAULT_VPC.to_owned() } else { vpc.clone() });
+    let object = subnets.get(&subnet);
+    let of_subnet =
+        object.map(|object| object.spec.vpc.clone().filter(|vpc| !vpc.is_empty()).unwrap_or_else(|| api::DEFAULT_VPC.to_owned()));
     let vpc = of_subnet.or_else(|| annotation(LOGICAL_ROUTER)).ok_or_else(|| format!("there is no subnet {subnet}"))?;
     let gateways = annotation(GATEWAY).unwrap_or_default().split(',').filter_map(|gateway| gateway.trim().parse().ok()).collect();
     let node = spec.node_name.unwrap_or_default();
-    Ok(Some(PodIntent { pod: key(pod), uid: pod.uid().unwrap_or_default(), node, vpc, subnet, addresses, gateways }))
+    let leaves = match object.is_some_and(|object| object.spec.nat_outgoing == Some(true)) {
+        _ if vpc != api::DEFAULT_VPC => Leaves::Never,
+        true => Leaves::Translated,
+        false => Leaves::Routed,
+    };
+    Ok(Some(PodIntent { pod: key(pod), uid: pod.uid().unwrap_or_default(), node, vpc, subnet, addresses, gateways, leaves }))
 }
 
 #[cfg(test)]
@@ -160,8 +182,10 @@ mod tests {
     }
 
     #[test]
-    fn pods_reach_each_other_within_a_vpc_and_nobody_outside() {
-        let subnets = [subnet("s1", None), subnet("s2", Some("ovn-cluster")), subnet("red", Some("red"))];
+    fn pods_reach_each_other_within_a_vpc_and_the_outside_if_they_leave_under_their_nodes_address() {
+        let mut translated = subnet("s2", Some("ovn-cluster"));
+        translated.spec.nat_outgoing = Some(true);
+        let subnets = [subnet("s1", None), translated, subnet("red", Some("red"))];
         let pods = [pod("a", "s1", &["10.0.0.2"]), pod("b", "s2", &["10.1.0.2", "fd01::2"]), pod("c", "red", &["10.0.0.2"])];
         let intent = Intent::new(&pods, &subnets, BTreeMap::from([("outside1".to_owned(), "10.9.0.101".parse().unwrap())]));
         let plan = intent.plan();
@@ -171,7 +195,9 @@ mod tests {
         assert_eq!(count(0, &Target::Pod(1), true), 5, "IPv4 only, as the source has no other");
         assert_eq!((count(0, &Target::Pod(2), false), count(0, &Target::Pod(2), true)), (3, 0), "the same address in another VPC");
         assert_eq!((count(0, &Target::Gateway, true), count(1, &Target::Gateway, true)), (1, 2));
-        assert_eq!(count(1, &Target::Outside("outside1".to_owned()), false), 3);
+        let outside = Target::Outside("outside1".to_owned());
+        let counts = [0, 1, 2].map(|from| (count(from, &outside, true), count(from, &outside, false)));
+        assert_eq!(counts, [(0, 0), (3, 0), (0, 3)], "routed, translated, and in a VPC that has no way out");
         assert_eq!(count(0, &Target::Pod(0), true), 0, "nobody probes itself");
     }
 

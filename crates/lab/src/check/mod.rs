@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-pub use expect::{Intent, PodIntent};
+pub use expect::{Intent, Leaves, PodIntent};
 pub use print::table;
 
 use crate::{Datapath, Tunnel};

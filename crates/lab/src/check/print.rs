@@ -62,13 +62,13 @@ pub fn table(checked: &Checked) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::{Kind, PodIntent};
+    use crate::check::{Kind, Leaves, PodIntent};
     use crate::{Datapath, Tunnel};
 
     fn pod(name: &str, vpc: &str) -> PodIntent {
         let addresses = vec!["10.0.0.2".parse().unwrap()];
         let [pod, uid, node, vpc, subnet] = [name, name, "node1", vpc, vpc].map(str::to_owned);
-        PodIntent { pod, uid, node, vpc, subnet, addresses, gateways: vec![] }
+        PodIntent { pod, uid, node, vpc, subnet, addresses, gateways: vec![], leaves: Leaves::Never }
     }
 
     fn check(from: &str, to: &str, expected: bool, observed: bool) -> Check {

@@ -57,7 +57,7 @@ impl Lab {
         }
         pairs.sort_by(|a, b| (&a.from, &a.to, a.address, a.kind).cmp(&(&b.from, &b.to, b.address, b.kind)));
         let differing = pairs.iter().filter(|check| check.expected != check.observed).count();
-        let notes = vec!["egress gateways come later: outside hosts are expected to be unreachable from pods".to_owned()];
+        let notes = vec!["pods of subnets of the default VPC without natOutgoing leave under their own addresses: whether hosts outside answer those is not checked".to_owned()];
         let (lab, tunnel, datapath) = (self.layout.name().to_string(), self.parameters.tunnel, self.parameters.datapath);
         let Intent { pods, skipped, .. } = scene.intent;
         Ok(Checked { lab, tunnel, datapath, checks: pairs.len(), differing, skipped, notes, pods, pairs })

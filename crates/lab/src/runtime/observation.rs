@@ -30,8 +30,10 @@ impl Observation {
         links(lab, node, &mut lines).await?;
         lines.extend(netns::list()?.into_iter().filter(|name| lab.layout.name().owns(name)).map(|name| format!("namespace {name}")));
         let switch = |columns: &str, table: &str| rows(lab, "ovs-vsctl", &lab.layout.remote(node, "db"), columns, table);
-        lines.extend(switch("name", "port")?.iter().map(|row| format!("port {}", text(&row[0]))));
-        for row in switch("name,external_ids,error,ingress_policing_rate", "interface")? {
+        // Those between bridges are `ovn-controller`'s, and come with the first port that needs them.
+        let ours = |row: &Vec<Value>| !text(&row[0]).starts_with("patch-");
+        lines.extend(switch("name", "port")?.iter().filter(|row| ours(row)).map(|row| format!("port {}", text(&row[0]))));
+        for row in switch("name,external_ids,error,ingress_policing_rate", "interface")?.into_iter().filter(ours) {
             // `ovn-controller` notes there how far it is.
             let ids = text(&row[1]).split(' ').filter(|pair| !pair.starts_with("ovn-installed")).collect::<Vec<_>>().join(" ");
             lines.insert(format!("interface {} {ids} {} {}", text(&row[0]), text(&row[2]), text(&row[3])).trim_end().to_owned());

@@ -1,6 +1,7 @@
 //! Nodes whose pods a test attaches itself, by the CNI plugin and in the place of the kubelet, which stands aside.
 
 mod conformance;
+mod egress;
 mod histories;
 mod restarts;
 mod switch;
@@ -39,11 +40,24 @@ fn with_nodes(count: u32, test: impl AsyncFnOnce(Nodes<'_>)) {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(async {
         let opened = lab::Lab::open(lab.layout()).unwrap();
         let client = lab::cluster::client(&opened.layout).await.unwrap();
-        test(Nodes { lab: &lab, opened, client }).await;
+        let nodes = Nodes { lab: &lab, opened, client };
+        for number in 1..=count {
+            nodes.settles(Place::Node(number)).await;
+        }
+        test(nodes).await;
     });
 }
 
 impl Nodes<'_> {
+    /// Waits until the agent has made its node's way out, so that what a test finds at its end was there at its beginning.
+    async fn settles(&self, node: Place) {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while !self.observe(node).await.lines("route 10.16.0.0/16 via ").any(|line| line.contains(" dev br-ex ")) {
+            assert!(tokio::time::Instant::now() < deadline, "{node} has no way out after {PATIENCE:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     fn runtime(&self, node: Place) -> Runtime {
         Runtime::new(self.opened.clone(), node)
     }

@@ -1,0 +1,125 @@
+//! The gateway bridge in Open vSwitch's database, and the physical network that OVN finds behind it.
+
+use openflow::Port;
+use ovsdb_types::vswitch::{bridge, interface, open_vswitch, port};
+use ovsdb_types::{Atom, Condition, Datum, Mutation, Mutator, Operation, RowKey, vswitch};
+
+use super::{Ovs, OvsError, bridge_row, is_ours, named};
+
+/// Key in `Open_vSwitch:external_ids` (ovn-controller(8)).
+const MAPPINGS: &str = "ovn-bridge-mappings";
+
+impl Ovs {
+    /// Makes the bridge, with a link of this MTU in bytes, and says that the physical network `network` is behind it.
+    pub(crate) async fn gateway(&self, name: &str, network: &str, mtu: u32) -> Result<(), OvsError> {
+        let operations = {
+            let state = self.state.borrow();
+            let replica = &state.replica;
+            let root = replica.rows(open_vswitch::TABLE).next().ok_or(OvsError::Disconnected)?;
+            let mut operations = Vec::new();
+            if bridge_row(replica, name).is_none() {
+                let int = bridge_row(replica, &self.bridge).ok_or_else(|| OvsError::NoBridge(self.bridge.clone()))?;
+                operations.extend(insertions(name, int.text(bridge::DATAPATH_TYPE), mtu));
+                let uuid = RowKey::new(bridge::TABLE, name).uuid(&vswitch::SCHEMA);
+                let mutations = vec![Mutation { column: "bridges", mutator: Mutator::Insert, value: Datum::One(Atom::Uuid(uuid)) }];
+                operations.push(Operation::Mutate { table: "Open_vSwitch", condition: Condition::row(root.uuid), mutations });
+            }
+            let shown = root.get(open_vswitch::EXTERNAL_IDS).and_then(|ids| ids.get(MAPPINGS)).unwrap_or_default();
+            if let Some(wanted) = mappings(shown, network, name) {
+                let pair = Datum::map(vec![(Atom::from(MAPPINGS), Atom::from(wanted.as_str()))]);
+                let mutation = |mutator, value| Mutation { column: "external_ids", mutator, value };
+                let mutations = vec![mutation(Mutator::Delete, Datum::One(Atom::from(MAPPINGS))), mutation(Mutator::Insert, pair)];
+                operations.push(Operation::Mutate { table: "Open_vSwitch", condition: Condition::row(root.uuid), mutations });
+            }
+            operations
+        };
+        if operations.is_empty() {
+            return Ok(());
+        }
+        self.client.transact(&operations).await?;
+        self.shows(|replica| bridge_row(replica, name).is_some()).await;
+        tracing::info!(bridge = name, network, "gateway bridge");
+        Ok(())
+    }
+
+    /// Takes away the bridge that [`Ovs::gateway`] made, and what it said of the network. Returns whether there was one.
+    pub(crate) async fn withdraw_gateway(&self, name: &str, network: &str) -> Result<bool, OvsError> {
+        let operations = {
+            let state = self.state.borrow();
+            let replica = &state.replica;
+            let root = replica.rows(open_vswitch::TABLE).next().ok_or(OvsError::Disconnected)?;
+            let made = bridge_row(replica, name).filter(|row| row.get(bridge::EXTERNAL_IDS).is_some_and(is_ours));
+            let Some(made) = made else { return Ok(false) };
+            let mut mutations = vec![Mutation { column: "bridges", mutator: Mutator::Delete, value: Datum::One(Atom::Uuid(made.uuid)) }];
+            let shown = root.get(open_vswitch::EXTERNAL_IDS).and_then(|ids| ids.get(MAPPINGS)).unwrap_or_default();
+            let ours = format!("{network}:{name}");
+            let others: Vec<&str> = shown.split(',').filter(|mapping| !mapping.is_empty() && *mapping != ours).collect();
+            mutations.push(Mutation { column: "external_ids", mutator: Mutator::Delete, value: Datum::One(Atom::from(MAPPINGS)) });
+            if !others.is_empty() {
+                let pair = Datum::map(vec![(Atom::from(MAPPINGS), Atom::from(others.join(",").as_str()))]);
+                mutations.push(Mutation { column: "external_ids", mutator: Mutator::Insert, value: pair });
+            }
+            [Operation::Mutate { table: "Open_vSwitch", condition: Condition::row(root.uuid), mutations }]
+        };
+        self.client.transact(&operations).await?;
+        Ok(true)
+    }
+
+    /// The OpenFlow number of a port, once the switch has opened it.
+    pub(crate) fn number_of(&self, link: &str) -> Option<Port> {
+        let state = self.state.borrow();
+        let row = named(&state.replica, interface::TABLE, interface::NAME.index, link)?;
+        match row.get(interface::OFPORT)?.atoms() {
+            [Atom::Integer(number)] => Port::new(*number).ok(),
+            _ => None,
+        }
+    }
+}
+
+/// The list of mappings with ours in it; `None` when it is.
+fn mappings(shown: &str, network: &str, bridge: &str) -> Option<String> {
+    let ours = format!("{network}:{bridge}");
+    let of_network = format!("{network}:");
+    let mut all: Vec<&str> = shown.split(',').filter(|mapping| !mapping.is_empty() && !mapping.starts_with(&of_network)).collect();
+    if shown.split(',').any(|mapping| mapping == ours) {
+        return None;
+    }
+    all.push(&ours);
+    Some(all.join(","))
+}
+
+fn insertions(name: &str, datapath: &str, mtu: u32) -> [Operation; 3] {
+    let uuid = |table| RowKey::new(table, name).uuid(&vswitch::SCHEMA);
+    let text = |text: &str| Datum::One(Atom::from(text));
+    let insert = |table, key, mut row: Vec<(&'static str, Datum)>| {
+        row.push(("name", text(name)));
+        row.push(("external_ids", Datum::map(vec![(Atom::from("vendor"), Atom::from(api::VENDOR))])));
+        Operation::Insert { table, uuid: Some(uuid(key)), name: None, row }
+    };
+    [
+        insert("Interface", interface::TABLE, vec![("type", text("internal")), ("mtu_request", Datum::One(Atom::Integer(mtu.into())))]),
+        insert("Port", port::TABLE, vec![("interfaces", Datum::One(Atom::Uuid(uuid(interface::TABLE))))]),
+        insert(
+            "Bridge",
+            bridge::TABLE,
+            vec![
+                ("datapath_type", text(datapath)),
+                // Without our flows nothing passes.
+                ("fail_mode", text("secure")),
+                ("ports", Datum::One(Atom::Uuid(uuid(port::TABLE)))),
+            ],
+        ),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::mappings;
+
+    #[test]
+    fn mappings_of_others_stay() {
+        assert_eq!(mappings("", "public", "br-ex").as_deref(), Some("public:br-ex"));
+        assert_eq!(mappings("lan:br-lan,public:br-old", "public", "br-ex").as_deref(), Some("lan:br-lan,public:br-ex"));
+        assert_eq!(mappings("public:br-ex,lan:br-lan", "public", "br-ex"), None);
+    }
+}

@@ -1,0 +1,124 @@
+//! The link between a VPC's router and the host stack of each node: the same two addresses and MACs on every node, so that one
+//! route serves all.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use ipnet::IpNet;
+
+use crate::MacAddr;
+
+/// Name of the physical network that nodes map to their gateway bridge (`ovn-bridge-mappings`, ovn-controller(8)).
+pub const EGRESS_NETWORK: &str = "public";
+
+/// Name of the port of a VPC's egress switch that is the node's end. No name of a Kubernetes object has an underscore.
+#[must_use]
+pub fn egress_port(vpc: &str) -> String {
+    format!("{EGRESS_NETWORK}_{vpc}_localnet")
+}
+
+/// Prefixes of the link, one per address family at most, IPv4 first. The first host of each is the router, the second the node.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Transit(Vec<IpNet>);
+
+/// Why a text does not name such a link.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TransitError {
+    /// One part is not `address/length`.
+    #[error("{0:?} is not a CIDR: expected one such as {default}", default = Transit::DEFAULT)]
+    Malformed(String),
+    /// Two prefixes of one family.
+    #[error("{0:?} holds more than one prefix of a family")]
+    SameFamily(String),
+    /// No room for both ends.
+    #[error("{0} is too small: it must hold two hosts")]
+    TooSmall(IpNet),
+}
+
+impl Transit {
+    /// Link-local, and unique local, space, which nobody else routes.
+    pub const DEFAULT: &str = "169.254.77.0/30,fd00:169:254:77::/126";
+    /// MAC of the router's end. The allocator's begin with 02, and those of other router ports follow from 40 bits of a digest.
+    pub const ROUTER_MAC: MacAddr = MacAddr::local(0x0e, 0xfe_0000_0001);
+    /// MAC under which the router knows the node's end, whatever the node's own is.
+    pub const NODE_MAC: MacAddr = MacAddr::local(0x0e, 0xfe_0000_0002);
+
+    /// The prefixes, IPv4 first.
+    pub fn iter(&self) -> impl Iterator<Item = IpNet> + use<'_> {
+        self.0.iter().copied()
+    }
+
+    /// The router's addresses, with the length of their prefixes.
+    #[must_use]
+    pub fn router(&self) -> Vec<IpNet> {
+        self.end(0)
+    }
+
+    /// The node's addresses, with the length of their prefixes.
+    #[must_use]
+    pub fn node(&self) -> Vec<IpNet> {
+        self.end(1)
+    }
+
+    fn end(&self, number: usize) -> Vec<IpNet> {
+        let end =
+            |net: &IpNet| net.hosts().filter(|ip| *ip != net.network()).nth(number).and_then(|ip| IpNet::new(ip, net.prefix_len()).ok());
+        self.0.iter().filter_map(end).collect()
+    }
+
+    /// The prefix of the family of `ip`.
+    #[must_use]
+    pub fn of_family(&self, ip: IpAddr) -> Option<IpNet> {
+        self.0.iter().copied().find(|net| net.addr().is_ipv4() == ip.is_ipv4())
+    }
+}
+
+impl FromStr for Transit {
+    type Err = TransitError;
+
+    fn from_str(text: &str) -> Result<Self, TransitError> {
+        let mut nets = Vec::new();
+        for part in text.split(',') {
+            let net: IpNet = part.trim().parse().map_err(|_| TransitError::Malformed(part.to_owned()))?;
+            if net.prefix_len() + 2 > net.max_prefix_len() {
+                return Err(TransitError::TooSmall(net));
+            }
+            nets.push(net.trunc());
+        }
+        nets.sort_by_key(|net| !net.addr().is_ipv4());
+        match nets.windows(2).all(|pair| pair[0].addr().is_ipv4() != pair[1].addr().is_ipv4()) {
+            true => Ok(Self(nets)),
+            false => Err(TransitError::SameFamily(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for Transit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let texts: Vec<String> = self.0.iter().map(ToString::to_string).collect();
+        f.write_str(&texts.join(","))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_host_is_the_router_and_the_second_the_node() {
+        let transit: Transit = Transit::DEFAULT.parse().unwrap();
+        let texts = |nets: Vec<IpNet>| nets.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(texts(transit.router()), ["169.254.77.1/30", "fd00:169:254:77::1/126"]);
+        assert_eq!(texts(transit.node()), ["169.254.77.2/30", "fd00:169:254:77::2/126"]);
+        assert_eq!(transit.to_string(), Transit::DEFAULT);
+        assert_eq!("fd00::/64,172.168.0.0/30".parse::<Transit>().unwrap().to_string(), "172.168.0.0/30,fd00::/64");
+        for (bad, why) in [
+            ("nonsense", "\"nonsense\" is not a CIDR"),
+            ("10.0.0.0/31", "10.0.0.0/31 is too small"),
+            ("10.0.0.0/30,10.1.0.0/30", "more than one prefix of a family"),
+        ] {
+            assert!(bad.parse::<Transit>().unwrap_err().to_string().contains(why), "{bad}");
+        }
+    }
+}

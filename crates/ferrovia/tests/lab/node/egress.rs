@@ -1,0 +1,113 @@
+//! The way out: through the node that a pod is on, under that node's address.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use lab::Place;
+use lab::probe::Endpoint;
+use serde_json::json;
+
+use super::{NODE1, NODE2, Nodes, answers, pod, with_nodes};
+
+const OUTSIDE: Place = Place::Outside(1);
+const TRANSFER: usize = 10_000_000;
+
+fn outside(nodes: &Nodes<'_>) -> (IpAddr, Endpoint) {
+    let netns = nodes.opened.layout.netns(OUTSIDE).unwrap();
+    (OUTSIDE.address().unwrap().into(), Endpoint::open("outside", &netns).unwrap())
+}
+
+#[test]
+fn pods_leave_through_their_own_node_under_its_address() {
+    with_nodes(2, async |nodes| {
+        let (address, host) = outside(&nodes);
+        let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+        let netns = nodes.opened.layout.netns(OUTSIDE).unwrap();
+        let receiver = netns.run(|| std::net::UdpSocket::bind(any)).unwrap().unwrap();
+        receiver.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let to = SocketAddr::new(address, receiver.local_addr().unwrap().port());
+        for (node, name) in [(NODE1, "one"), (NODE2, "two")] {
+            let pod = nodes.pods(node, name, 1).await.remove(0);
+            nodes.attach(node, &pod).await;
+            let sandbox = pod.sandbox().unwrap();
+            let from = Endpoint::open(name, &sandbox).unwrap();
+            answers(&from, address, name).await;
+            sandbox.run(|| std::net::UdpSocket::bind(any)?.send_to(name.as_bytes(), to)).unwrap().unwrap();
+            let mut buffer = [0; 16];
+            let (length, source) = receiver.recv_from(&mut buffer).unwrap();
+            assert_eq!((&buffer[..length], source.ip()), (name.as_bytes(), IpAddr::from(node.address().unwrap())));
+            from.tcp(&host, address, TRANSFER).await.unwrap();
+        }
+        // Neither side asked for the other's MAC, and nothing was learned of it.
+        let learned = nodes.lab.ok(&["node", "central", "--", "ovn-sbctl", "--bare", "--columns=ip", "list", "mac_binding"]);
+        assert_eq!(learned.trim(), "");
+    });
+}
+
+#[test]
+fn addresses_that_are_not_translated_stay_and_other_vpcs_do_not_leave() {
+    with_nodes(1, async |nodes| {
+        let (address, host) = outside(&nodes);
+        nodes.lab.apply(
+            "
+apiVersion: kubeovn.io/v1
+kind: Vpc
+metadata: {name: blue}
+spec: {}
+---
+apiVersion: kubeovn.io/v1
+kind: Subnet
+metadata: {name: blue}
+spec: {vpc: blue, cidrBlock: 10.90.0.0/24, natOutgoing: true}
+---
+apiVersion: kubeovn.io/v1
+kind: Subnet
+metadata: {name: routed}
+spec: {cidrBlock: 10.91.0.0/24}
+",
+        );
+        nodes.lab.kubectl(&["wait", "--for=condition=Ready", "subnet/blue", "subnet/routed", "--timeout=30s"]);
+        let on = |subnet: &str| json!({ "ovn.kubernetes.io/logical_switch": subnet });
+        let pods = vec![pod("routed", "default", on("routed")), pod("blue", "default", on("blue"))];
+        let pods = nodes.runtime(NODE1).admit(&nodes.client, pods).await.unwrap();
+        for one in &pods {
+            nodes.attach(NODE1, one).await;
+        }
+        // Whoever routes to the node reaches the pod, and sees its own address.
+        let node = NODE1.address().unwrap().to_string();
+        nodes.lab.ok(&["outside", "--", "ip", "route", "add", "10.91.0.0/24", "via", &node]);
+        let routed = Endpoint::open("routed", &pods[0].sandbox().unwrap()).unwrap();
+        answers(&routed, address, "a pod that is routed to").await;
+        let inward = IpAddr::from([10, 91, 0, 2]);
+        answers(&host, inward, "from outside").await;
+        let blue = Endpoint::open("blue", &pods[1].sandbox().unwrap()).unwrap();
+        let leak = lab::probe::Ping { seen_by: Some(&host), answered: false, payload: 56 };
+        let leaked = tokio::time::timeout(Duration::from_secs(1), blue.ping(address, leak)).await;
+        assert!(!matches!(leaked, Ok(Ok(()))), "VPC blue reaches the outside");
+    });
+}
+
+#[test]
+fn an_agent_that_restarts_loses_nothing_that_leaves_and_a_switch_that_restarts_is_told_again() {
+    with_nodes(1, async |nodes| {
+        let (address, _) = outside(&nodes);
+        let pod = nodes.pods(NODE1, "one", 1).await.remove(0);
+        nodes.attach(NODE1, &pod).await;
+        let from = Endpoint::open("one", &pod.sandbox().unwrap()).unwrap();
+        answers(&from, address, "before").await;
+        for (component, times, watched) in [("agent@node1", 5, 500), ("ovs-vswitchd@node1", 1, 5000)] {
+            let restarts = async {
+                for _ in 0..times {
+                    nodes.restart(component).await;
+                    tokio::time::sleep(Duration::from_millis(watched)).await;
+                }
+            };
+            let streamed = from.stream(address, Duration::from_millis(2), restarts).await.unwrap();
+            println!("{component} restarted {times} times: {streamed}");
+            if component.starts_with("agent") {
+                assert_eq!(streamed.lost(), 0, "{streamed}");
+            }
+            answers(&from, address, component).await;
+        }
+    });
+}
