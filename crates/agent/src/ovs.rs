@@ -34,6 +34,10 @@ pub(crate) enum OvsError {
     Transact(#[from] TransactError),
     #[error("Open vSwitch has no bridge {0}")]
     NoBridge(String),
+    #[error("bridge {0} is there already and not ours: remove it, or start the agent with --egress none")]
+    ForeignBridge(String),
+    #[error("ovn-bridge-mappings has {0} behind bridge {1} already, which is not ours: take it out, or start the agent with --egress none")]
+    ForeignNetwork(String, String),
     #[error("Open vSwitch cannot open {0}: {1}")]
     Port(String, String),
     #[error("port {0} is not programmed after {1:?}: {2}")]

@@ -140,6 +140,43 @@ fn a_vpc_that_leaves_through_each_node_has_one_port_and_one_route_for_all() {
 }
 
 #[test]
+fn the_way_out_is_the_same_for_few_and_many_pods_and_subnets() {
+    let rows = |subnets: usize, pods: usize| {
+        let mut manifest = DEFAULT.to_owned();
+        for subnet in 0..subnets {
+            manifest += &format!(
+                "---\nkind: Subnet\nmetadata: {{name: s{subnet}, uid: s{subnet}}}\nspec: {{cidrBlock: 10.{}.0.0/16}}\n",
+                20 + subnet
+            );
+        }
+        for pod in 0..pods {
+            let subnet = format!("annotations: {{ovn.kubernetes.io/logical_switch: s{}}}", pod % subnets);
+            manifest += &format!("---\nkind: Pod\nmetadata: {{name: p{pod}, namespace: default, uid: p{pod}, {subnet}}}\nspec: {{}}\n");
+        }
+        let mut cluster = Cluster::default();
+        cluster.apply(&manifest);
+        let egress = topology::Egress { transit: api::Transit::DEFAULT.parse().unwrap() };
+        cluster.engine.set::<topology::Egress>(&"ovn-cluster".into(), Some(egress), engine::Age(0));
+        cluster.round();
+        let northbound = cluster.northbound();
+        let count = |prefix: &str| northbound.lines().filter(|line| line.starts_with(prefix)).count();
+        assert_eq!(count("Logical_Switch_Port p") - count("Logical_Switch_Port public_"), pods);
+        [
+            "Logical_Router_Static_Route",
+            "Logical_Router_Policy",
+            "Port_Group",
+            "Address_Set",
+            "Static_MAC_Binding",
+            "Logical_Switch_Port public_",
+        ]
+        .map(count)
+    };
+    let few = rows(1, 10);
+    assert_eq!(few, [2, 0, 0, 0, 2, 2]);
+    assert_eq!(rows(5, 2000), few);
+}
+
+#[test]
 fn a_vpc_waits_for_its_subnets_and_a_subnet_for_its_pods() {
     let mut cluster = network(&format!("{DEFAULT}---\nkind: Pod\nmetadata: {{name: web-0, namespace: default, uid: p}}\nspec: {{}}\n"));
     let before = cluster.northbound();

@@ -18,8 +18,13 @@ pub(super) async fn connect(node: &Node, link: &Link, transit: &Transit, exits: 
     }
     let has = links.addresses(Some(index)).await?;
     let neighbours = links.permanent_neighbours(index).await?;
-    for address in transit.node().iter().filter_map(prefix).filter(|address| !has.contains(address)) {
-        links.add_address(index, address).await?;
+    let own: Vec<IpPrefix> = transit.node().iter().filter_map(prefix).collect();
+    for address in own.iter().filter(|address| !has.contains(address)) {
+        links.add_address(index, *address).await?;
+    }
+    // Of another link between router and node, that a former agent was given.
+    for stale in has.iter().filter(|address| !own.contains(address)) {
+        links.delete_address(index, *stale).await?;
     }
     for router in transit.router() {
         let wanted = (router.addr(), Transit::ROUTER_MAC.octets());

@@ -12,7 +12,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use api::{DEFAULT_VPC, EGRESS_NETWORK, Transit, egress_port};
-use linux::{Events, Subject};
+use linux::{Event, Events, Subject};
+use openflow::Port;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -48,6 +49,32 @@ struct Done {
     rules: Option<Exits>,
 }
 
+/// What of the switch and the cluster the way out depends on. Pods come and go without changing it.
+#[derive(PartialEq)]
+struct View {
+    /// Whether bridge and mapping are there; `None` without a switch.
+    stands: Option<bool>,
+    patch: Option<Port>,
+    exits: Option<Exits>,
+}
+
+impl View {
+    fn of(node: &Node) -> Self {
+        let lacks = node.ovs.look().and_then(|()| node.ovs.gateway_lacks(BRIDGE, EGRESS_NETWORK, node.config.mtu));
+        Self { stands: lacks.ok().map(|lacks| lacks.is_empty()), patch: patch(node), exits: node.cluster.exits() }
+    }
+}
+
+/// The patch port between `br-ex` and OVN's egress switch. It comes with the first port on this node, and with another number each time.
+fn patch(node: &Node) -> Option<Port> {
+    node.ovs.number_of(&format!("patch-{}-to-br-int", egress_port(DEFAULT_VPC)))
+}
+
+/// Whether an event of the kernel is about the bridge's own link.
+fn is_of_bridge(event: &Event) -> bool {
+    matches!(event, Event::Link(link) | Event::LinkGone(link) if link.name == BRIDGE)
+}
+
 /// Runs until `shutdown`.
 pub(crate) async fn run(node: &Node, transit: &Transit, shutdown: &CancellationToken) {
     let (mut switch, mut cluster) = (node.ovs.changes(), node.cluster.changes());
@@ -65,6 +92,7 @@ pub(crate) async fn run(node: &Node, transit: &Transit, shutdown: &CancellationT
             let began = Instant::now();
             switch.mark_unchanged();
             cluster.mark_unchanged();
+            let seen = View::of(node);
             let again = match step(node, transit, &mut done).await {
                 Ok(()) => {
                     pause = FIRST_PAUSE;
@@ -83,10 +111,10 @@ pub(crate) async fn run(node: &Node, transit: &Transit, shutdown: &CancellationT
             loop {
                 tokio::select! {
                     () = shutdown.cancelled() => return,
-                    _ = switch.changed() => woken = true,
-                    _ = cluster.changed() => woken = true,
+                    _ = switch.changed() => woken |= View::of(node) != seen,
+                    _ = cluster.changed() => woken |= View::of(node) != seen,
                     event = links.next() => match event {
-                        Some(_) => woken = true,
+                        Some(event) => woken |= is_of_bridge(&event),
                         None => continue 'open,
                     },
                     () = closed(&mut done.session) => {
@@ -142,8 +170,7 @@ async fn step(node: &Node, transit: &Transit, done: &mut Done) -> Result<(), Gat
     let Some(link) = node.links.link(BRIDGE).await? else { return Ok(()) };
     host::connect(node, &link, transit, &exits).await?;
     let Some(mac) = link.mac else { return Ok(()) };
-    // The switch's end of the egress switch comes with the first port on this node, and with another number each time.
-    let Some(patch) = node.ovs.number_of(&format!("patch-{}-to-br-int", egress_port(DEFAULT_VPC))) else { return Ok(()) };
+    let Some(patch) = patch(node) else { return Ok(()) };
     let ports = flows::Ports { patch, mac };
     if done.flows.as_ref() == Some(&ports) {
         return Ok(());

@@ -12,27 +12,7 @@ const MAPPINGS: &str = "ovn-bridge-mappings";
 impl Ovs {
     /// Makes the bridge, with a link of this MTU in bytes, and says that the physical network `network` is behind it.
     pub(crate) async fn gateway(&self, name: &str, network: &str, mtu: u32) -> Result<(), OvsError> {
-        let operations = {
-            let state = self.state.borrow();
-            let replica = &state.replica;
-            let root = replica.rows(open_vswitch::TABLE).next().ok_or(OvsError::Disconnected)?;
-            let mut operations = Vec::new();
-            if bridge_row(replica, name).is_none() {
-                let int = bridge_row(replica, &self.bridge).ok_or_else(|| OvsError::NoBridge(self.bridge.clone()))?;
-                operations.extend(insertions(name, int.text(bridge::DATAPATH_TYPE), mtu));
-                let uuid = RowKey::new(bridge::TABLE, name).uuid(&vswitch::SCHEMA);
-                let mutations = vec![Mutation { column: "bridges", mutator: Mutator::Insert, value: Datum::One(Atom::Uuid(uuid)) }];
-                operations.push(Operation::Mutate { table: "Open_vSwitch", condition: Condition::row(root.uuid), mutations });
-            }
-            let shown = root.get(open_vswitch::EXTERNAL_IDS).and_then(|ids| ids.get(MAPPINGS)).unwrap_or_default();
-            if let Some(wanted) = mappings(shown, network, name) {
-                let pair = Datum::map(vec![(Atom::from(MAPPINGS), Atom::from(wanted.as_str()))]);
-                let mutation = |mutator, value| Mutation { column: "external_ids", mutator, value };
-                let mutations = vec![mutation(Mutator::Delete, Datum::One(Atom::from(MAPPINGS))), mutation(Mutator::Insert, pair)];
-                operations.push(Operation::Mutate { table: "Open_vSwitch", condition: Condition::row(root.uuid), mutations });
-            }
-            operations
-        };
+        let operations = self.gateway_lacks(name, network, mtu)?;
         if operations.is_empty() {
             return Ok(());
         }
@@ -40,6 +20,34 @@ impl Ovs {
         self.shows(|replica| bridge_row(replica, name).is_some()).await;
         tracing::info!(bridge = name, network, "gateway bridge");
         Ok(())
+    }
+
+    /// What is to be done for the bridge and the network behind it to be there; nothing when they are.
+    pub(crate) fn gateway_lacks(&self, name: &str, network: &str, mtu: u32) -> Result<Vec<Operation>, OvsError> {
+        let state = self.state.borrow();
+        let replica = &state.replica;
+        let root = replica.rows(open_vswitch::TABLE).next().ok_or(OvsError::Disconnected)?;
+        let mut operations = Vec::new();
+        let there = bridge_row(replica, name);
+        // Its flows are replaced as a whole: whoever else uses a bridge of this name would be cut off.
+        if there.is_some_and(|row| !row.get(bridge::EXTERNAL_IDS).is_some_and(is_ours)) {
+            return Err(OvsError::ForeignBridge(name.to_owned()));
+        }
+        if there.is_none() {
+            let int = bridge_row(replica, &self.bridge).ok_or_else(|| OvsError::NoBridge(self.bridge.clone()))?;
+            operations.extend(insertions(name, int.text(bridge::DATAPATH_TYPE), mtu));
+            let uuid = RowKey::new(bridge::TABLE, name).uuid(&vswitch::SCHEMA);
+            let mutations = vec![Mutation { column: "bridges", mutator: Mutator::Insert, value: Datum::One(Atom::Uuid(uuid)) }];
+            operations.push(Operation::Mutate { table: "Open_vSwitch", condition: Condition::row(root.uuid), mutations });
+        }
+        let shown = root.get(open_vswitch::EXTERNAL_IDS).and_then(|ids| ids.get(MAPPINGS)).unwrap_or_default();
+        if let Some(wanted) = mappings(shown, network, name)? {
+            let pair = Datum::map(vec![(Atom::from(MAPPINGS), Atom::from(wanted.as_str()))]);
+            let mutation = |mutator, value| Mutation { column: "external_ids", mutator, value };
+            let mutations = vec![mutation(Mutator::Delete, Datum::One(Atom::from(MAPPINGS))), mutation(Mutator::Insert, pair)];
+            operations.push(Operation::Mutate { table: "Open_vSwitch", condition: Condition::row(root.uuid), mutations });
+        }
+        Ok(operations)
     }
 
     /// Takes away the bridge that [`Ovs::gateway`] made, and what it said of the network. Returns whether there was one.
@@ -77,15 +85,17 @@ impl Ovs {
 }
 
 /// The list of mappings with ours in it; `None` when it is.
-fn mappings(shown: &str, network: &str, bridge: &str) -> Option<String> {
-    let ours = format!("{network}:{bridge}");
-    let of_network = format!("{network}:");
-    let mut all: Vec<&str> = shown.split(',').filter(|mapping| !mapping.is_empty() && !mapping.starts_with(&of_network)).collect();
-    if shown.split(',').any(|mapping| mapping == ours) {
-        return None;
+fn mappings(shown: &str, network: &str, bridge: &str) -> Result<Option<String>, OvsError> {
+    let mut all: Vec<&str> = shown.split(',').map(str::trim).filter(|mapping| !mapping.is_empty()).collect();
+    match all.iter().find_map(|mapping| mapping.strip_prefix(network)?.strip_prefix(':')) {
+        Some(shown) if shown == bridge => Ok(None),
+        Some(other) => Err(OvsError::ForeignNetwork(network.to_owned(), other.to_owned())),
+        None => {
+            let ours = format!("{network}:{bridge}");
+            all.push(&ours);
+            Ok(Some(all.join(",")))
+        }
     }
-    all.push(&ours);
-    Some(all.join(","))
 }
 
 fn insertions(name: &str, datapath: &str, mtu: u32) -> [Operation; 3] {
@@ -118,8 +128,10 @@ mod tests {
 
     #[test]
     fn mappings_of_others_stay() {
-        assert_eq!(mappings("", "public", "br-ex").as_deref(), Some("public:br-ex"));
-        assert_eq!(mappings("lan:br-lan,public:br-old", "public", "br-ex").as_deref(), Some("lan:br-lan,public:br-ex"));
-        assert_eq!(mappings("public:br-ex,lan:br-lan", "public", "br-ex"), None);
+        let with_ours = |shown| mappings(shown, "public", "br-ex");
+        assert_eq!(with_ours("").unwrap().as_deref(), Some("public:br-ex"));
+        assert_eq!(with_ours("lan:br-lan,publicity:br-p").unwrap().as_deref(), Some("lan:br-lan,publicity:br-p,public:br-ex"));
+        assert_eq!(with_ours("public:br-ex,lan:br-lan").unwrap(), None);
+        assert!(with_ours("lan:br-lan,public:br-old").unwrap_err().to_string().contains("br-old"));
     }
 }
