@@ -68,14 +68,12 @@ impl Node {
     /// Puts the rate towards the pod back where `ovs-vswitchd` took it away: when it opens a port it removes whatever queueing
     /// discipline it finds and does not know.
     pub(crate) async fn limit_again(&self, attachment: &Attachment) -> Result<(), WireError> {
-        let ingress = Qdiscs { tbf: attachment.nic.tuning.ingress.map(tbf), netem: None };
-        match self.links.link(&attachment.host).await? {
-            Some(near) if ingress.tbf.is_some() => match self.links.set_qdiscs(near.index, ingress).await {
-                // It was told when the NIC was made.
-                Err(error) if error.is_unsupported() => Ok(()),
-                done => Ok(done?),
-            },
-            _ => Ok(()),
+        let Some(rate) = attachment.nic.tuning.ingress else { return Ok(()) };
+        let Some(near) = self.links.link(&attachment.host).await? else { return Ok(()) };
+        match self.links.set_qdiscs(near.index, Qdiscs { tbf: Some(tbf(rate)), netem: None }).await {
+            // It was told when the NIC was made.
+            Err(error) if error.is_unsupported() => Ok(()),
+            done => Ok(done?),
         }
     }
 

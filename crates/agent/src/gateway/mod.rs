@@ -37,6 +37,8 @@ enum GatewayError {
     Ovs(#[from] OvsError),
     #[error(transparent)]
     Linux(#[from] linux::Error),
+    #[error("rules of our own cannot be read: {0}")]
+    Rules(#[from] serde_json::Error),
     #[error("OpenFlow on {BRIDGE}: {0}")]
     Session(#[from] SessionError),
 }

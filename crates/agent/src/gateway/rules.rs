@@ -6,19 +6,16 @@ use linux::nft::schema::NfListObject;
 use linux::nft::types::NfFamily;
 use serde_json::{Value, json};
 
-use super::{BRIDGE, Exception, Exits};
+use super::{BRIDGE, Exception, Exits, GatewayError};
 
 /// Name of the table, of the family `inet`.
-pub(super) const TABLE: &str = "ferrovia";
+const TABLE: &str = "ferrovia";
 const CHAIN: &str = "postrouting";
 
 /// Puts the table in the place of whatever it holds, in one step.
-pub(super) fn install(netns: &Netns, exits: &Exits) -> linux::Result<()> {
-    let content: Vec<NfListObject<'static>> = serde_json::from_value(content(exits)).unwrap_or_else(|error| {
-        tracing::error!(%error, "rules of our own cannot be read");
-        Vec::new()
-    });
-    linux::nft::replace_table(netns, NfFamily::INet, TABLE, content)
+pub(super) fn install(netns: &Netns, exits: &Exits) -> Result<(), GatewayError> {
+    let content: Vec<NfListObject<'static>> = serde_json::from_value(content(exits))?;
+    Ok(linux::nft::replace_table(netns, NfFamily::INet, TABLE, content)?)
 }
 
 /// Takes the table away.

@@ -42,9 +42,7 @@ impl Ovs {
         }
         let shown = root.get(open_vswitch::EXTERNAL_IDS).and_then(|ids| ids.get(MAPPINGS)).unwrap_or_default();
         if let Some(wanted) = mappings(shown, network, name)? {
-            let pair = Datum::map(vec![(Atom::from(MAPPINGS), Atom::from(wanted.as_str()))]);
-            let mutation = |mutator, value| Mutation { column: "external_ids", mutator, value };
-            let mutations = vec![mutation(Mutator::Delete, Datum::One(Atom::from(MAPPINGS))), mutation(Mutator::Insert, pair)];
+            let mutations = map_to(&wanted);
             operations.push(Operation::Mutate { table: "Open_vSwitch", condition: Condition::row(root.uuid), mutations });
         }
         Ok(operations)
@@ -62,11 +60,7 @@ impl Ovs {
             let shown = root.get(open_vswitch::EXTERNAL_IDS).and_then(|ids| ids.get(MAPPINGS)).unwrap_or_default();
             let ours = format!("{network}:{name}");
             let others: Vec<&str> = shown.split(',').filter(|mapping| !mapping.is_empty() && *mapping != ours).collect();
-            mutations.push(Mutation { column: "external_ids", mutator: Mutator::Delete, value: Datum::One(Atom::from(MAPPINGS)) });
-            if !others.is_empty() {
-                let pair = Datum::map(vec![(Atom::from(MAPPINGS), Atom::from(others.join(",").as_str()))]);
-                mutations.push(Mutation { column: "external_ids", mutator: Mutator::Insert, value: pair });
-            }
+            mutations.extend(map_to(&others.join(",")));
             [Operation::Mutate { table: "Open_vSwitch", condition: Condition::row(root.uuid), mutations }]
         };
         self.client.transact(&operations).await?;
@@ -82,6 +76,16 @@ impl Ovs {
             _ => None,
         }
     }
+}
+
+/// Puts a list of mappings in the place of what is there; an empty one takes it away.
+fn map_to(list: &str) -> Vec<Mutation> {
+    let mutation = |mutator, value| Mutation { column: "external_ids", mutator, value };
+    let mut mutations = vec![mutation(Mutator::Delete, Datum::One(Atom::from(MAPPINGS)))];
+    if !list.is_empty() {
+        mutations.push(mutation(Mutator::Insert, Datum::map(vec![(Atom::from(MAPPINGS), Atom::from(list))])));
+    }
+    mutations
 }
 
 /// The list of mappings with ours in it; `None` when it is.
