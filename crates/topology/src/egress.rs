@@ -5,8 +5,8 @@ use api::{EGRESS_NETWORK, Transit, egress_port};
 use engine::Engine;
 use ovsdb_types::RowKey;
 use ovsdb_types::nb::{
-    logical_router as lr, logical_router_port as lrp, logical_router_static_route as route, logical_switch as ls,
-    logical_switch_port as lsp, static_mac_binding as binding,
+    logical_router as lr, logical_router_static_route as route, logical_switch as ls, logical_switch_port as lsp,
+    static_mac_binding as binding,
 };
 
 use crate::fact::Fact;
@@ -22,7 +22,9 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
             return;
         }
         let name = format!("{EGRESS_NETWORK}_{vpc}");
-        RowFact::new(switch(&name)).set(ls::NAME, name.clone()).set(ls::EXTERNAL_IDS, external_ids(&[])).say(out);
+        // Without a gateway chassis: the port is on every node, and what leaves by it leaves the node that it is on.
+        let networks = egress.transit.router().iter().map(ToString::to_string).collect();
+        northbound::switch_on_router(&name, vpc, format!("{name}-{vpc}"), Transit::ROUTER_MAC, networks, out);
 
         let key = RowKey::new(lsp::TABLE, format!("localnet/{name}"));
         RowFact::new(key.clone())
@@ -30,27 +32,6 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
             .set(lsp::TYPE, "localnet".to_owned())
             .set(lsp::ADDRESSES, ["unknown".to_owned()].into())
             .set(lsp::OPTIONS, map(&[("network_name", EGRESS_NETWORK)]))
-            .set(lsp::EXTERNAL_IDS, external_ids(&[]))
-            .say(out);
-        refer(out, switch(&name), ls::PORTS, key);
-
-        // Without a gateway chassis: it is on every node, and what leaves by it leaves the node that it is on.
-        let router_port = format!("{vpc}-{name}");
-        let key = northbound::router_port(vpc, &name);
-        RowFact::new(key.clone())
-            .set(lrp::NAME, router_port.clone())
-            .set(lrp::MAC, Transit::ROUTER_MAC.to_string())
-            .set(lrp::NETWORKS, egress.transit.router().iter().map(ToString::to_string).collect())
-            .set(lrp::EXTERNAL_IDS, external_ids(&[]))
-            .say(out);
-        refer(out, router(vpc), lr::PORTS, key);
-
-        let key = RowKey::new(lsp::TABLE, format!("router/{name}/{vpc}"));
-        RowFact::new(key.clone())
-            .set(lsp::NAME, format!("{name}-{vpc}"))
-            .set(lsp::TYPE, "router".to_owned())
-            .set(lsp::ADDRESSES, ["router".to_owned()].into())
-            .set(lsp::OPTIONS, map(&[("router-port", &router_port)]))
             .set(lsp::EXTERNAL_IDS, external_ids(&[]))
             .say(out);
         refer(out, switch(&name), ls::PORTS, key);
@@ -66,7 +47,7 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
             refer(out, router(vpc), lr::STATIC_ROUTES, key);
             // The southbound database could remember but one node's answer for all of them.
             RowFact::new(RowKey::new(binding::TABLE, format!("{vpc}/{address}")))
-                .set(binding::LOGICAL_PORT, router_port.clone())
+                .set(binding::LOGICAL_PORT, northbound::router_port_name(vpc, &name))
                 .set(binding::IP, address.to_string())
                 .set(binding::MAC, Transit::NODE_MAC.to_string())
                 .set(binding::OVERRIDE_DYNAMIC_MAC, true)

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use api::VENDOR;
+use api::{MacAddr, VENDOR};
 use ovsdb_types::nb::{
     logical_router as lr, logical_router_port as lrp, logical_router_static_route as route, logical_switch as ls,
     logical_switch_port as lsp, nb_global, static_mac_binding as binding,
@@ -109,6 +109,43 @@ pub fn claimed(table: TableId, row: &Row<'_>) -> bool {
 #[must_use]
 pub fn router_port(vpc: &str, subnet: &str) -> RowKey {
     RowKey::new(lrp::TABLE, format!("{vpc}/{subnet}"))
+}
+
+/// Name of the router port by which `vpc` serves `subnet`.
+pub(crate) fn router_port_name(vpc: &str, subnet: &str) -> String {
+    format!("{vpc}-{subnet}")
+}
+
+/// A switch, the router port that serves it, with this MAC and these networks, and the switch's end of the link between them.
+pub(crate) fn switch_on_router<DK, D>(
+    name: &str,
+    vpc: &str,
+    switch_port: String,
+    mac: MacAddr,
+    networks: Vec<String>,
+    out: &mut engine::Out<Fact, DK, D>,
+) {
+    RowFact::new(switch(name)).set(ls::NAME, name.to_owned()).set(ls::EXTERNAL_IDS, external_ids(&[])).say(out);
+
+    let router_port_name = router_port_name(vpc, name);
+    let key = router_port(vpc, name);
+    RowFact::new(key.clone())
+        .set(lrp::NAME, router_port_name.clone())
+        .set(lrp::MAC, mac.to_string())
+        .set(lrp::NETWORKS, networks.into_iter().collect())
+        .set(lrp::EXTERNAL_IDS, external_ids(&[]))
+        .say(out);
+    refer(out, router(vpc), lr::PORTS, key);
+
+    let key = RowKey::new(lsp::TABLE, format!("router/{name}/{vpc}"));
+    RowFact::new(key.clone())
+        .set(lsp::NAME, switch_port)
+        .set(lsp::TYPE, "router".to_owned())
+        .set(lsp::ADDRESSES, ["router".to_owned()].into())
+        .set(lsp::OPTIONS, map(&[("router-port", &router_port_name)]))
+        .set(lsp::EXTERNAL_IDS, external_ids(&[]))
+        .say(out);
+    refer(out, switch(name), ls::PORTS, key);
 }
 
 /// Key of a VPC's router.

@@ -4,11 +4,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use engine::{Cx, Engine};
-use ovsdb_types::RowKey;
-use ovsdb_types::nb::{logical_router as lr, logical_router_port as lrp, logical_switch as ls, logical_switch_port as lsp};
 
 use crate::fact::{Fact, FactValue, Problem, SubnetState};
-use crate::northbound::{self, RowFact, external_ids, map, refer, router, switch};
+use crate::northbound;
 use crate::world::{Name, Network, Range, RangesByVpc, Router, Subnet, SubnetSpec, SubnetsByProvider, SubnetsByRouterPort, Usage, World};
 
 pub(crate) fn register(engine: &mut Engine<World, Fact>) {
@@ -95,28 +93,8 @@ fn switch_port(cx: &mut Cx<'_, World>, name: &Name, vpc: &Name) -> String {
 }
 
 fn rows<DK, D>(name: &Name, spec: &SubnetSpec, switch_port: String, out: &mut engine::Out<Fact, DK, D>) {
-    RowFact::new(switch(name)).set(ls::NAME, name.to_string()).set(ls::EXTERNAL_IDS, external_ids(&[])).say(out);
-
-    let vpc = spec.vpc.as_ref();
-    let router_port = format!("{vpc}-{name}");
-    let key = northbound::router_port(vpc, name);
-    RowFact::new(key.clone())
-        .set(lrp::NAME, router_port.clone())
-        .set(lrp::MAC, spec.gateway_mac.unwrap_or_else(|| crate::mac::of_router_port(vpc, name)).to_string())
-        .set(lrp::NETWORKS, networks(spec).into_iter().collect())
-        .set(lrp::EXTERNAL_IDS, external_ids(&[]))
-        .say(out);
-    refer(out, router(vpc), lr::PORTS, key);
-
-    let key = RowKey::new(lsp::TABLE, format!("router/{name}/{vpc}"));
-    RowFact::new(key.clone())
-        .set(lsp::NAME, switch_port)
-        .set(lsp::TYPE, "router".to_owned())
-        .set(lsp::ADDRESSES, ["router".to_owned()].into())
-        .set(lsp::OPTIONS, map(&[("router-port", &router_port)]))
-        .set(lsp::EXTERNAL_IDS, external_ids(&[]))
-        .say(out);
-    refer(out, switch(name), ls::PORTS, key);
+    let mac = spec.gateway_mac.unwrap_or_else(|| crate::mac::of_router_port(&spec.vpc, name));
+    northbound::switch_on_router(name, &spec.vpc, switch_port, mac, networks(spec), out);
 }
 
 /// Addresses of the router port: each gateway with the length of its range.
