@@ -35,6 +35,9 @@ pub const IP_FAMILY: &str = "ovn.kubernetes.io/ip_family";
 /// Kind of NIC: `veth-pair`.
 pub const POD_NIC_TYPE: &str = "ovn.kubernetes.io/pod_nic_type";
 
+/// Of a node: its logical switch port.
+pub const PORT_NAME: &str = "ovn.kubernetes.io/port_name";
+
 /// Name of the virtual machine that the pod runs, on whose name its NIC is.
 pub const VIRTUAL_MACHINE: &str = "ovn.kubernetes.io/virtualmachine";
 

@@ -21,7 +21,7 @@ pub mod view;
 pub use cidr::{Cidrs, CidrsError};
 pub use condition::Condition;
 pub use mac::{MacAddr, MacAddrError};
-pub use transit::{EGRESS_NETWORK, Transit, TransitError, egress_port};
+pub use transit::{EGRESS_NETWORK, Egress, Transit, TransitError, egress_port};
 
 /// API group of every kind in [`v1`].
 pub const GROUP: &str = "kubeovn.io";
@@ -37,6 +37,15 @@ pub const DEFAULT_VPC: &str = "ovn-cluster";
 
 /// Name of the default subnet and of its logical switch.
 pub const DEFAULT_SUBNET: &str = "ovn-default";
+
+/// Name of the subnet of the default VPC in which each node has an address.
+pub const JOIN_SUBNET: &str = "join";
+
+/// Name of a node's port in the subnet [`JOIN_SUBNET`], and of its `IP` object.
+#[must_use]
+pub fn node_port(node: &str) -> String {
+    format!("node-{node}")
+}
 
 /// Provider of a NIC that OVN carries.
 pub const OVN_PROVIDER: &str = "ovn";

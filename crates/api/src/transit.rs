@@ -9,6 +9,15 @@ use ipnet::IpNet;
 
 use crate::MacAddr;
 
+/// How pods of the default VPC reach hosts outside the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Egress {
+    /// By a switch that every node has its own end of, over this link: one route for all.
+    Localnet(Transit),
+    /// By the node's own port in the VPC: one port group and one policy for each node.
+    Join,
+}
+
 /// Name of the physical network that nodes map to their gateway bridge (`ovn-bridge-mappings`, ovn-controller(8)).
 pub const EGRESS_NETWORK: &str = "public";
 

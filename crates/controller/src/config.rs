@@ -47,8 +47,10 @@ pub struct Config {
     pub northbound: Remotes,
     /// Keys and certificates for `ssl` remotes.
     pub tls: Option<Tls>,
-    /// The link by which the default VPC leaves through the host stack of each node; `None`: it does not.
-    pub egress: Option<api::Transit>,
+    /// How pods of the default VPC reach hosts outside the cluster; `None`: they do not.
+    pub egress: Option<api::Egress>,
+    /// Ranges of the subnet in which each node has an address, which is created if it is missing; `None`: it is not created.
+    pub join_cidr: Option<String>,
     /// Ranges of the default subnet, which is created if it is missing.
     pub default_cidr: String,
     /// How it is decided which of several controllers writes; `None` for one that is alone.
@@ -87,6 +89,7 @@ impl Config {
             northbound: northbound.into(),
             tls: None,
             egress: None,
+            join_cidr: None,
             default_cidr: "10.16.0.0/16".to_owned(),
             election: None,
             batch: 1000,

@@ -16,7 +16,7 @@ use ovsdb_types::{
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 use topology::{
-    Allocation, Fact, FactValue, Ip, IpHolder, Namespace, NetworkDefinition, Networks, NicKey, NicRequest, Pod, PodKey, Pool, Problem,
+    Allocation, Fact, FactValue, Ip, IpHolder, Namespace, NetworkDefinition, Networks, NicKey, NicRequest, Node, Pod, PodKey, Pool, Problem,
     Replicas, Source, Subnet, SubnetState, Usage, Vip, Vpc, VpcState, World, northbound, pods_on, providers, recorded,
 };
 use uuid::Uuid;
@@ -170,8 +170,7 @@ pub(crate) struct Core {
 impl Core {
     pub(crate) fn new(config: Config, metrics: Metrics) -> Self {
         let mut engine = topology::engine();
-        let egress = config.egress.clone().map(|transit| topology::Egress { transit });
-        engine.set::<topology::Egress>(&DEFAULT_VPC.into(), egress, Age(0));
+        engine.set::<topology::Egress>(&DEFAULT_VPC.into(), config.egress.clone(), Age(0));
         Self {
             config,
             metrics,
@@ -547,6 +546,7 @@ impl Core {
                 }
                 self.engine.set::<Namespace>(&name, Some(namespace), age);
             }
+            Object::Node(name, node, age) => self.engine.set::<Node>(&name, Some(node), age),
             Object::Pod(key, pod, networks, age) => {
                 self.engine.set::<Pod>(&key, pod, age);
                 self.engine.set::<Networks>(&key, networks.map(|networks| *networks), age);
@@ -659,6 +659,7 @@ impl Core {
                 self.subnets.remove(name);
             }
             Key::Namespace(name) => self.engine.set::<Namespace>(name, None, Age(0)),
+            Key::Node(name) => self.engine.set::<Node>(name, None, Age(0)),
             Key::Pod(key) => {
                 self.engine.set::<Pod>(key, None, Age(0));
                 self.engine.set::<Networks>(key, None, Age(0));
@@ -746,7 +747,7 @@ impl Core {
                         self.refused(key, format!("its port would have the name of that of {}", described(&other)));
                         continue;
                     }
-                    if key.provider.is_some() {
+                    if is_further(&key) {
                         self.further.insert(key.port(), key.clone());
                     }
                     if request.held { held.push((key, request)) } else { fresh.push((key, request)) }
@@ -759,6 +760,10 @@ impl Core {
                 (Fact::Record(key, _), Some(_)) => {
                     self.after_commit.insert(Output::Pod(key));
                 }
+                (Fact::Node(name), Some(_)) => {
+                    self.after_commit.insert(Output::Node(name));
+                }
+                (Fact::NodeProblem(name), Some(_)) => self.outputs.add(Output::Event(Subject::Node(name))),
                 (Fact::Ip(key), _) => {
                     self.after_commit.insert(Output::Ip(key.port()));
                 }
@@ -858,7 +863,7 @@ impl Core {
             }
             self.namesakes.remove(&key);
             let Some(request) = self.requests.get(&key).cloned() else { continue };
-            if key.provider.is_some() {
+            if is_further(&key) {
                 self.further.insert(key.port(), key.clone());
             }
             if request.held { held.push((key, request)) } else { fresh.push((key, request)) }
@@ -876,7 +881,7 @@ impl Core {
         if self.namesakes.remove(key) {
             return;
         }
-        if key.provider.is_some() {
+        if is_further(key) {
             self.further.remove(&key.port());
         }
         self.contested.remove(key);
@@ -994,6 +999,9 @@ impl Core {
         if let Some(vip) = key.vip() {
             self.outputs.add(Output::Event(Subject::Vip(Arc::clone(&vip))));
             self.after_commit.insert(Output::Vip(vip));
+        }
+        if let Some(node) = key.node() {
+            self.outputs.add(Output::Event(Subject::Node(node.into())));
         }
         if self.ips.contains_key(&key.port()) {
             self.outputs.add(Output::Event(Subject::Ip(key.port())));
@@ -1174,6 +1182,7 @@ impl Core {
                 match subject {
                     Subject::Pod(pod) => drop(self.after_commit.insert(Output::Pod(pod))),
                     Subject::Subnet(name) => drop(self.after_commit.insert(Output::Subnet(name))),
+                    Subject::Node(name) => drop(self.after_commit.insert(Output::Node(name))),
                     _ => {}
                 }
             }
@@ -1211,7 +1220,10 @@ impl Core {
             logical_router_port::TABLE => key.split_once('/').map(|(_, subnet)| Subject::Subnet(subnet.into())).into_iter().collect(),
             logical_switch_port::TABLE => match key.strip_prefix("router/").and_then(|rest| rest.split_once('/')) {
                 Some((subnet, _)) => vec![Subject::Subnet(subnet.into())],
-                None => pods_on(self.engine.world(), &self.nic(key).holder).into_iter().map(Subject::Pod).collect(),
+                None => match self.nic(key) {
+                    nic if nic.node().is_some() => nic.node().map(|node| Subject::Node(node.into())).into_iter().collect(),
+                    nic => pods_on(self.engine.world(), &nic.holder).into_iter().map(Subject::Pod).collect(),
+                },
             },
             _ => Vec::new(),
         }
@@ -1255,6 +1267,17 @@ impl Core {
         }
         let machine = (holder != *key).then_some(holder.name);
         (!nics.is_empty()).then_some(PodRecord { uid: &pod.uid, machine, nics })
+    }
+
+    /// What to write on a node, once its port is in the database.
+    pub(crate) fn node_record(&self, name: &Name) -> Option<(&str, &NicRecord)> {
+        if self.blocked(&Subject::Node(Arc::clone(name))).is_some() {
+            return None;
+        }
+        match self.engine.desired(&Fact::Node(Arc::clone(name)))? {
+            FactValue::Node { uid, record } => Some((uid, record)),
+            _ => None,
+        }
     }
 
     pub(crate) fn subnet(&self, name: &str) -> Option<(&SubnetState, Addresses, &Shown<v1::SubnetStatus>)> {
@@ -1332,6 +1355,16 @@ impl Core {
                 let message = problems.iter().map(|problem| problem.message.as_str()).collect::<Vec<_>>().join("; ");
                 Some(Notice { uid: Arc::clone(&self.pod(key)?.uid), reason: problems.first()?.reason, message })
             }
+            Subject::Node(name) => {
+                let uid = &<Node as engine::Collection<World>>::table(self.engine.world()).get(name)?.uid;
+                let unallocated = || self.unallocated.get(&NicKey::of_node(name));
+                let refused = || unallocated().map(|why| Problem { reason: "AddressNotAllocated", message: why.clone() });
+                let problem = match self.engine.desired(&Fact::NodeProblem(Arc::clone(name))) {
+                    Some(FactValue::Problem(problem)) => Some(problem.clone()),
+                    _ => self.blocked(subject).or_else(refused),
+                };
+                problem.map(|problem| notice(uid, &problem))
+            }
             Subject::Subnet(name) => {
                 let (state, _, shown) = self.subnet(name)?;
                 let blocked = self.blocked(subject);
@@ -1378,8 +1411,16 @@ impl Core {
     }
 }
 
+/// Whether the name of its port alone does not tell whose NIC it is.
+fn is_further(nic: &NicKey) -> bool {
+    nic.provider.is_some() || nic.node().is_some()
+}
+
 /// A NIC, for people.
 fn described(nic: &NicKey) -> String {
+    if let Some(node) = nic.node() {
+        return format!("node {node}");
+    }
     let NicKey { holder, provider } = nic;
     let of = provider.as_ref().map(|provider| format!("NIC {provider} of ")).unwrap_or_default();
     format!("{of}pod {}/{}", holder.namespace, holder.name)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::view::{
-    IpView, NamespaceView, NetworkAttachmentDefinitionView, PodView, StatefulSetView, VirtualMachineInstanceView, VirtualMachineView,
+    IpView, NamespaceView, NetworkAttachmentDefinitionView, NodeView, PodView, StatefulSetView, VirtualMachineInstanceView, VirtualMachineView,
 };
 use api::{annotations, v1};
 use engine::Age;
@@ -19,7 +19,7 @@ use kube::{Api, Resource};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use topology::{
-    DefinitionKey, Ip, Namespace, NetworkDefinition, Networks, Pod, PodKey, Pool, Problem, Replicas, ReplicasKey, ReplicasKind, Subnet,
+    DefinitionKey, Ip, Namespace, NetworkDefinition, Networks, Node, Pod, PodKey, Pool, Problem, Replicas, ReplicasKey, ReplicasKind, Subnet,
     Vip, Vpc, Workload, input,
 };
 
@@ -87,6 +87,7 @@ pub(crate) enum Object {
     Subnet(Name, Subnet, Age, Box<Shown<v1::SubnetStatus>>),
     /// With what a person has agreed to, if it says so.
     Namespace(Name, Namespace, Age, Option<Name>),
+    Node(Name, Node, Age),
     /// `None`: the pod needs no network of its own, or no NIC but its primary one.
     Pod(PodKey, Option<Pod>, Option<Box<Networks>>, Age),
     Definition(DefinitionKey, NetworkDefinition, Age),
@@ -104,6 +105,7 @@ pub(crate) enum Key {
     Vpc(Name),
     Subnet(Name),
     Namespace(Name),
+    Node(Name),
     Pod(PodKey),
     Definition(DefinitionKey),
     IpPool(Name),
@@ -118,6 +120,7 @@ pub(crate) enum Kind {
     Vpc,
     Subnet,
     Namespace,
+    Node,
     Definition,
     Pod,
     IpPool,
@@ -126,10 +129,11 @@ pub(crate) enum Kind {
     Replicas(ReplicasKind),
 }
 
-pub(crate) const KINDS: [Kind; 11] = [
+pub(crate) const KINDS: [Kind; 12] = [
     Kind::Vpc,
     Kind::Subnet,
     Kind::Namespace,
+    Kind::Node,
     Kind::Definition,
     Kind::Pod,
     Kind::IpPool,
@@ -146,6 +150,7 @@ impl fmt::Display for Kind {
             Self::Vpc => "Vpc",
             Self::Subnet => "Subnet",
             Self::Namespace => "Namespace",
+            Self::Node => "Node",
             Self::Definition => "NetworkAttachmentDefinition",
             Self::Pod => "Pod",
             Self::IpPool => "IPPool",
@@ -170,6 +175,7 @@ impl Object {
             Self::Vpc(name, ..) => Key::Vpc(Arc::clone(name)),
             Self::Subnet(name, ..) => Key::Subnet(Arc::clone(name)),
             Self::Namespace(name, ..) => Key::Namespace(Arc::clone(name)),
+            Self::Node(name, ..) => Key::Node(Arc::clone(name)),
             Self::Pod(key, ..) => Key::Pod(key.clone()),
             Self::Definition(key, ..) => Key::Definition(key.clone()),
             Self::IpPool(name, ..) => Key::IpPool(Arc::clone(name)),
@@ -186,6 +192,7 @@ impl Key {
             Self::Vpc(_) => Kind::Vpc,
             Self::Subnet(_) => Kind::Subnet,
             Self::Namespace(_) => Kind::Namespace,
+            Self::Node(_) => Kind::Node,
             Self::Pod(_) => Kind::Pod,
             Self::Definition(_) => Kind::Definition,
             Self::IpPool(_) => Kind::IpPool,
@@ -236,6 +243,11 @@ fn namespace(object: &NamespaceView) -> Object {
     let (name, namespace, age) = input::namespace(object);
     let confirmed = object.metadata.annotations.as_ref().and_then(|notes| notes.get(annotations::CONFIRM_REMOVAL));
     Object::Namespace(name, namespace, age, confirmed.map(|token| token.trim().into()))
+}
+
+fn node(object: &NodeView) -> Object {
+    let (name, node, age) = input::node(object);
+    Object::Node(name, node, age)
 }
 
 fn pod(object: &PodView) -> Object {
@@ -296,6 +308,7 @@ pub(crate) async fn watch(client: kube::Client, keep_vm_ip: bool, inputs: mpsc::
     tasks.spawn(feed(c.clone(), Kind::Vpc, vpc, definitions::<v1::Vpc>(c), i.clone()));
     tasks.spawn(feed(c.clone(), Kind::Subnet, subnet, definitions::<v1::Subnet>(c), i.clone()));
     tasks.spawn(feed(c.clone(), Kind::Namespace, namespace, built_in(), i.clone()));
+    tasks.spawn(feed(c.clone(), Kind::Node, node, built_in(), i.clone()));
     tasks.spawn(feed(c.clone(), Kind::Pod, if keep_vm_ip { pod } else { plain_pod }, built_in(), i.clone()));
     let defined = definitions::<NetworkAttachmentDefinitionView>(c);
     tasks.spawn(feed(c.clone(), Kind::Definition, definition, defined, i.clone()));

@@ -12,6 +12,8 @@ use topology::PodKey;
 pub(crate) enum Output {
     /// Record a pod's NIC in its annotations. First in order: somebody waits for it.
     Pod(PodKey),
+    /// Record a node's port in its annotations.
+    Node(Arc<str>),
     /// Finalizers and status of a VPC.
     Vpc(Arc<str>),
     /// Finalizers and status of a subnet.
@@ -30,6 +32,7 @@ pub(crate) enum Output {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Subject {
     Pod(PodKey),
+    Node(Arc<str>),
     Subnet(Arc<str>),
     Vpc(Arc<str>),
     IpPool(Arc<str>),

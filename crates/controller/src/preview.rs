@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use api::{DEFAULT_SUBNET, DEFAULT_VPC, VENDOR};
+use api::{DEFAULT_VPC, VENDOR};
 use ovsdb_types::{Atom, Condition, Datum, Monitored, Mutator, Operation, Replica, TableId, nb};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -86,14 +86,17 @@ pub async fn preview(client: kube::Client, config: Config, shutdown: Cancellatio
         }
     }
     let mut preview = Preview::default();
-    let (vpc, subnet) = defaults(&config.default_cidr);
+    let (vpc, subnets) = defaults(&config);
     if core.lacks(&Key::Vpc(DEFAULT_VPC.into())) {
         preview.created.push(format!("Vpc {DEFAULT_VPC}"));
         core.input(Input::Set(Box::new(inputs::vpc(&vpc))));
     }
-    if core.lacks(&Key::Subnet(DEFAULT_SUBNET.into())) {
-        preview.created.push(format!("Subnet {DEFAULT_SUBNET} {}", config.default_cidr));
-        core.input(Input::Set(Box::new(inputs::subnet(&subnet))));
+    for subnet in subnets {
+        let name = subnet.metadata.name.as_deref().unwrap_or_default();
+        if core.lacks(&Key::Subnet(name.into())) {
+            preview.created.push(format!("Subnet {name} {}", subnet.spec.cidr_block.as_deref().unwrap_or_default()));
+            core.input(Input::Set(Box::new(inputs::subnet(&subnet))));
+        }
     }
     // In the term that the database knows, so that no other one need begin.
     let epoch = core.shown_epoch()?;

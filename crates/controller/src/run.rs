@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use api::{DEFAULT_SUBNET, DEFAULT_VPC, v1};
+use api::{DEFAULT_SUBNET, DEFAULT_VPC, JOIN_SUBNET, v1};
 use k8s_openapi::jiff::Timestamp;
 use kube::Api;
 use kube::api::PostParams;
@@ -108,8 +108,9 @@ async fn serve(
         if idle && due && core.is_ready() && core.has_work() {
             if !defaults_checked {
                 defaults_checked = true;
-                let (vpc, subnet) = (core.lacks(&Key::Vpc(DEFAULT_VPC.into())), core.lacks(&Key::Subnet(DEFAULT_SUBNET.into())));
-                for input in create_defaults(client, vpc, subnet, &config.default_cidr).await {
+                let names = [DEFAULT_SUBNET, JOIN_SUBNET].map(|name| Key::Subnet(name.into()));
+                let lacking: Vec<Key> = names.into_iter().chain([Key::Vpc(DEFAULT_VPC.into())]).filter(|key| core.lacks(key)).collect();
+                for input in create_defaults(client, config, &lacking).await {
                     core.input(input);
                 }
             }
@@ -227,31 +228,39 @@ fn pause(config: &Config, failures: u32) -> Duration {
     first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(longest)
 }
 
-/// The VPC and subnet that a cluster starts with.
-pub(crate) fn defaults(cidr: &str) -> (v1::Vpc, v1::Subnet) {
-    let spec = v1::SubnetSpec {
-        vpc: Some(DEFAULT_VPC.to_owned()),
-        cidr_block: Some(cidr.to_owned()),
-        default: Some(true),
-        nat_outgoing: Some(true),
-        ..v1::SubnetSpec::default()
+/// The VPC that a cluster starts with, and its subnets: of pods, and of nodes.
+pub(crate) fn defaults(config: &Config) -> (v1::Vpc, Vec<v1::Subnet>) {
+    let subnet = |name: &str, cidr: &str, of_pods: bool| {
+        let spec = v1::SubnetSpec {
+            vpc: Some(DEFAULT_VPC.to_owned()),
+            cidr_block: Some(cidr.to_owned()),
+            default: of_pods.then_some(true),
+            nat_outgoing: of_pods.then_some(true),
+            ..v1::SubnetSpec::default()
+        };
+        v1::Subnet::new(name, spec)
     };
-    (v1::Vpc::new(DEFAULT_VPC, v1::VpcSpec::default()), v1::Subnet::new(DEFAULT_SUBNET, spec))
+    let mut subnets = vec![subnet(DEFAULT_SUBNET, &config.default_cidr, true)];
+    subnets.extend(config.join_cidr.as_deref().map(|cidr| subnet(JOIN_SUBNET, cidr, false)));
+    (v1::Vpc::new(DEFAULT_VPC, v1::VpcSpec::default()), subnets)
 }
 
 /// Created once, if they are missing; afterwards they are the users'. Returns what was created, so that the first batch knows
 /// it before the watches tell.
-async fn create_defaults(client: &kube::Client, vpc: bool, subnet: bool, cidr: &str) -> Vec<Input> {
+async fn create_defaults(client: &kube::Client, config: &Config, lacking: &[Key]) -> Vec<Input> {
     let params = PostParams::default();
-    let (wanted_vpc, wanted_subnet) = defaults(cidr);
+    let (vpc, subnets) = defaults(config);
     let mut created = Vec::new();
-    if vpc {
-        let result = Api::all(client.clone()).create(&params, &wanted_vpc).await;
+    if lacking.contains(&Key::Vpc(DEFAULT_VPC.into())) {
+        let result = Api::all(client.clone()).create(&params, &vpc).await;
         created.extend(report("Vpc", DEFAULT_VPC, result).map(|vpc| Input::Set(Box::new(inputs::vpc(&vpc)))));
     }
-    if subnet {
-        let result = Api::all(client.clone()).create(&params, &wanted_subnet).await;
-        created.extend(report("Subnet", DEFAULT_SUBNET, result).map(|subnet| Input::Set(Box::new(inputs::subnet(&subnet)))));
+    for subnet in subnets {
+        let name = subnet.metadata.name.as_deref().unwrap_or_default();
+        if lacking.contains(&Key::Subnet(name.into())) {
+            let result = Api::all(client.clone()).create(&params, &subnet).await;
+            created.extend(report("Subnet", name, result).map(|subnet| Input::Set(Box::new(inputs::subnet(&subnet)))));
+        }
     }
     created
 }

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use api::annotations::{self, join};
-use api::view::PodView;
+use api::annotations::{self, NicRecord, join};
+use api::view::{NodeView, PodView};
 use api::{Condition, DEFAULT_SUBNET, DEFAULT_VPC, FINALIZER, MacAddr, OVN_PROVIDER, networks, v1};
 use k8s_openapi::jiff::Timestamp;
 use kube::Api;
@@ -22,6 +22,7 @@ use crate::status;
 #[derive(Debug)]
 pub(crate) enum Write {
     PodAnnotations { namespace: String, name: String, patch: Value },
+    NodeAnnotations { name: String, patch: Value },
     Subnet { name: String, patch: Value, subresource: bool },
     Vpc { name: String, patch: Value, subresource: bool },
     IpPool { name: String, patch: Value },
@@ -43,6 +44,13 @@ pub(crate) fn prepare(core: &Core, output: &Output, now: Timestamp) -> Option<Wr
             // The uid is a precondition: a pod that was re-created meanwhile is not ours to annotate.
             let patch = json!({ "metadata": { "uid": uid, "annotations": notes } });
             Some(Write::PodAnnotations { namespace: key.namespace.to_string(), name: key.name.to_string(), patch })
+        }
+        Output::Node(name) => {
+            let (uid, record) = core.node_record(name)?;
+            let mut notes: BTreeMap<String, String> = record_annotations(OVN_PROVIDER, record).into_iter().collect();
+            notes.insert(annotations::PORT_NAME.to_owned(), api::node_port(name));
+            let patch = json!({ "metadata": { "uid": uid, "annotations": notes } });
+            Some(Write::NodeAnnotations { name: name.to_string(), patch })
         }
         Output::Subnet(name) => {
             let (state, addresses, shown) = core.subnet(name)?;
@@ -98,19 +106,27 @@ pub(crate) fn prepare(core: &Core, output: &Output, now: Timestamp) -> Option<Wr
 /// The annotations that record a NIC.
 fn nic_annotations(nic: &NicToRecord<'_>) -> Vec<(String, String)> {
     let NicToRecord { provider, vpc, ours, record } = nic;
+    let provider = provider.as_deref().unwrap_or(OVN_PROVIDER);
+    let further = [
+        ("routed", Some("true".to_owned())),
+        ("logical_router", vpc.map(str::to_owned)),
+        // Another plugin's NIC is of its kind.
+        ("pod_nic_type", ours.then(|| "veth-pair".to_owned())),
+    ];
+    let further = further.into_iter().filter_map(|(name, value)| Some((networks::key(provider, name), value?)));
+    record_annotations(provider, record).into_iter().chain(further).collect()
+}
+
+/// The annotations from which a record is read back.
+fn record_annotations(provider: &str, record: &NicRecord) -> Vec<(String, String)> {
     let notes = [
         ("allocated", Some("true".to_owned())),
-        ("routed", Some("true".to_owned())),
         ("ip_address", Some(join(&record.addresses))),
         ("mac_address", Some(record.mac.to_string())),
         ("cidr", record.cidrs.map(|cidrs| cidrs.to_string())),
         ("gateway", Some(join(&record.gateways))),
         ("logical_switch", Some(record.subnet.to_string())),
-        ("logical_router", vpc.map(str::to_owned)),
-        // Another plugin's NIC is of its kind.
-        ("pod_nic_type", ours.then(|| "veth-pair".to_owned())),
     ];
-    let provider = provider.as_deref().unwrap_or(OVN_PROVIDER);
     notes.into_iter().filter_map(|(name, value)| Some((networks::key(provider, name), value?))).collect()
 }
 
@@ -205,6 +221,7 @@ fn event(core: &Core, subject: &Subject, now: Timestamp) -> Option<Write> {
     let notice = core.notice(subject)?;
     let (kind, api_version, namespace, name) = match subject {
         Subject::Pod(key) => ("Pod", "v1", Some(key.namespace.to_string()), key.name.to_string()),
+        Subject::Node(name) => ("Node", "v1", None, name.to_string()),
         Subject::Subnet(name) => ("Subnet", "kubeovn.io/v1", None, name.to_string()),
         Subject::Vpc(name) => ("Vpc", "kubeovn.io/v1", None, name.to_string()),
         Subject::IpPool(name) => ("IPPool", "kubeovn.io/v1", None, name.to_string()),
@@ -236,6 +253,7 @@ pub(crate) async fn execute(client: kube::Client, write: Write) -> Result<(), ku
         Write::PodAnnotations { namespace, name, patch } => {
             Api::<PodView>::namespaced(client, &namespace).patch(&name, &params, &Patch::Merge(patch)).await.map(drop)
         }
+        Write::NodeAnnotations { name, patch } => patch_cluster::<NodeView>(client, &name, patch, false).await,
         Write::Subnet { name, patch, subresource } => patch_cluster::<v1::Subnet>(client, &name, patch, subresource).await,
         Write::Vpc { name, patch, subresource } => patch_cluster::<v1::Vpc>(client, &name, patch, subresource).await,
         Write::IpPool { name, patch } => patch_cluster::<v1::IpPool>(client, &name, patch, true).await,

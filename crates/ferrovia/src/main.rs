@@ -72,9 +72,10 @@ struct Apiserver {
 /// How the default VPC reaches the outside.
 #[derive(Clone, Debug, Args)]
 struct Egress {
-    /// How pods of the default VPC leave: through the host stack of the node that they are on (`localnet`), or not at all. The
-    /// same for the controller and all agents.
-    #[arg(long = "egress", default_value = "localnet", value_parser = ["localnet", "none"], value_name = "SCHEME")]
+    /// How pods of the default VPC leave through the host stack of the node that they are on: by a switch that each node has its
+    /// own end of (`localnet`), or by the node's port in the VPC (`join`); or not at all (`none`). The same for the controller
+    /// and all agents.
+    #[arg(long = "egress", default_value = "localnet", value_parser = ["localnet", "join", "none"], value_name = "SCHEME")]
     scheme: String,
     /// Addresses of the link between the VPC's router and the host stack, the same on every node: one prefix of each family, of
     /// which the first host is the router and the second the node. The same for the controller and all agents.
@@ -83,8 +84,12 @@ struct Egress {
 }
 
 impl Egress {
-    fn transit(self) -> Option<api::Transit> {
-        (self.scheme == "localnet").then_some(self.transit_cidr)
+    fn chosen(self) -> Option<api::Egress> {
+        match self.scheme.as_str() {
+            "localnet" => Some(api::Egress::Localnet(self.transit_cidr)),
+            "join" => Some(api::Egress::Join),
+            _ => None,
+        }
     }
 }
 
@@ -103,6 +108,10 @@ struct Controller {
     tunnel: String,
     #[command(flatten)]
     egress: Egress,
+    /// Ranges of the subnet `join`, in which each node has an address by which it and pods of the default VPC reach each other:
+    /// one of each family that nodes and pods use. It is created if it is missing, unless this is empty.
+    #[arg(long, default_value = "100.64.0.0/16", value_name = "CIDR,…")]
+    join_cidr: String,
     /// Take as deleted whatever is held because it vanished without having been deleted: objects that a list leaves out or
     /// whose definition was deleted, and rows that a first comparison would remove in great number. Not for regular operation:
     /// `kubectl annotate namespace kube-system ferrovia.io/confirm-removal=TOKEN`, with the token that event and condition
@@ -301,7 +310,8 @@ async fn controller(arguments: Controller, shutdown: CancellationToken) -> anyho
     let defaults = ::controller::Config::new(northbound);
     let config = ::controller::Config {
         audit: arguments.audit.map(std::time::Duration::from_secs),
-        egress: arguments.egress.transit(),
+        egress: arguments.egress.chosen(),
+        join_cidr: Some(arguments.join_cidr).filter(|cidr| !cidr.is_empty()),
         metrics: arguments.metrics,
         confirm_removal,
         election,
@@ -339,7 +349,7 @@ async fn agent(arguments: Agent, shutdown: CancellationToken) -> anyhow::Result<
         host_run: arguments.host_run,
         mtu: arguments.mtu,
         mirror: arguments.mirror_iface,
-        egress: arguments.egress.transit(),
+        egress: arguments.egress.chosen(),
         detect_duplicates: arguments.detect_duplicates,
         ..defaults
     };

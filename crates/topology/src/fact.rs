@@ -25,6 +25,10 @@ pub enum Fact {
     Ip(NicKey),
     /// The pod's annotations must record this NIC, which the pod has, whoever's name it is on, once its port is committed.
     Record(PodKey, Option<Name>),
+    /// A node's annotations must record its port, once that is committed.
+    Node(Name),
+    /// A node cannot be served.
+    NodeProblem(Name),
     /// A pod cannot be served.
     PodProblem(PodKey),
     /// Some of a pod's NICs besides the primary one cannot be served.
@@ -78,6 +82,13 @@ pub enum FactValue {
         vpc: Option<Name>,
         /// Whether the NIC is ours to make.
         ours: bool,
+        /// Annotations to write.
+        record: Box<NicRecord>,
+    },
+    /// Record of a node.
+    Node {
+        /// Identity of the node.
+        uid: Name,
         /// Annotations to write.
         record: Box<NicRecord>,
     },

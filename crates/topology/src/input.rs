@@ -7,7 +7,7 @@ use std::sync::Arc;
 use api::annotations::{self, GATEWAY_MAC, IN_FORCE, IP_POOL, LOGICAL_SWITCH, RESERVED_LABEL};
 use api::cidr::parse_addresses;
 use api::networks::{self, Definition};
-use api::view::{KUBEVIRT, NamespaceView, NetworkAttachmentDefinitionView, PodView, StatefulSetView};
+use api::view::{KUBEVIRT, NamespaceView, NetworkAttachmentDefinitionView, NodeView, PodView, StatefulSetView};
 use api::{Cidrs, DEFAULT_VPC, FINALIZER, MacAddr, OVN_PROVIDER, v1};
 use engine::Age;
 use k8s_meta::ObjectMeta;
@@ -15,7 +15,7 @@ use k8s_meta::ObjectMeta;
 use crate::defaults;
 use crate::fact::Problem;
 use crate::world::{
-    DefinitionKey, Ip, Keeper, Link, Name, Namespace, NetworkDefinition, Networks, NicKey, NicNotes, Pod, PodKey, Pool, PoolSpec, Replicas,
+    DefinitionKey, Ip, Keeper, Link, Name, Namespace, NetworkDefinition, Networks, NicKey, NicNotes, Node, Pod, PodKey, Pool, PoolSpec, Replicas,
     ReplicasKey, ReplicasKind, Subnet, SubnetSpec, Vip, VipSpec, Vpc, Workload,
 };
 
@@ -235,6 +235,23 @@ pub fn pod(object: &PodView) -> (PodKey, Option<Pod>, Age) {
     (key, Some(Pod { uid, created, node, workload: workload(meta), asked, recorded, security }), age(meta))
 }
 
+/// A node.
+#[must_use]
+pub fn node(object: &NodeView) -> (Name, Node, Age) {
+    let (meta, age) = (&object.metadata, age(&object.metadata));
+    let mut addresses: Vec<IpAddr> = Vec::new();
+    for shown in object.status.addresses.iter().filter(|address| &*address.kind == "InternalIP") {
+        if let Ok(address) = shown.address.parse::<IpAddr>()
+            && addresses.iter().all(|known| known.is_ipv4() != address.is_ipv4())
+        {
+            addresses.push(address);
+        }
+    }
+    addresses.sort_unstable();
+    let recorded = meta.annotations.as_ref().map_or(Ok(None), annotations::recorded);
+    (name(meta), Node { uid: uid(meta), created: age.0, addresses, recorded }, age)
+}
+
 /// The NICs that a pod asks for besides its primary one; `None` when there are none.
 #[must_use]
 pub fn networks(object: &PodView) -> Option<Networks> {
@@ -320,16 +337,26 @@ fn keeping(kind: ReplicasKind, meta: &ObjectMeta, ordinals: std::ops::Range<u32>
 #[must_use]
 pub fn nic_of(object: &v1::Ip) -> NicKey {
     let (name, spec) = (name(&object.metadata), &object.spec);
+    if is_of_node(object) && text(&spec.namespace).is_none() {
+        return NicKey::of_node(&text(&spec.node_name).unwrap_or_default());
+    }
     let pod = text(&spec.pod_name).zip(text(&spec.namespace)).map(|(name, namespace)| PodKey { namespace, name });
     pod.and_then(|pod| NicKey::of_port(&name, pod)).unwrap_or_else(|| NicKey::primary(PodKey::of_port(&name)))
 }
 
-/// Whether an `IP` object is one that the controller keeps for a pod: not a user's, and not of a node.
+/// Whether an `IP` object is one that the controller keeps for a pod or a node: not a user's.
 #[must_use]
 pub fn is_kept(object: &v1::Ip) -> bool {
-    let (spec, pod) = (&object.spec, nic_of(object).holder);
-    let named = |field: &Option<String>, own: &Name| field.as_deref() == Some(own.as_ref());
-    is_marked(object) && !pod.namespace.is_empty() && named(&spec.pod_name, &pod.name) && named(&spec.namespace, &pod.namespace)
+    let (spec, nic) = (&object.spec, nic_of(object));
+    let named = |field: &Option<String>, own: &str| field.as_deref() == Some(own);
+    let pod = &nic.holder;
+    let of_pod = !pod.namespace.is_empty() && named(&spec.pod_name, &pod.name) && named(&spec.namespace, &pod.namespace);
+    is_marked(object) && (of_pod || is_of_node(object))
+}
+
+/// Whether an `IP` object has the name and the node of one that is kept for a node.
+fn is_of_node(object: &v1::Ip) -> bool {
+    text(&object.spec.node_name).is_some_and(|node| object.metadata.name.as_deref() == Some(&api::node_port(&node)))
 }
 
 fn is_marked(object: &v1::Ip) -> bool {
@@ -348,7 +375,7 @@ pub fn ip(object: &v1::Ip) -> Result<Option<Ip>, Problem> {
     let holder = &nic.holder;
     let keeper = match text(&spec.pod_type).as_deref() {
         _ if !is_marked(object) => Keeper::User,
-        _ if !is_kept(object) => return Ok(None),
+        _ if !is_kept(object) || nic.node().is_some() => return Ok(None),
         Some(STATEFUL_SET) => {
             let ordinal = holder.name.rsplit_once('-').and_then(|(set, ordinal)| Some((set.into(), ordinal.parse().ok()?)));
             let (name, ordinal) = ordinal.ok_or_else(|| bad("podName", &format!("{:?} ends with no ordinal", holder.name)))?;

@@ -35,6 +35,9 @@ impl PodKey {
     }
 }
 
+/// Before a node's name in that of its port.
+const NODE: &str = "node-";
+
 /// No name of a Kubernetes object has a slash.
 const VIP: &str = "vip/";
 
@@ -64,6 +67,18 @@ impl NicKey {
     #[must_use]
     pub fn vip(&self) -> Option<Name> {
         self.holder.name.starts_with(VIP).then(|| self.port()[VIP.len()..].into())
+    }
+
+    /// A node's own NIC. No pod is without a namespace.
+    #[must_use]
+    pub fn of_node(node: &str) -> Self {
+        Self::primary(PodKey { namespace: "".into(), name: api::node_port(node).into() })
+    }
+
+    /// The node whose NIC it is, if it is one's; or a user's reservation under the name of one.
+    #[must_use]
+    pub fn node(&self) -> Option<&str> {
+        self.holder.name.strip_prefix(NODE).filter(|_| self.holder.namespace.is_empty() && self.provider.is_none())
     }
 
     /// Name of its logical switch port, and of its `IP` object: `<pod>.<namespace>`, and behind that, of a NIC that is not the
@@ -110,5 +125,8 @@ mod tests {
         assert_eq!(NicKey::of_port("a.b.nsx", pod.clone()), None);
         assert_eq!(NicKey::of_port("a.b.ns.", pod), None);
         assert_eq!(NicKey::of_vip("x.y").vip().as_deref(), Some("x.y"));
+        let node = NicKey::of_node("n1.example.org");
+        assert_eq!((&*node.port(), node.node()), ("node-n1.example.org", Some("n1.example.org")));
+        assert_eq!(NicKey::of_vip("node-a").node(), None);
     }
 }

@@ -15,6 +15,7 @@ mod key;
 mod mac;
 mod networks;
 mod nic;
+mod node;
 pub mod northbound;
 mod pool;
 mod port;
@@ -28,7 +29,7 @@ pub use fact::{Fact, FactValue, IpHolder, NicRequest, Problem, Source, SubnetSta
 pub use holder::{Identity, Workload, pods_on, providers, recorded};
 pub use key::{DefinitionKey, NicKey, PodKey};
 pub use world::{
-    Allocation, Attached, Attachment, Egress, Ip, Keeper, Link, Namespace, Network, NetworkDefinition, Networks, NicNotes, Pod, Pool,
+    Allocation, Attached, Attachment, Egress, Ip, Keeper, Link, Namespace, Network, NetworkDefinition, Networks, NicNotes, Node, Pod, Pool,
     PoolSpec, Replicas, ReplicasKey, ReplicasKind, Router, Subnet, SubnetSpec, Usage, Vip, VipSpec, Vpc, World,
 };
 
@@ -53,6 +54,7 @@ pub fn engine() -> engine::Engine<World, Fact> {
     networks::register(&mut engine);
     ip::register(&mut engine);
     vip::register(&mut engine);
+    node::register(&mut engine);
     port::register(&mut engine);
     egress::register(&mut engine);
     engine
@@ -75,5 +77,6 @@ pub fn from_scratch(engine: &engine::Engine<World, Fact>) -> engine::Engine<Worl
     engine.copy_into::<NetworkDefinition>(&mut fresh);
     engine.copy_into::<Networks>(&mut fresh);
     engine.copy_into::<Egress>(&mut fresh);
+    engine.copy_into::<Node>(&mut fresh);
     fresh
 }

@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use api::{MacAddr, VENDOR};
 use ovsdb_types::nb::{
-    logical_router as lr, logical_router_port as lrp, logical_router_static_route as route, logical_switch as ls,
-    logical_switch_port as lsp, nb_global, static_mac_binding as binding,
+    logical_router as lr, logical_router_policy as policy, logical_router_port as lrp, logical_router_static_route as route,
+    logical_switch as ls, logical_switch_port as lsp, nb_global, port_group as group, static_mac_binding as binding,
 };
 use ovsdb_types::{
-    Column, Datum, Element, Fact as NbFact, FactValue as NbValue, IndexDef, IntoDatum, Monitored, Ownership, Row, RowKey, TableId, nb,
+    Atom, Column, Datum, Element, Fact as NbFact, FactValue as NbValue, IndexDef, IntoDatum, Monitored, Ownership, Row, RowKey, TableId, nb,
 };
 
-use crate::egress;
 use crate::fact::{Fact, FactValue};
+use crate::{egress, node};
 
 /// Key in `NB_Global:external_ids` that the controller sets, to `true`, with the transaction that completes the database.
 /// Where it is missing, the database was made anew, and `ovn-northd` must not act on what it does not hold yet.
@@ -22,15 +22,22 @@ pub const COMPLETE: &str = "ferrovia-complete";
 /// What the controller watches of the northbound database.
 #[must_use]
 pub fn monitored() -> Monitored {
-    Monitored::tables(&nb::SCHEMA, &[lr::TABLE, lrp::TABLE, route::TABLE, ls::TABLE, lsp::TABLE, binding::TABLE, nb_global::TABLE])
+    let routers = [lr::TABLE, lrp::TABLE, route::TABLE, policy::TABLE, binding::TABLE];
+    let switches = [ls::TABLE, lsp::TABLE, group::TABLE];
+    Monitored::tables(&nb::SCHEMA, &[&routers[..], &switches[..], &[nb_global::TABLE]].concat())
 }
 
 /// The indexes by which rows of an earlier controller are found.
 #[must_use]
 pub fn indexes() -> Vec<IndexDef> {
-    [(lr::TABLE, lr::NAME.index), (lrp::TABLE, lrp::NAME.index), (ls::TABLE, ls::NAME.index), (lsp::TABLE, lsp::NAME.index)]
-        .map(|(table, column)| IndexDef { table, columns: vec![column] })
-        .into()
+    let names = [
+        (lr::TABLE, lr::NAME.index),
+        (lrp::TABLE, lrp::NAME.index),
+        (ls::TABLE, ls::NAME.index),
+        (lsp::TABLE, lsp::NAME.index),
+        (group::TABLE, group::NAME.index),
+    ];
+    names.map(|(table, column)| IndexDef { table, columns: vec![column] }).into()
 }
 
 /// The tables and columns that the rules manage. Everything else in a row is left alone.
@@ -46,7 +53,7 @@ pub fn ownership() -> Vec<Ownership> {
         mark: Some(mark),
         singleton: false,
     };
-    let mut routers = table(lr::TABLE, lr::NAME.index, lr::EXTERNAL_IDS.index, &[], &[lr::PORTS.index, lr::STATIC_ROUTES.index]);
+    let mut routers = table(lr::TABLE, lr::NAME.index, lr::EXTERNAL_IDS.index, &[], &[lr::POLICIES.index, lr::PORTS.index, lr::STATIC_ROUTES.index]);
     routers.maps.push((lr::OPTIONS.index, &[]));
     let router_ports = table(lrp::TABLE, lrp::NAME.index, lrp::EXTERNAL_IDS.index, &[lrp::MAC.index, lrp::NETWORKS.index], &[]);
     let switches = table(ls::TABLE, ls::NAME.index, ls::EXTERNAL_IDS.index, &[], &[ls::PORTS.index]);
@@ -57,7 +64,7 @@ pub fn ownership() -> Vec<Ownership> {
         &[lsp::TYPE.index, lsp::ADDRESSES.index, lsp::PORT_SECURITY.index],
         &[],
     );
-    ports.maps = vec![(lsp::EXTERNAL_IDS.index, &["vendor", "ls", "pod"]), (lsp::OPTIONS.index, &["router-port", "network_name"])];
+    ports.maps = vec![(lsp::EXTERNAL_IDS.index, &["vendor", "ls", "pod", node::MARK]), (lsp::OPTIONS.index, &["router-port", "network_name"])];
     let routes = Ownership {
         table: route::TABLE,
         columns: vec![route::IP_PREFIX.index, route::NEXTHOP.index],
@@ -68,6 +75,15 @@ pub fn ownership() -> Vec<Ownership> {
         mark: Some(route::EXTERNAL_IDS.index),
         singleton: false,
     };
+    let policies = Ownership {
+        table: policy::TABLE,
+        columns: vec![policy::PRIORITY.index, policy::MATCH.index, policy::ACTION.index, policy::NEXTHOPS.index],
+        maps: vec![(policy::EXTERNAL_IDS.index, &["vendor", node::MARK, egress::INSIDE_MARK])],
+        mark: Some(policy::EXTERNAL_IDS.index),
+        ..routes.clone()
+    };
+    let mut groups = table(group::TABLE, group::NAME.index, group::EXTERNAL_IDS.index, &[], &[group::PORTS.index]);
+    groups.maps = vec![(group::EXTERNAL_IDS.index, &["vendor", node::MARK])];
     // Has no place for a mark: it is ours as its router port is.
     let bindings = Ownership {
         table: binding::TABLE,
@@ -76,7 +92,7 @@ pub fn ownership() -> Vec<Ownership> {
         mark: None,
         ..routes.clone()
     };
-    vec![routers, router_ports, routes, switches, ports, bindings]
+    vec![routers, router_ports, routes, policies, switches, ports, groups, bindings]
 }
 
 /// Whether a row that carries our mark, and that no rule wants, is of a shape that some rule makes, and so may go.
@@ -89,7 +105,8 @@ pub fn claimed(table: TableId, row: &Row<'_>) -> bool {
         // Those of the transit switch belong to ovn-ic.
         let router = row.text(lsp::TYPE) == "router" && !name.starts_with("ts-");
         let exit = row.text(lsp::TYPE) == "localnet" && name.starts_with("public_");
-        return router || exit || (row.text(lsp::TYPE).is_empty() && has(lsp::EXTERNAL_IDS, "pod") && !name.starts_with("node-"));
+        let node = name.starts_with("node-");
+        return router || exit || (row.text(lsp::TYPE).is_empty() && (has(lsp::EXTERNAL_IDS, "pod") || node));
     }
     if table == lrp::TABLE {
         // Peerings, ports for BFD, and those to the transit switch belong to features to come.
@@ -97,10 +114,24 @@ pub fn claimed(table: TableId, row: &Row<'_>) -> bool {
         return row.get(lrp::PEER).is_none_or(|d| d.atoms().is_empty()) && !name.starts_with("bfd@") && !name.ends_with("-ts");
     }
     if table == ls::TABLE {
-        return !matches!(row.text(ls::NAME), "join" | "external" | "ts");
+        return !matches!(row.text(ls::NAME), "external" | "ts");
     }
     if table == route::TABLE {
         return has(route::EXTERNAL_IDS, egress::MARK);
+    }
+    if table == policy::TABLE {
+        // An earlier controller's of a subnet's gateways, and of interconnections, belong to features to come.
+        let of = |key| has(policy::EXTERNAL_IDS, key);
+        return match row.get(policy::PRIORITY).map(Datum::atoms) {
+            Some([Atom::Integer(node::TO_NODE | node::LEAVE)]) => of(node::MARK),
+            Some([Atom::Integer(egress::INSIDE)]) => of(egress::INSIDE_MARK),
+            _ => false,
+        };
+    }
+    if table == group::TABLE {
+        // One for the pods of a node; or, as an earlier controller has them, of each subnet on it.
+        let name = row.text(group::NAME);
+        return has(group::EXTERNAL_IDS, node::MARK) && (name.starts_with(node::GROUP) || has(group::EXTERNAL_IDS, egress::INSIDE_MARK));
     }
     table == lr::TABLE || table == binding::TABLE
 }

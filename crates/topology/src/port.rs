@@ -2,26 +2,28 @@
 
 use std::sync::Arc;
 
+use api::DEFAULT_VPC;
 use api::annotations::{NicRecord, PortSecurity};
 use engine::{Cx, Engine};
 use ovsdb_types::RowKey;
-use ovsdb_types::nb::{logical_switch as ls, logical_switch_port as lsp};
+use ovsdb_types::nb::{logical_switch as ls, logical_switch_port as lsp, port_group as group};
 
 use crate::fact::{Fact, FactValue, IpHolder};
 use crate::holder::{self, Identity};
 use crate::northbound::{RowFact, external_ids, refer, switch};
-use crate::world::{Allocation, Ip, Name, Network, Networks, NicKey, Pod, PodKey, World};
-use crate::{ip, networks, security};
+use crate::world::{Allocation, Ip, Name, Network, Networks, NicKey, NodePods, Pod, PodKey, World};
+use crate::{ip, networks, node, security};
 
 pub(crate) fn register(engine: &mut Engine<World, Fact>) {
     engine.leaf::<Allocation>("port", |cx, key, nic, out| {
         let Some(network) = cx.get::<Network>(&nic.subnet) else { return };
-        if key.vip().is_some() {
+        // A node's the rule `node` says.
+        if key.vip().is_some() || key.node().is_some() {
             return;
         }
         let users = users(cx, key, &nic.identity);
         let node = users.first().and_then(|user| user.pod.node.clone());
-        out.say(Fact::Ip(key.clone()), FactValue::Ip(IpHolder { node, nic: nic.clone() }));
+        out.say(Fact::Ip(key.clone()), FactValue::Ip(IpHolder { node: node.clone(), nic: nic.clone() }));
         let Some(first) = users.first() else { return };
         let (name, ours) = (key.port(), first.ours && network.switch);
         if ours {
@@ -39,7 +41,12 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
                 .set(lsp::PORT_SECURITY, allowed.into_iter().collect())
                 .set(lsp::EXTERNAL_IDS, external_ids(&[("ls", &nic.subnet), ("pod", &pod)]))
                 .say(out);
-            refer(out, switch(&nic.subnet), ls::PORTS, row);
+            refer(out, switch(&nic.subnet), ls::PORTS, row.clone());
+            if let Some(node) = node.filter(|_| *network.vpc == *DEFAULT_VPC)
+                && cx.get::<NodePods>(&node).is_some()
+            {
+                refer(out, node::pods_of(&node), group::PORTS, row);
+            }
         }
 
         // Addresses that outlive their pod: nobody is told of them before it is recorded that they do.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use api::annotations::{NicAnnotations, NicRecord, PortSecurity};
 use api::networks::{Definition, Selection};
+pub use api::Egress;
 use api::{Cidrs, MacAddr};
 use engine::{Collection, Index, Table};
 
@@ -273,12 +274,22 @@ pub struct Usage {
     pub holders: usize,
 }
 
-/// That a VPC reaches the outside through the host stack of each node.
+/// A node of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Egress {
-    /// The link between router and node.
-    pub transit: api::Transit,
+pub struct Node {
+    /// Identity, across deletion and re-creation under one name.
+    pub uid: Name,
+    /// Creation, in seconds since 1970.
+    pub created: i64,
+    /// Addresses of the node itself, one per family at most, IPv4 first.
+    pub addresses: Vec<IpAddr>,
+    /// What its annotations record of its port in the default VPC, or why they cannot be read.
+    pub recorded: Result<Option<NicRecord>, String>,
 }
+
+/// Derived: that there is a group of a node's pods, which leave by its port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodePods;
 
 /// Derived: a VPC that can carry subnets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -330,6 +341,8 @@ pub struct World {
     listed: Table<PodKey, Networks>,
     attached: Table<PodKey, Attached>,
     egresses: Table<Name, Egress>,
+    nodes: Table<Name, Node>,
+    node_pods: Table<Name, NodePods>,
 }
 
 macro_rules! collections {
@@ -365,6 +378,8 @@ collections! {
     15 Networks: PodKey => listed,
     16 Attached: PodKey => attached,
     17 Egress: Name => egresses,
+    18 Node: Name => nodes,
+    19 NodePods: Name => node_pods,
 }
 
 /// The subnets that claim ranges in a VPC.

@@ -128,7 +128,7 @@ fn a_vpc_that_leaves_through_each_node_has_one_port_and_one_route_for_all() {
     let mut cluster = network(DEFAULT);
     let before = cluster.northbound();
     let set = |cluster: &mut Cluster, transit: Option<&str>| {
-        let egress = transit.map(|transit| topology::Egress { transit: transit.parse().unwrap() });
+        let egress = transit.map(|transit| topology::Egress::Localnet(transit.parse().unwrap()));
         cluster.engine.set::<topology::Egress>(&"ovn-cluster".into(), egress, engine::Age(0));
         cluster.round();
     };
@@ -137,6 +137,54 @@ fn a_vpc_that_leaves_through_each_node_has_one_port_and_one_route_for_all() {
     // Nothing of it is left when it is switched off.
     set(&mut cluster, None);
     assert_eq!(cluster.northbound(), before);
+}
+
+const NODES: &str = "
+kind: Subnet
+metadata: {name: join, uid: j}
+spec: {cidrBlock: '100.64.0.0/16,fd00:100:64::/112'}
+---
+kind: Node
+metadata: {name: n-1.example.org, uid: n1}
+status: {addresses: [{type: Hostname, address: n-1}, {type: InternalIP, address: fd00:10::11}, {type: InternalIP, address: 10.9.0.11}]}
+---
+kind: Node
+metadata:
+  name: n2
+  uid: n2
+  annotations:
+    ovn.kubernetes.io/allocated: 'true'
+    ovn.kubernetes.io/logical_switch: join
+    ovn.kubernetes.io/ip_address: 100.64.0.77,fd00:100:64::77
+    ovn.kubernetes.io/mac_address: '02:00:00:00:00:77'
+    ovn.kubernetes.io/cidr: 100.64.0.0/16,fd00:100:64::/112
+    ovn.kubernetes.io/gateway: 100.64.0.1,fd00:100:64::1
+status: {addresses: [{type: InternalIP, address: 10.9.0.12}]}
+---
+kind: Pod
+metadata: {name: web-0, namespace: default, uid: p}
+spec: {nodeName: n-1.example.org}
+";
+
+#[test]
+fn a_node_has_a_port_and_a_policy_and_pods_may_leave_by_it() {
+    let mut cluster = network(&format!("{DEFAULT}---\n{NODES}"));
+    let before = cluster.northbound();
+    insta::assert_snapshot!(before);
+    let nodes = |cluster: &Cluster| cluster.engine.facts().filter(|(fact, _)| matches!(fact, topology::Fact::Node(_))).count();
+    assert_eq!(nodes(&cluster), 1, "what is recorded is not written again");
+    let set = |cluster: &mut Cluster, egress: Option<topology::Egress>| {
+        cluster.engine.set::<topology::Egress>(&"ovn-cluster".into(), egress, engine::Age(0));
+        cluster.round().difference
+    };
+    set(&mut cluster, Some(topology::Egress::Join));
+    insta::assert_snapshot!(cluster.northbound());
+    set(&mut cluster, None);
+    assert_eq!(cluster.northbound(), before);
+    cluster.engine.set::<topology::Node>(&"n2".into(), None, engine::Age(0));
+    cluster.round();
+    assert!(!cluster.northbound().contains("n2"), "{}", cluster.northbound());
+    assert_eq!(cluster.ipam.holders("join").len(), 1);
 }
 
 #[test]
@@ -155,7 +203,7 @@ fn the_way_out_is_the_same_for_few_and_many_pods_and_subnets() {
         }
         let mut cluster = Cluster::default();
         cluster.apply(&manifest);
-        let egress = topology::Egress { transit: api::Transit::DEFAULT.parse().unwrap() };
+        let egress = topology::Egress::Localnet(api::Transit::DEFAULT.parse().unwrap());
         cluster.engine.set::<topology::Egress>(&"ovn-cluster".into(), Some(egress), engine::Age(0));
         cluster.round();
         let northbound = cluster.northbound();

@@ -10,7 +10,7 @@ use engine::Age;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use topology::{
-    Allocation, DefinitionKey, Egress, Ip, Keeper, Link, Namespace, NetworkDefinition, Networks, NicKey, NicNotes, Pod, PodKey, Pool,
+    Allocation, DefinitionKey, Egress, Ip, Keeper, Link, Namespace, NetworkDefinition, Networks, NicKey, NicNotes, Node, Pod, PodKey, Pool,
     PoolSpec, Replicas, ReplicasKey, ReplicasKind, Subnet, Vip, VipSpec, Vpc, Workload, input,
 };
 
@@ -118,6 +118,15 @@ fn a_resync_of_an_unchanged_cluster_writes_nothing() {
 #[derive(Clone, Debug)]
 enum Step {
     Vpc(u8, bool, bool),
+    /// How a VPC leaves: not at all, by a link, or by the nodes' ports.
+    Egress(u8, u8),
+    /// A node, its number in its address, and whether its port is recorded.
+    Node {
+        name: u8,
+        there: bool,
+        address: u8,
+        recorded: bool,
+    },
     Subnet {
         name: u8,
         there: bool,
@@ -179,14 +188,22 @@ enum Step {
     Round,
 }
 
-/// The names of VPCs: one of them is that of a subnet, too.
-fn vpc_name(n: u8) -> String {
-    if n == 2 { "s2".to_owned() } else { format!("v{n}") }
+/// The names of subnets: one of them is that of the nodes.
+fn subnet_name(n: u8) -> &'static str {
+    ["s0", "s1", "s2", "join"][usize::from(n)]
+}
+
+/// The names of VPCs: the default one, and one with the name of a subnet.
+fn vpc_name(n: u8) -> &'static str {
+    ["ovn-cluster", "v1", "s2", "v3"][usize::from(n)]
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         (0u8..3, any::<bool>(), any::<bool>()).prop_map(|(n, there, deleting)| Step::Vpc(n, there, deleting)),
+        (0u8..3, 0u8..3).prop_map(|(n, scheme)| Step::Egress(n, scheme)),
+        (0u8..3, prop::bool::weighted(0.8), 2u8..6, any::<bool>())
+            .prop_map(|(name, there, address, recorded)| Step::Node { name, there, address, recorded }),
         (0u8..4, prop::bool::weighted(0.8), 0u8..3, 0u8..6, 0u8..4, any::<bool>(), prop::bool::weighted(0.2), 0i64..4, 0u8..5).prop_map(
             |(name, there, vpc, range, namespaces, default, deleting, created, provider)| Step::Subnet {
                 name,
@@ -273,14 +290,31 @@ fn apply(cluster: &mut Cluster, step: &Step) {
         Step::Vpc(n, there, deleting) => {
             let vpc = Vpc { uid: "v".into(), deleting: *deleting, finalizer: true };
             engine.set::<Vpc>(&vpc_name(*n).into(), there.then_some(vpc), Age(0));
-            // With and without a router.
-            let egress = (!deleting).then(|| Egress { transit: api::Transit::DEFAULT.parse().unwrap() });
+        }
+        Step::Egress(n, scheme) => {
+            let egress = match scheme {
+                0 => None,
+                1 => Some(Egress::Localnet(api::Transit::DEFAULT.parse().unwrap())),
+                _ => Some(Egress::Join),
+            };
             engine.set::<Egress>(&vpc_name(*n).into(), egress, Age(0));
+        }
+        Step::Node { name, there, address, recorded } => {
+            let record = || api::annotations::NicRecord {
+                subnet: "join".into(),
+                addresses: vec![format!("10.0.0.{}", 192 + address).parse().unwrap()],
+                mac: format!("02:00:00:00:07:{address:02}").parse().unwrap(),
+                cidrs: None,
+                gateways: Vec::new(),
+            };
+            let addresses = vec![format!("192.0.2.{address}").parse().unwrap()];
+            let node = Node { uid: "n".into(), created: 0, addresses, recorded: Ok(recorded.then(record)) };
+            engine.set::<Node>(&format!("node{name}").into(), there.then_some(node), Age(0));
         }
         Step::Subnet { name, there, vpc, range, namespaces, default, deleting, created, provider } => {
             let json = serde_json::json!({
                 "apiVersion": "kubeovn.io/v1", "kind": "Subnet",
-                "metadata": { "name": format!("s{name}") },
+                "metadata": { "name": subnet_name(*name) },
                 "spec": {
                     "vpc": vpc_name(*vpc),
                     // Ranges 0 to 3 are disjoint /26s, 4 covers two of them, 5 cannot be read.
@@ -296,14 +330,14 @@ fn apply(cluster: &mut Cluster, step: &Step) {
             engine.set::<Subnet>(&key, there.then_some(subnet), Age(*created));
         }
         Step::Namespace(n, there, subnet) => {
-            let namespace = Namespace { subnet: subnet.map(|s| format!("s{s}").into()), pools: vec!["q0".into()] };
+            let namespace = Namespace { subnet: subnet.map(|s| subnet_name(s).into()), pools: vec!["q0".into()] };
             engine.set::<Namespace>(&format!("n{n}").into(), there.then_some(namespace), Age(0));
         }
         Step::Pod { name, there, namespace, subnet, uid, attached, security } => {
             let key = PodKey { namespace: format!("n{namespace}").into(), name: format!("p{name}").into() };
             // Two of the pods name a pool, one that may be of another subnet.
             let pool = (*name > 3).then(|| Box::new(api::annotations::PoolChoice::Named(vec![format!("q{}", name - 4).into()])));
-            let asked = api::annotations::NicAnnotations { pool, subnet: subnet.map(|s| format!("s{s}").into()), ..Default::default() };
+            let asked = api::annotations::NicAnnotations { pool, subnet: subnet.map(|s| subnet_name(s).into()), ..Default::default() };
             // Of six pods one is of a StatefulSet, and two run one virtual machine.
             let workload = match name {
                 0 => Some(Workload::StatefulSet("set".into())),
@@ -325,7 +359,7 @@ fn apply(cluster: &mut Cluster, step: &Step) {
         Step::Pool { name, there, subnet, first, created } => {
             let (from, to) = (format!("10.0.0.{}", subnet * 64 + first), format!("10.0.0.{}", subnet * 64 + first + 2));
             let spec = PoolSpec {
-                subnet: format!("s{subnet}").into(),
+                subnet: subnet_name(*subnet).into(),
                 ranges: vec![(from.parse().unwrap(), to.parse().unwrap())],
                 namespaces: vec!["n1".into()],
             };
@@ -343,14 +377,14 @@ fn apply(cluster: &mut Cluster, step: &Step) {
             let given = *address != 5 || keeper != Keeper::User;
             let addresses = given.then(|| format!("10.0.0.{}", subnet * 64 + address).parse().unwrap()).into_iter().collect();
             let mac = given.then(|| format!("02:00:00:00:{namespace:02}:{address:02}").parse().unwrap());
-            let ip = Ip { created: 0, deleting: *deleting, nic, subnet: format!("s{subnet}").into(), addresses, mac, keeper };
+            let ip = Ip { created: 0, deleting: *deleting, nic, subnet: subnet_name(*subnet).into(), addresses, mac, keeper };
             engine.set::<Ip>(&name, there.then_some(ip), Age(0));
         }
         Step::Vip { name, there, subnet, address, held, deleting } => {
             let given = *held || *address != 5;
             let addresses = given.then(|| format!("10.0.0.{}", subnet.unwrap_or(0) * 64 + address).parse().unwrap()).into_iter().collect();
             let mac = held.then(|| format!("02:00:00:00:09:{address:02}").parse().unwrap());
-            let spec = VipSpec { subnet: subnet.map(|s| format!("s{s}").into()), addresses, mac, held: *held };
+            let spec = VipSpec { subnet: subnet.map(|s| subnet_name(s).into()), addresses, mac, held: *held };
             let vip = Vip { created: 0, deleting: *deleting, spec: Ok(spec) };
             engine.set::<Vip>(&format!("w{name}").into(), there.then_some(vip), Age(0));
         }
@@ -382,6 +416,7 @@ fn nics() -> Vec<NicKey> {
     let providers = (0..2).flat_map(|d| ["", ".net2"].map(|link| [format!("d{d}.n0.ovn{link}"), format!("d{d}.n0{link}")])).flatten();
     let providers: Vec<Option<String>> = std::iter::once(None).chain(providers.map(Some)).collect();
     let mut nics = vec![NicKey::of_vip("w0"), NicKey::of_vip("w1")];
+    nics.extend((0..3).map(|n| NicKey::of_node(&format!("node{n}"))));
     for name in &names {
         for n in 0..3 {
             let holder = PodKey { namespace: format!("n{n}").into(), name: name.as_str().into() };
@@ -402,7 +437,9 @@ proptest! {
             apply(&mut cluster, step);
             let name = match step {
                 Step::Vpc(n, ..) => format!("v{n}"),
-                Step::Subnet { name, .. } => format!("s{name}"),
+                Step::Egress(n, ..) => format!("egress {n}"),
+                Step::Node { name, .. } => format!("node {name}"),
+                Step::Subnet { name, .. } => subnet_name(*name).to_owned(),
                 Step::Namespace(n, ..) => format!("n{n}"),
                 Step::Pod { name, namespace, .. } => format!("p{name}.{namespace}"),
                 Step::Pool { name, .. } => format!("q{name}"),
@@ -446,8 +483,10 @@ proptest! {
         cluster.round();
         for n in 0..4 {
             apply(&mut cluster, &Step::Vpc(n, false, true));
+            apply(&mut cluster, &Step::Egress(n, 0));
+            apply(&mut cluster, &Step::Node { name: n, there: false, address: 2, recorded: false });
             apply(&mut cluster, &Step::Namespace(n, false, None));
-            cluster.engine.set::<Subnet>(&format!("s{n}").into(), None, Age(0));
+            cluster.engine.set::<Subnet>(&subnet_name(n).into(), None, Age(0));
         }
         for name in 0..6 {
             for namespace in 0..3 {

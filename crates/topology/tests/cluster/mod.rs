@@ -8,12 +8,12 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use api::v1;
-use api::view::{NamespaceView, NetworkAttachmentDefinitionView, PodView, StatefulSetView, VirtualMachineView};
+use api::view::{NamespaceView, NetworkAttachmentDefinitionView, NodeView, PodView, StatefulSetView, VirtualMachineView};
 use engine::{Age, Engine, Settled};
 use ipam::{Ipam, Request};
 use ovsdb_types::{Atom, Bindings, Datum, Desired, Diff, Difference, Dirty, Operation, Replica, RowUpdate, TableUpdates, nb};
 use topology::{
-    Allocation, Fact, FactValue, Ip, Namespace, NetworkDefinition, Networks, Pod, Replicas, ReplicasKind, Source, Subnet, Vip, Vpc, World,
+    Allocation, Fact, FactValue, Ip, Namespace, NetworkDefinition, Networks, Node, Pod, Replicas, ReplicasKind, Source, Subnet, Vip, Vpc, World,
     input, northbound,
 };
 
@@ -72,6 +72,10 @@ impl Cluster {
                     let (k, v, age) = input::pod(&object);
                     self.engine.set::<Pod>(&k, v, age);
                     self.engine.set::<Networks>(&k, input::networks(&object), age);
+                }
+                "Node" => {
+                    let (k, v, age) = input::node(&serde_json::from_value::<NodeView>(value).unwrap());
+                    self.engine.set::<Node>(&k, Some(v), age);
                 }
                 "NetworkAttachmentDefinition" => {
                     let object = serde_json::from_value::<NetworkAttachmentDefinitionView>(value).unwrap();
@@ -259,7 +263,7 @@ impl Cluster {
         let mut out = String::new();
         for id in tables {
             let mut rows: Vec<_> = self.replica.rows(id).collect();
-            rows.sort_by_key(|row| names[&Atom::Uuid(row.uuid)].clone());
+            rows.sort_by_key(|row| (names[&Atom::Uuid(row.uuid)].clone(), row.uuid));
             for row in rows {
                 let _ = writeln!(out, "{} {}", schema.table(id).name, names[&Atom::Uuid(row.uuid)]);
                 for (index, column) in (0..).zip(schema.table(id).columns) {
@@ -284,6 +288,7 @@ impl Cluster {
             .engine
             .facts()
             .filter_map(|(fact, value)| match (fact, value) {
+                (Fact::NodeProblem(name), FactValue::Problem(p)) => Some(format!("node {name}: {}: {}", p.reason, p.message)),
                 (Fact::IpProblem(name), FactValue::Problem(p)) => Some(format!("ip {name}: {}: {}", p.reason, p.message)),
                 (Fact::PodProblem(key) | Fact::NetworksProblem(key), FactValue::Problem(p)) => {
                     Some(format!("pod {}/{}: {}: {}", key.namespace, key.name, p.reason, p.message))
