@@ -2,6 +2,9 @@
 
 mod gateway;
 mod mirror;
+mod provider;
+
+pub(crate) use provider::Bridge;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -38,6 +41,8 @@ pub(crate) enum OvsError {
     ForeignBridge(String),
     #[error("ovn-bridge-mappings has {0} behind bridge {1} already, which is not ours: take it out, or start the agent with --egress none")]
     ForeignNetwork(String, String),
+    #[error("bridge {0} is there already and not ours")]
+    NotOurs(String),
     #[error("Open vSwitch cannot open {0}: {1}")]
     Port(String, String),
     #[error("port {0} is not programmed after {1:?}: {2}")]

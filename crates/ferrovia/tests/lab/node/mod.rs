@@ -6,6 +6,7 @@ mod histories;
 mod restarts;
 mod switch;
 mod traffic;
+mod underlay;
 mod verbs;
 
 use std::net::IpAddr;
