@@ -13,6 +13,7 @@ mod gateway;
 mod health;
 mod node;
 mod ovs;
+mod provider;
 mod reconcile;
 mod report;
 mod server;

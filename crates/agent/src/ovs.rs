@@ -3,6 +3,7 @@
 mod gateway;
 mod mirror;
 mod node_port;
+mod provider;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -15,6 +16,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 pub(crate) use node_port::NodePort;
+pub(crate) use provider::Bridge;
 
 /// What was committed is seen long before this.
 const SIGHT: Duration = Duration::from_secs(5);
@@ -43,6 +45,8 @@ pub(crate) enum OvsError {
     ForeignPort(String),
     #[error("ovn-bridge-mappings has {0} behind bridge {1} already, which is not ours: take it out, or start the agent with --egress none")]
     ForeignNetwork(String, String),
+    #[error("bridge {0} is there already and not ours")]
+    NotOurs(String),
     #[error("Open vSwitch cannot open {0}: {1}")]
     Port(String, String),
     #[error("port {0} is not programmed after {1:?}: {2}")]

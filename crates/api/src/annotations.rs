@@ -32,6 +32,10 @@ pub const LOGICAL_ROUTER: &str = "ovn.kubernetes.io/logical_router";
 pub const IP_POOL: &str = "ovn.kubernetes.io/ip_pool";
 /// Family of the address, of a subnet that has both: `IPv4`, `IPv6` or `Dual`.
 pub const IP_FAMILY: &str = "ovn.kubernetes.io/ip_family";
+/// VLAN of the subnet in the provider network.
+pub const VLAN_ID: &str = "ovn.kubernetes.io/vlan_id";
+/// Provider network that the subnet is on.
+pub const PROVIDER_NETWORK: &str = "ovn.kubernetes.io/provider_network";
 /// Kind of NIC: `veth-pair`.
 pub const POD_NIC_TYPE: &str = "ovn.kubernetes.io/pod_nic_type";
 
@@ -126,6 +130,17 @@ pub struct NicRecord {
     pub cidrs: Option<Cidrs>,
     /// Gateways of the subnet, IPv4 first.
     pub gateways: Vec<IpAddr>,
+    /// Where the subnet is in the physical network, if it is.
+    pub segment: Option<Box<Segment>>,
+}
+
+/// A VLAN of a provider network.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Segment {
+    /// Provider network.
+    pub network: Box<str>,
+    /// VLAN identifier; 0 for untagged frames.
+    pub vlan: u16,
 }
 
 /// Reads what is asked of the primary NIC.
@@ -179,6 +194,10 @@ pub fn recorded_of(provider: &str, annotations: &BTreeMap<String, String>) -> Re
         mac: of.read("mac_address", str::parse)?.ok_or_else(|| missing("mac_address"))?,
         cidrs: of.text("cidr").and_then(|text| text.parse().ok()),
         gateways: of.read("gateway", parse_addresses)?.unwrap_or_default(),
+        segment: of.text("provider_network").and_then(|network| {
+            let vlan = of.text("vlan_id").map_or(Some(0), |vlan| vlan.parse().ok())?;
+            Some(Box::new(Segment { network: network.into(), vlan }))
+        }),
     }))
 }
 

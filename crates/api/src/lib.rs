@@ -13,6 +13,7 @@ pub mod condition;
 pub mod event;
 pub mod mac;
 pub mod networks;
+pub mod provider_network;
 mod transit;
 pub mod tuning;
 pub mod v1;

@@ -16,8 +16,9 @@ use ovsdb_types::{
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 use topology::{
-    Allocation, Fact, FactValue, Ip, IpHolder, Namespace, NetworkDefinition, Networks, NicKey, NicRequest, Node, Pod, PodKey, Pool, Problem,
-    Replicas, Source, Subnet, SubnetState, Usage, Vip, Vpc, VpcState, World, northbound, pods_on, providers, recorded,
+    Allocation, Fact, FactValue, Ip, IpHolder, Namespace, NetworkDefinition, NetworkState, Networks, NicKey, NicRequest, Node, NodeReports,
+    Pod, PodKey, Pool, Problem, ProviderNetwork, Replicas, Source, Subnet, SubnetState, Usage, Vip, Vlan, VlanState, Vpc, VpcState, World,
+    northbound, pods_on, providers, recorded,
 };
 use uuid::Uuid;
 
@@ -129,6 +130,8 @@ pub(crate) struct Core {
     known: FxHashMap<Kind, FxHashSet<Key>>,
     vpcs: FxHashMap<Name, Shown<v1::VpcStatus>>,
     subnets: FxHashMap<Name, Shown<v1::SubnetStatus>>,
+    provider_networks: FxHashMap<Name, Shown<v1::ProviderNetworkStatus>>,
+    vlans: FxHashMap<Name, Shown<v1::VlanStatus>>,
     pools: FxHashMap<Name, Shown<v1::IpPoolStatus>>,
     /// The subnet of each pool that the allocator knows.
     pool_subnets: BTreeMap<Name, Name>,
@@ -201,6 +204,8 @@ impl Core {
             known: FxHashMap::default(),
             vpcs: FxHashMap::default(),
             subnets: FxHashMap::default(),
+            provider_networks: FxHashMap::default(),
+            vlans: FxHashMap::default(),
             pools: FxHashMap::default(),
             pool_subnets: BTreeMap::new(),
             gateway_macs: BTreeMap::new(),
@@ -546,7 +551,20 @@ impl Core {
                 }
                 self.engine.set::<Namespace>(&name, Some(namespace), age);
             }
-            Object::Node(name, node, age) => self.engine.set::<Node>(&name, Some(node), age),
+            Object::Node(name, node, reports, age) => {
+                self.engine.set::<Node>(&name, Some(node), age);
+                self.engine.set::<NodeReports>(&name, Some(*reports), age);
+            }
+            Object::ProviderNetwork(name, network, age, shown) => {
+                self.engine.set::<ProviderNetwork>(&name, Some(*network), age);
+                self.provider_networks.insert(Arc::clone(&name), *shown);
+                self.outputs.add(Output::ProviderNetwork(name));
+            }
+            Object::Vlan(name, vlan, age, shown) => {
+                self.engine.set::<Vlan>(&name, Some(vlan), age);
+                self.vlans.insert(Arc::clone(&name), *shown);
+                self.outputs.add(Output::Vlan(name));
+            }
             Object::Pod(key, pod, networks, age) => {
                 self.engine.set::<Pod>(&key, pod, age);
                 self.engine.set::<Networks>(&key, networks.map(|networks| *networks), age);
@@ -659,7 +677,18 @@ impl Core {
                 self.subnets.remove(name);
             }
             Key::Namespace(name) => self.engine.set::<Namespace>(name, None, Age(0)),
-            Key::Node(name) => self.engine.set::<Node>(name, None, Age(0)),
+            Key::Node(name) => {
+                self.engine.set::<Node>(name, None, Age(0));
+                self.engine.set::<NodeReports>(name, None, Age(0));
+            }
+            Key::ProviderNetwork(name) => {
+                self.engine.set::<ProviderNetwork>(name, None, Age(0));
+                self.provider_networks.remove(name);
+            }
+            Key::Vlan(name) => {
+                self.engine.set::<Vlan>(name, None, Age(0));
+                self.vlans.remove(name);
+            }
             Key::Pod(key) => {
                 self.engine.set::<Pod>(key, None, Age(0));
                 self.engine.set::<Networks>(key, None, Age(0));
@@ -762,6 +791,14 @@ impl Core {
                 }
                 (Fact::Node(name), Some(_)) => {
                     self.after_commit.insert(Output::Node(name));
+                }
+                (Fact::ProviderNetwork(name), Some(_)) => {
+                    self.after_commit.insert(Output::Event(Subject::ProviderNetwork(Arc::clone(&name))));
+                    self.after_commit.insert(Output::ProviderNetwork(name));
+                }
+                (Fact::Vlan(name), Some(_)) => {
+                    self.after_commit.insert(Output::Event(Subject::Vlan(Arc::clone(&name))));
+                    self.after_commit.insert(Output::Vlan(name));
                 }
                 (Fact::NodeProblem(name), Some(_)) => self.outputs.add(Output::Event(Subject::Node(name))),
                 (Fact::Ip(key), _) => {
@@ -1221,6 +1258,7 @@ impl Core {
             logical_switch_port::TABLE => match key.strip_prefix("router/").and_then(|rest| rest.split_once('/')) {
                 Some((subnet, _)) => vec![Subject::Subnet(subnet.into())],
                 None => match self.nic(key) {
+                    _ if key.starts_with("localnet/") => vec![Subject::Subnet(key["localnet/".len()..].into())],
                     nic if nic.node().is_some() => nic.node().map(|node| Subject::Node(node.into())).into_iter().collect(),
                     nic => pods_on(self.engine.world(), &nic.holder).into_iter().map(Subject::Pod).collect(),
                 },
@@ -1322,6 +1360,20 @@ impl Core {
         }
     }
 
+    pub(crate) fn provider_network(&self, name: &str) -> Option<(&NetworkState, &Shown<v1::ProviderNetworkStatus>)> {
+        match self.engine.desired(&Fact::ProviderNetwork(name.into()))? {
+            FactValue::ProviderNetwork(state) => Some((state, self.provider_networks.get(name)?)),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn vlan(&self, name: &str) -> Option<(&VlanState, &Shown<v1::VlanStatus>)> {
+        match self.engine.desired(&Fact::Vlan(name.into()))? {
+            FactValue::Vlan(state) => Some((state, self.vlans.get(name)?)),
+            _ => None,
+        }
+    }
+
     /// What is wrong with a pod's NICs, the primary one first; of each NIC one thing.
     fn pod_problems(&self, key: &PodKey) -> Vec<Problem> {
         let Some(holder) = self.pod(key).map(|pod| pod.holder(key)) else { return Vec::new() };
@@ -1374,6 +1426,14 @@ impl Core {
             Subject::Vpc(name) => {
                 let (state, shown) = self.vpc(name)?;
                 state.waiting.as_ref().map(|p| notice(&shown.uid, p))
+            }
+            Subject::ProviderNetwork(name) => {
+                let (state, shown) = self.provider_network(name)?;
+                state.problem.as_ref().or(state.waiting.as_ref()).map(|p| notice(&shown.uid, p))
+            }
+            Subject::Vlan(name) => {
+                let (state, shown) = self.vlan(name)?;
+                state.problem.as_ref().or(state.waiting.as_ref()).map(|p| notice(&shown.uid, p))
             }
             Subject::IpPool(name) => {
                 let (problem, _, shown) = self.pool(name)?;

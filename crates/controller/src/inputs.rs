@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::view::{
-    IpView, NamespaceView, NetworkAttachmentDefinitionView, NodeView, PodView, StatefulSetView, VirtualMachineInstanceView, VirtualMachineView,
+    IpView, NamespaceView, NetworkAttachmentDefinitionView, NodeView, PodView, StatefulSetView, VirtualMachineInstanceView,
+    VirtualMachineView,
 };
 use api::{annotations, v1};
 use engine::Age;
@@ -19,8 +20,8 @@ use kube::{Api, Resource};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use topology::{
-    DefinitionKey, Ip, Namespace, NetworkDefinition, Networks, Node, Pod, PodKey, Pool, Problem, Replicas, ReplicasKey, ReplicasKind, Subnet,
-    Vip, Vpc, Workload, input,
+    DefinitionKey, Ip, Namespace, NetworkDefinition, Networks, Node, NodeReports, Pod, PodKey, Pool, Problem, ProviderNetwork, Replicas,
+    ReplicasKey, ReplicasKind, Subnet, Vip, Vlan, Vpc, Workload, input,
 };
 
 type Name = Arc<str>;
@@ -87,7 +88,10 @@ pub(crate) enum Object {
     Subnet(Name, Subnet, Age, Box<Shown<v1::SubnetStatus>>),
     /// With what a person has agreed to, if it says so.
     Namespace(Name, Namespace, Age, Option<Name>),
-    Node(Name, Node, Age),
+    /// With what it reports of physical networks.
+    Node(Name, Node, Box<NodeReports>, Age),
+    ProviderNetwork(Name, Box<ProviderNetwork>, Age, Box<Shown<v1::ProviderNetworkStatus>>),
+    Vlan(Name, Vlan, Age, Box<Shown<v1::VlanStatus>>),
     /// `None`: the pod needs no network of its own, or no NIC but its primary one.
     Pod(PodKey, Option<Pod>, Option<Box<Networks>>, Age),
     Definition(DefinitionKey, NetworkDefinition, Age),
@@ -106,6 +110,8 @@ pub(crate) enum Key {
     Subnet(Name),
     Namespace(Name),
     Node(Name),
+    ProviderNetwork(Name),
+    Vlan(Name),
     Pod(PodKey),
     Definition(DefinitionKey),
     IpPool(Name),
@@ -121,6 +127,8 @@ pub(crate) enum Kind {
     Subnet,
     Namespace,
     Node,
+    ProviderNetwork,
+    Vlan,
     Definition,
     Pod,
     IpPool,
@@ -129,8 +137,10 @@ pub(crate) enum Kind {
     Replicas(ReplicasKind),
 }
 
-pub(crate) const KINDS: [Kind; 12] = [
+pub(crate) const KINDS: [Kind; 14] = [
     Kind::Vpc,
+    Kind::ProviderNetwork,
+    Kind::Vlan,
     Kind::Subnet,
     Kind::Namespace,
     Kind::Node,
@@ -151,6 +161,8 @@ impl fmt::Display for Kind {
             Self::Subnet => "Subnet",
             Self::Namespace => "Namespace",
             Self::Node => "Node",
+            Self::ProviderNetwork => "ProviderNetwork",
+            Self::Vlan => "Vlan",
             Self::Definition => "NetworkAttachmentDefinition",
             Self::Pod => "Pod",
             Self::IpPool => "IPPool",
@@ -176,6 +188,8 @@ impl Object {
             Self::Subnet(name, ..) => Key::Subnet(Arc::clone(name)),
             Self::Namespace(name, ..) => Key::Namespace(Arc::clone(name)),
             Self::Node(name, ..) => Key::Node(Arc::clone(name)),
+            Self::ProviderNetwork(name, ..) => Key::ProviderNetwork(Arc::clone(name)),
+            Self::Vlan(name, ..) => Key::Vlan(Arc::clone(name)),
             Self::Pod(key, ..) => Key::Pod(key.clone()),
             Self::Definition(key, ..) => Key::Definition(key.clone()),
             Self::IpPool(name, ..) => Key::IpPool(Arc::clone(name)),
@@ -193,6 +207,8 @@ impl Key {
             Self::Subnet(_) => Kind::Subnet,
             Self::Namespace(_) => Kind::Namespace,
             Self::Node(_) => Kind::Node,
+            Self::ProviderNetwork(_) => Kind::ProviderNetwork,
+            Self::Vlan(_) => Kind::Vlan,
             Self::Pod(_) => Kind::Pod,
             Self::Definition(_) => Kind::Definition,
             Self::IpPool(_) => Kind::IpPool,
@@ -247,7 +263,18 @@ fn namespace(object: &NamespaceView) -> Object {
 
 fn node(object: &NodeView) -> Object {
     let (name, node, age) = input::node(object);
-    Object::Node(name, node, age)
+    Object::Node(name, node, Box::new(input::node_reports(object)), age)
+}
+
+fn provider_network(object: &v1::ProviderNetwork) -> Object {
+    let (name, network, age) = input::provider_network(object);
+    let shown = Shown::new(&object.metadata, object.status.clone().unwrap_or_default(), None);
+    Object::ProviderNetwork(name, Box::new(network), age, Box::new(shown))
+}
+
+fn vlan(object: &v1::Vlan) -> Object {
+    let (name, vlan, age) = input::vlan(object);
+    Object::Vlan(name, vlan, age, Box::new(Shown::new(&object.metadata, object.status.clone().unwrap_or_default(), None)))
 }
 
 fn pod(object: &PodView) -> Object {
@@ -309,6 +336,9 @@ pub(crate) async fn watch(client: kube::Client, keep_vm_ip: bool, inputs: mpsc::
     tasks.spawn(feed(c.clone(), Kind::Subnet, subnet, definitions::<v1::Subnet>(c), i.clone()));
     tasks.spawn(feed(c.clone(), Kind::Namespace, namespace, built_in(), i.clone()));
     tasks.spawn(feed(c.clone(), Kind::Node, node, built_in(), i.clone()));
+    let defined = definitions::<v1::ProviderNetwork>(c);
+    tasks.spawn(feed(c.clone(), Kind::ProviderNetwork, provider_network, defined, i.clone()));
+    tasks.spawn(feed(c.clone(), Kind::Vlan, vlan, definitions::<v1::Vlan>(c), i.clone()));
     tasks.spawn(feed(c.clone(), Kind::Pod, if keep_vm_ip { pod } else { plain_pod }, built_in(), i.clone()));
     let defined = definitions::<NetworkAttachmentDefinitionView>(c);
     tasks.spawn(feed(c.clone(), Kind::Definition, definition, defined, i.clone()));

@@ -18,6 +18,10 @@ pub(crate) enum Output {
     Vpc(Arc<str>),
     /// Finalizers and status of a subnet.
     Subnet(Arc<str>),
+    /// Finalizers and status of a provider network.
+    ProviderNetwork(Arc<str>),
+    /// Finalizers and status of a Vlan.
+    Vlan(Arc<str>),
     /// Status of a pool.
     IpPool(Arc<str>),
     /// Status of a virtual IP.
@@ -35,6 +39,8 @@ pub(crate) enum Subject {
     Node(Arc<str>),
     Subnet(Arc<str>),
     Vpc(Arc<str>),
+    ProviderNetwork(Arc<str>),
+    Vlan(Arc<str>),
     IpPool(Arc<str>),
     Vip(Arc<str>),
     Ip(Arc<str>),

@@ -2,7 +2,7 @@
 
 use api::{Condition, DEFAULT_VPC, v1};
 use ipam::{AddressRanges, Holding};
-use topology::{Problem, SubnetState, VpcState};
+use topology::{NetworkState, Problem, SubnetState, VlanState, VpcState};
 
 use crate::core::Addresses;
 use crate::inputs::ShownVip;
@@ -65,6 +65,27 @@ pub(crate) fn subnet(state: &SubnetState, blocked: Option<&Problem>, addresses: 
         v6_available_ip_range: ranges(&available.v6),
         v6_using_ip_range: ranges(&used.v6),
         ..v1::SubnetStatus::default()
+    }
+}
+
+/// The status of a provider network, to be compared with the one shown.
+pub(crate) fn provider_network(state: &NetworkState, generation: Option<i64>) -> v1::ProviderNetworkStatus {
+    let names = |names: &[std::sync::Arc<str>]| Some(names.iter().map(ToString::to_string).collect());
+    v1::ProviderNetworkStatus {
+        conditions: Some(vec![ready(state.problem.as_ref(), state.waiting.as_ref(), "", generation)]),
+        ready: Some(state.problem.is_none()),
+        ready_nodes: names(&state.ready),
+        not_ready_nodes: names(&state.not_ready),
+        vlans: names(&state.vlans),
+    }
+}
+
+/// The status of a Vlan, to be compared with the one shown.
+pub(crate) fn vlan(state: &VlanState, generation: Option<i64>) -> v1::VlanStatus {
+    v1::VlanStatus {
+        conditions: Some(vec![ready(state.problem.as_ref(), state.waiting.as_ref(), "", generation)]),
+        conflict: Some(state.conflict),
+        subnets: Some(state.subnets.iter().map(ToString::to_string).collect()),
     }
 }
 

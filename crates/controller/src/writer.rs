@@ -25,6 +25,8 @@ pub(crate) enum Write {
     NodeAnnotations { name: String, patch: Value },
     Subnet { name: String, patch: Value, subresource: bool },
     Vpc { name: String, patch: Value, subresource: bool },
+    ProviderNetwork { name: String, patch: Value, subresource: bool },
+    Vlan { name: String, patch: Value, subresource: bool },
     IpPool { name: String, patch: Value },
     Vip { name: String, patch: Value },
     Event(Box<k8s_openapi::api::core::v1::Event>),
@@ -82,6 +84,26 @@ pub(crate) fn prepare(core: &Core, output: &Output, now: Timestamp) -> Option<Wr
             let patch = status_patch(&wanted, wanted.conditions.as_deref(), &shown.status, shown.status.conditions.as_deref(), &now_text)?;
             Some(Write::Vpc { name, patch, subresource: true })
         }
+        Output::ProviderNetwork(name) => {
+            let (state, shown) = core.provider_network(name)?;
+            let name = name.to_string();
+            if let Some(patch) = finalizers(shown, state.finalizer) {
+                return Some(Write::ProviderNetwork { name, patch, subresource: false });
+            }
+            let wanted = status::provider_network(state, shown.generation);
+            let patch = status_patch(&wanted, wanted.conditions.as_deref(), &shown.status, shown.status.conditions.as_deref(), &now_text)?;
+            Some(Write::ProviderNetwork { name, patch, subresource: true })
+        }
+        Output::Vlan(name) => {
+            let (state, shown) = core.vlan(name)?;
+            let name = name.to_string();
+            if let Some(patch) = finalizers(shown, state.finalizer) {
+                return Some(Write::Vlan { name, patch, subresource: false });
+            }
+            let wanted = status::vlan(state, shown.generation);
+            let patch = status_patch(&wanted, wanted.conditions.as_deref(), &shown.status, shown.status.conditions.as_deref(), &now_text)?;
+            Some(Write::Vlan { name, patch, subresource: true })
+        }
         Output::IpPool(name) => {
             let (problem, addresses, shown) = core.pool(name)?;
             let wanted = status::pool(problem, &addresses, shown.generation);
@@ -126,6 +148,8 @@ fn record_annotations(provider: &str, record: &NicRecord) -> Vec<(String, String
         ("cidr", record.cidrs.map(|cidrs| cidrs.to_string())),
         ("gateway", Some(join(&record.gateways))),
         ("logical_switch", Some(record.subnet.to_string())),
+        ("vlan_id", record.segment.as_ref().map(|segment| segment.vlan.to_string())),
+        ("provider_network", record.segment.as_ref().map(|segment| segment.network.to_string())),
     ];
     notes.into_iter().filter_map(|(name, value)| Some((networks::key(provider, name), value?))).collect()
 }
@@ -224,6 +248,8 @@ fn event(core: &Core, subject: &Subject, now: Timestamp) -> Option<Write> {
         Subject::Node(name) => ("Node", "v1", None, name.to_string()),
         Subject::Subnet(name) => ("Subnet", "kubeovn.io/v1", None, name.to_string()),
         Subject::Vpc(name) => ("Vpc", "kubeovn.io/v1", None, name.to_string()),
+        Subject::ProviderNetwork(name) => ("ProviderNetwork", "kubeovn.io/v1", None, name.to_string()),
+        Subject::Vlan(name) => ("Vlan", "kubeovn.io/v1", None, name.to_string()),
         Subject::IpPool(name) => ("IPPool", "kubeovn.io/v1", None, name.to_string()),
         Subject::Vip(name) => ("Vip", "kubeovn.io/v1", None, name.to_string()),
         Subject::Ip(name) => ("IP", "kubeovn.io/v1", None, name.to_string()),
@@ -256,6 +282,10 @@ pub(crate) async fn execute(client: kube::Client, write: Write) -> Result<(), ku
         Write::NodeAnnotations { name, patch } => patch_cluster::<NodeView>(client, &name, patch, false).await,
         Write::Subnet { name, patch, subresource } => patch_cluster::<v1::Subnet>(client, &name, patch, subresource).await,
         Write::Vpc { name, patch, subresource } => patch_cluster::<v1::Vpc>(client, &name, patch, subresource).await,
+        Write::ProviderNetwork { name, patch, subresource } => {
+            patch_cluster::<v1::ProviderNetwork>(client, &name, patch, subresource).await
+        }
+        Write::Vlan { name, patch, subresource } => patch_cluster::<v1::Vlan>(client, &name, patch, subresource).await,
         Write::IpPool { name, patch } => patch_cluster::<v1::IpPool>(client, &name, patch, true).await,
         // The kind has no subresource for its status.
         Write::Vip { name, patch } => patch_cluster::<v1::Vip>(client, &name, patch, false).await,

@@ -36,6 +36,7 @@ mod table;
 mod tests;
 pub mod trial;
 mod up;
+mod vlans;
 pub mod wait;
 
 pub use component::{Component, State};
@@ -52,6 +53,7 @@ pub use progress::Progress;
 pub use status::Status;
 pub use trial::Trial;
 pub use up::{Request, up};
+pub use vlans::Vlans;
 
 /// Something that the command line already names and that is still to be built: exit status 2, and nothing done.
 #[derive(Clone, Debug, thiserror::Error)]

@@ -48,7 +48,7 @@ impl Lab {
         self.layout.place(node).join("conf.db")
     }
 
-    fn create_switch_database(&self, node: Place) -> anyhow::Result<()> {
+    pub(crate) fn create_switch_database(&self, node: Place) -> anyhow::Result<()> {
         let (programs, file) = (self.parameters.programs(), self.switch_database(node).display().to_string());
         programs.run(None, "ovsdb-tool", &["create", &file, &programs.schema("openvswitch/vswitch.ovsschema")])?;
         self.node_database(node)?.start(&self.layout)

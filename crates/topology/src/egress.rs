@@ -8,13 +8,13 @@ use api::{EGRESS_NETWORK, JOIN_SUBNET, Transit, egress_port};
 use engine::{Engine, Out};
 use ovsdb_types::RowKey;
 use ovsdb_types::nb::{
-    logical_router as lr, logical_router_policy as policy, logical_router_static_route as route, logical_switch as ls, logical_switch_port as lsp,
-    static_mac_binding as binding,
+    logical_router as lr, logical_router_policy as policy, logical_router_static_route as route, logical_switch as ls,
+    logical_switch_port as lsp, static_mac_binding as binding,
 };
 
 use crate::fact::Fact;
-use crate::northbound::{self, RowFact, external_ids, map, refer, router, switch};
 use crate::node;
+use crate::northbound::{self, RowFact, external_ids, map, refer, router, switch};
 use crate::world::{Egress, Name, Network, Router, World};
 
 /// Key in `external_ids` of a route of ours.
@@ -28,7 +28,7 @@ pub(crate) const INSIDE: i64 = 31_000;
 
 pub(crate) fn register(engine: &mut Engine<World, Fact>) {
     engine.leaf::<Network>("egress-inside", |cx, subnet, network, out| {
-        if !network.switch || !node::leaves_by_node(cx, &network.vpc) {
+        if !network.router || !node::leaves_by_node(cx, &network.vpc) {
             return;
         }
         for range in network.cidrs.iter() {

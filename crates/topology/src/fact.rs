@@ -6,6 +6,7 @@ use api::MacAddr;
 use api::annotations::{IpFamily, NicRecord};
 
 use crate::holder::Identity;
+use crate::underlay::{NetworkState, VlanState};
 use crate::world::{Allocation, Name, NicKey, PodKey};
 
 /// Something wanted, in the northbound database or in Kubernetes.
@@ -39,6 +40,10 @@ pub enum Fact {
     VipState(Name),
     /// An `IP` object cannot hold what it asks for.
     IpProblem(Name),
+    /// State of a Vlan.
+    Vlan(Name),
+    /// State of a provider network.
+    ProviderNetwork(Name),
     /// State of a VPC.
     Vpc(Name),
     /// State of a subnet.
@@ -94,6 +99,10 @@ pub enum FactValue {
     },
     /// Reason.
     Problem(Problem),
+    /// Vlan.
+    Vlan(Box<VlanState>),
+    /// Provider network.
+    ProviderNetwork(Box<NetworkState>),
     /// VPC.
     Vpc(VpcState),
     /// Subnet. Most facts are of pods, and each takes the room of the largest.

@@ -14,9 +14,10 @@ use k8s_meta::ObjectMeta;
 
 use crate::defaults;
 use crate::fact::Problem;
+pub use crate::underlay::{node_reports, provider_network, vlan};
 use crate::world::{
-    DefinitionKey, Ip, Keeper, Link, Name, Namespace, NetworkDefinition, Networks, NicKey, NicNotes, Node, Pod, PodKey, Pool, PoolSpec, Replicas,
-    ReplicasKey, ReplicasKind, Subnet, SubnetSpec, Vip, VipSpec, Vpc, Workload,
+    DefinitionKey, Ip, Keeper, Link, Name, Namespace, NetworkDefinition, Networks, NicKey, NicNotes, Node, Pod, PodKey, Pool, PoolSpec,
+    Replicas, ReplicasKey, ReplicasKind, Subnet, SubnetSpec, Vip, VipSpec, Vpc, Workload,
 };
 
 /// `spec.podType` of an `IP` object whose holder is a pod of a StatefulSet.
@@ -34,7 +35,7 @@ pub fn age(meta: &ObjectMeta) -> Age {
     Age(meta.creation_timestamp.as_ref().map_or(i64::MAX, |time| time.0.as_second()))
 }
 
-fn name(meta: &ObjectMeta) -> Name {
+pub(crate) fn name(meta: &ObjectMeta) -> Name {
     meta.name.as_deref().unwrap_or_default().into()
 }
 
@@ -91,10 +92,6 @@ pub fn in_force(object: &v1::Subnet) -> Option<(Cidrs, Vec<IpAddr>)> {
 
 fn subnet_spec(spec: &v1::SubnetSpec) -> Result<SubnetSpec, Problem> {
     let bad = |field: &str, why: &dyn std::fmt::Display| Problem { reason: "BadField", message: format!("spec.{field}: {why}") };
-    let not_yet = |field: &str, value: &str| Problem { reason: "NotYet", message: format!("spec.{field}: {value}: not yet") };
-    if let Some(vlan) = spec.vlan.as_deref().filter(|v| !v.is_empty()) {
-        return Err(not_yet("vlan", vlan));
-    }
     let cidrs: Cidrs = spec.cidr_block.as_deref().unwrap_or_default().parse().map_err(|e| bad("cidrBlock", &e))?;
     let given = parse_addresses(spec.gateway.as_deref().unwrap_or_default()).map_err(|e| bad("gateway", &e))?;
     if let Some(outside) = given.iter().find(|ip| !cidrs.contains(**ip)) {
@@ -124,6 +121,8 @@ fn subnet_spec(spec: &v1::SubnetSpec) -> Result<SubnetSpec, Problem> {
         namespaces: spec.namespaces.iter().flatten().map(|n| n.as_str().into()).collect(),
         default: spec.default.unwrap_or(false),
         provider: text(&spec.provider).filter(|provider| **provider != *OVN_PROVIDER),
+        vlan: text(&spec.vlan),
+        logical_gateway: spec.logical_gateway.unwrap_or(false),
     })
 }
 

@@ -21,6 +21,7 @@ mod pool;
 mod port;
 mod security;
 mod subnet;
+mod underlay;
 mod vip;
 mod vpc;
 mod world;
@@ -28,6 +29,7 @@ mod world;
 pub use fact::{Fact, FactValue, IpHolder, NicRequest, Problem, Source, SubnetState, VpcState};
 pub use holder::{Identity, Workload, pods_on, providers, recorded};
 pub use key::{DefinitionKey, NicKey, PodKey};
+pub use underlay::{NetworkState, NodeReports, ProviderNetwork, Report, Vlan, VlanSegment, VlanState};
 pub use world::{
     Allocation, Attached, Attachment, Egress, Ip, Keeper, Link, Namespace, Network, NetworkDefinition, Networks, NicNotes, Node, Pod, Pool,
     PoolSpec, Replicas, ReplicasKey, ReplicasKind, Router, Subnet, SubnetSpec, Usage, Vip, VipSpec, Vpc, World,
@@ -45,8 +47,10 @@ pub fn engine() -> engine::Engine<World, Fact> {
     engine.index::<holder::PodsByHolder>();
     engine.index::<world::PoolsBySubnet>();
     engine.index::<world::PoolsByNamespace>();
+    underlay::index(&mut engine);
     // Registration order is the stratum: a rule reads inputs and what the rules above it derived.
     vpc::register(&mut engine);
+    underlay::register(&mut engine);
     subnet::register(&mut engine);
     vpc::register_status(&mut engine);
     pool::register(&mut engine);
@@ -77,6 +81,9 @@ pub fn from_scratch(engine: &engine::Engine<World, Fact>) -> engine::Engine<Worl
     engine.copy_into::<NetworkDefinition>(&mut fresh);
     engine.copy_into::<Networks>(&mut fresh);
     engine.copy_into::<Egress>(&mut fresh);
+    engine.copy_into::<ProviderNetwork>(&mut fresh);
+    engine.copy_into::<Vlan>(&mut fresh);
+    engine.copy_into::<NodeReports>(&mut fresh);
     engine.copy_into::<Node>(&mut fresh);
     fresh
 }

@@ -8,7 +8,9 @@ use api::annotations::NicRecord;
 use api::{DEFAULT_VPC, JOIN_SUBNET};
 use engine::{Cx, Engine};
 use ovsdb_types::RowKey;
-use ovsdb_types::nb::{logical_router as lr, logical_router_policy as policy, logical_switch as ls, logical_switch_port as lsp, port_group as group};
+use ovsdb_types::nb::{
+    logical_router as lr, logical_router_policy as policy, logical_switch as ls, logical_switch_port as lsp, port_group as group,
+};
 
 use crate::fact::{Fact, FactValue, IpHolder, NicRequest, Problem};
 use crate::holder::Identity;
@@ -30,7 +32,7 @@ pub(crate) const GROUP: &str = "leave.";
 pub(crate) fn register(engine: &mut Engine<World, Fact>) {
     engine.rule::<Node, NodePods>("node", |cx, name, node, out| {
         let (nic, join) = (NicKey::of_node(name), Name::from(JOIN_SUBNET));
-        let Some(network) = cx.get::<Network>(&join).filter(|network| network.switch && *network.vpc == *DEFAULT_VPC) else { return };
+        let Some(network) = cx.get::<Network>(&join).filter(|network| network.router && *network.vpc == *DEFAULT_VPC) else { return };
         let recorded = match &node.recorded {
             Ok(recorded) => recorded.as_ref().filter(|record| *record.subnet == *join),
             Err(why) => {
@@ -52,10 +54,7 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
 
         let leaves = leaves_by_node(cx, &network.vpc);
         if leaves {
-            RowFact::new(pods_of(name))
-                .set(group::NAME, group_name(name))
-                .set(group::EXTERNAL_IDS, external_ids(&[(MARK, name)]))
-                .say(out);
+            RowFact::new(pods_of(name)).set(group::NAME, group_name(name)).set(group::EXTERNAL_IDS, external_ids(&[(MARK, name)])).say(out);
             out.derive(Arc::clone(name), NodePods);
         }
         for via in &held.addresses {
@@ -74,6 +73,7 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
             mac: held.mac,
             cidrs: Some(network.cidrs),
             gateways: network.gateways.clone(),
+            segment: None,
         };
         if recorded != Some(&record) {
             let value = FactValue::Node { uid: Arc::clone(&node.uid), record: Box::new(record) };

@@ -13,7 +13,7 @@ use ovsdb_types::{
 };
 
 use crate::fact::{Fact, FactValue};
-use crate::{egress, node};
+use crate::{egress, node, underlay};
 
 /// Key in `NB_Global:external_ids` that the controller sets, to `true`, with the transaction that completes the database.
 /// Where it is missing, the database was made anew, and `ovn-northd` must not act on what it does not hold yet.
@@ -53,7 +53,8 @@ pub fn ownership() -> Vec<Ownership> {
         mark: Some(mark),
         singleton: false,
     };
-    let mut routers = table(lr::TABLE, lr::NAME.index, lr::EXTERNAL_IDS.index, &[], &[lr::POLICIES.index, lr::PORTS.index, lr::STATIC_ROUTES.index]);
+    let mut routers =
+        table(lr::TABLE, lr::NAME.index, lr::EXTERNAL_IDS.index, &[], &[lr::POLICIES.index, lr::PORTS.index, lr::STATIC_ROUTES.index]);
     routers.maps.push((lr::OPTIONS.index, &[]));
     let router_ports = table(lrp::TABLE, lrp::NAME.index, lrp::EXTERNAL_IDS.index, &[lrp::MAC.index, lrp::NETWORKS.index], &[]);
     let switches = table(ls::TABLE, ls::NAME.index, ls::EXTERNAL_IDS.index, &[], &[ls::PORTS.index]);
@@ -61,10 +62,11 @@ pub fn ownership() -> Vec<Ownership> {
         lsp::TABLE,
         lsp::NAME.index,
         lsp::EXTERNAL_IDS.index,
-        &[lsp::TYPE.index, lsp::ADDRESSES.index, lsp::PORT_SECURITY.index],
+        &[lsp::TYPE.index, lsp::ADDRESSES.index, lsp::PORT_SECURITY.index, lsp::TAG.index],
         &[],
     );
-    ports.maps = vec![(lsp::EXTERNAL_IDS.index, &["vendor", "ls", "pod", node::MARK]), (lsp::OPTIONS.index, &["router-port", "network_name"])];
+    ports.maps =
+        vec![(lsp::EXTERNAL_IDS.index, &["vendor", "ls", "pod", node::MARK]), (lsp::OPTIONS.index, &["router-port", "network_name"])];
     let routes = Ownership {
         table: route::TABLE,
         columns: vec![route::IP_PREFIX.index, route::NEXTHOP.index],
@@ -104,7 +106,7 @@ pub fn claimed(table: TableId, row: &Row<'_>) -> bool {
         let name = row.text(lsp::NAME);
         // Those of the transit switch belong to ovn-ic.
         let router = row.text(lsp::TYPE) == "router" && !name.starts_with("ts-");
-        let exit = row.text(lsp::TYPE) == "localnet" && name.starts_with("public_");
+        let exit = row.text(lsp::TYPE) == "localnet" && (name.starts_with("public_") || underlay::is_port(name));
         let node = name.starts_with("node-");
         return router || exit || (row.text(lsp::TYPE).is_empty() && (has(lsp::EXTERNAL_IDS, "pod") || node));
     }
@@ -169,7 +171,7 @@ pub(crate) fn switch_on_router<DK, D>(
     networks: Vec<String>,
     out: &mut engine::Out<Fact, DK, D>,
 ) {
-    RowFact::new(switch(name)).set(ls::NAME, name.to_owned()).set(ls::EXTERNAL_IDS, external_ids(&[])).say(out);
+    switch_row(name, out);
 
     let router_port_name = router_port_name(vpc, name);
     let key = router_port(vpc, name);
@@ -190,6 +192,11 @@ pub(crate) fn switch_on_router<DK, D>(
         .set(lsp::EXTERNAL_IDS, external_ids(&[]))
         .say(out);
     refer(out, switch(name), ls::PORTS, key);
+}
+
+/// A switch, on no router.
+pub(crate) fn switch_row<DK, D>(name: &str, out: &mut engine::Out<Fact, DK, D>) {
+    RowFact::new(switch(name)).set(ls::NAME, name.to_owned()).set(ls::EXTERNAL_IDS, external_ids(&[])).say(out);
 }
 
 /// Key of a VPC's router.

@@ -42,7 +42,7 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
                 .set(lsp::EXTERNAL_IDS, external_ids(&[("ls", &nic.subnet), ("pod", &pod)]))
                 .say(out);
             refer(out, switch(&nic.subnet), ls::PORTS, row.clone());
-            if let Some(node) = node.filter(|_| *network.vpc == *DEFAULT_VPC)
+            if let Some(node) = node.filter(|_| network.router && *network.vpc == *DEFAULT_VPC)
                 && cx.get::<NodePods>(&node).is_some()
             {
                 refer(out, node::pods_of(&node), group::PORTS, row);
@@ -59,10 +59,11 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
             mac: nic.mac,
             cidrs: Some(network.cidrs),
             gateways: network.gateways.clone(),
+            segment: network.segment.clone(),
         };
         for User { key: pod, pod: Pod { uid, .. }, recorded, .. } in users {
             if recorded != Some(&record) {
-                let vpc = network.switch.then(|| Arc::clone(&network.vpc));
+                let vpc = network.router.then(|| Arc::clone(&network.vpc));
                 let value = FactValue::Record { uid: Arc::clone(uid), vpc, ours, record: Box::new(record.clone()) };
                 out.say(Fact::Record(pod, key.provider.clone()), value);
             }

@@ -3,11 +3,12 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use api::annotations::Segment;
 use engine::{Cx, Engine};
 
 use crate::fact::{Fact, FactValue, Problem, SubnetState};
-use crate::northbound;
 use crate::world::{Name, Network, Range, RangesByVpc, Router, Subnet, SubnetSpec, SubnetsByProvider, SubnetsByRouterPort, Usage, World};
+use crate::{northbound, underlay};
 
 pub(crate) fn register(engine: &mut Engine<World, Fact>) {
     engine.rule::<Subnet, Range>("subnet-range", |_, name, subnet, out| {
@@ -21,19 +22,24 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
         // Read only when it matters: counts change with every pod.
         let holders = if subnet.deleting { cx.get::<Usage>(name).map_or(0, |usage| usage.holders) } else { 0 };
         let gone = subnet.deleting && holders == 0;
-        let checked = subnet.spec.clone().and_then(|spec| check(cx, name, subnet.created, &spec).map(|refused| (spec, refused)));
+        let checked = subnet.spec.clone().and_then(|spec| check(cx, name, subnet.created, &spec).map(|found| (spec, found)));
         let (network, refused) = match &checked {
-            Ok((spec, refused)) => (Ok((spec.cidrs, spec.gateways.clone())), refused.clone()),
+            Ok((spec, (refused, _))) => (Ok((spec.cidrs, spec.gateways.clone())), refused.clone()),
             Err(problem) => (Err(problem.clone()), Vec::new()),
         };
         let waiting = (subnet.deleting && !gone)
             .then(|| Problem { reason: "InUse", message: format!("deletion waits for {holders} addresses to be released") });
         let state = SubnetState { network, refused, finalizer: !gone, waiting };
         out.say(Fact::Subnet(Arc::clone(name)), FactValue::Subnet(Box::new(state)));
-        if let (Ok((spec, _)), false) = (&checked, gone) {
-            if spec.has_switch() {
+        if let (Ok((spec, (_, segment))), false) = (&checked, gone) {
+            if spec.has_router() {
                 let port = switch_port(cx, name, &spec.vpc);
                 rows(name, spec, port, out);
+            } else if spec.has_switch() {
+                northbound::switch_row(name, out);
+            }
+            if let Some(segment) = segment {
+                underlay::localnet_port(name, segment, out);
             }
             let network = Network {
                 vpc: Arc::clone(&spec.vpc),
@@ -41,6 +47,8 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
                 gateways: spec.gateways.clone(),
                 closing: subnet.deleting,
                 switch: spec.has_switch(),
+                router: spec.has_router(),
+                segment: segment.clone(),
             };
             out.derive(Arc::clone(name), network);
             let mut excluded = spec.excluded.clone();
@@ -50,9 +58,12 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
     });
 }
 
-/// What only the other objects can tell: the VPC exists, and no older subnet of it has one of the addresses. Returns the
-/// younger ones that were refused because of this one. Subnets that OVN does not carry are set against those of their provider.
-fn check(cx: &mut Cx<'_, World>, name: &Name, created: i64, spec: &SubnetSpec) -> Result<Vec<Name>, Problem> {
+/// The younger subnets that were refused because of one, and where that is in a physical network.
+type Found = (Vec<Name>, Option<Box<Segment>>);
+
+/// What only the other objects can tell: the VPC and the Vlan exist, and no older subnet of the VPC has one of the addresses.
+/// Subnets that OVN does not carry are set against those of their provider.
+fn check(cx: &mut Cx<'_, World>, name: &Name, created: i64, spec: &SubnetSpec) -> Result<Found, Problem> {
     let (others, place): (Vec<_>, _) = match &spec.provider {
         Some(provider) if !spec.has_switch() => {
             let others = cx.rows::<SubnetsByProvider>(provider).into_iter();
@@ -67,6 +78,10 @@ fn check(cx: &mut Cx<'_, World>, name: &Name, created: i64, spec: &SubnetSpec) -
             (others.collect(), format!("in the same VPC {:?}", spec.vpc))
         }
     };
+    let segment = match &spec.vlan {
+        Some(vlan) if spec.has_switch() => Some(Box::new(underlay::segment(cx, vlan)?)),
+        _ => None,
+    };
     let mut refused = Vec::new();
     for (other, age, cidrs) in others {
         if other == name {
@@ -80,7 +95,7 @@ fn check(cx: &mut Cx<'_, World>, name: &Name, created: i64, spec: &SubnetSpec) -
             refused.push(Arc::clone(other));
         }
     }
-    Ok(refused)
+    Ok((refused, segment))
 }
 
 /// The name of the switch's end of the link to its router. The southbound database has one space of names for ports of switches

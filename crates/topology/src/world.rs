@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use api::annotations::{NicAnnotations, NicRecord, PortSecurity};
-use api::networks::{Definition, Selection};
 pub use api::Egress;
+use api::annotations::{NicAnnotations, NicRecord, PortSecurity, Segment};
+use api::networks::{Definition, Selection};
 use api::{Cidrs, MacAddr};
 use engine::{Collection, Index, Table};
 
@@ -42,6 +42,7 @@ pub struct Subnet {
 pub use crate::fact::Problem;
 pub use crate::holder::{Identity, Workload};
 pub use crate::key::{DefinitionKey, NicKey, PodKey};
+pub use crate::underlay::{NodeReports, ProviderNetwork, Vlan, VlanSegment};
 
 /// What a subnet wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +63,10 @@ pub struct SubnetSpec {
     pub default: bool,
     /// Provider of the NICs that land here unless they choose another subnet; none for primary ones.
     pub provider: Option<Name>,
+    /// Vlan by which the subnet is part of a physical network.
+    pub vlan: Option<Name>,
+    /// Whether the router of the VPC is the gateway of such a subnet, and not a host of the physical network.
+    pub logical_gateway: bool,
 }
 
 impl SubnetSpec {
@@ -69,6 +74,12 @@ impl SubnetSpec {
     #[must_use]
     pub fn has_switch(&self) -> bool {
         self.provider.as_deref().is_none_or(|provider| provider.ends_with(".ovn"))
+    }
+
+    /// Whether its switch is on the router of the VPC.
+    #[must_use]
+    pub fn has_router(&self) -> bool {
+        self.has_switch() && (self.vlan.is_none() || self.logical_gateway)
     }
 }
 
@@ -317,8 +328,12 @@ pub struct Network {
     pub gateways: Vec<IpAddr>,
     /// Whether new NICs are refused because the subnet is going.
     pub closing: bool,
-    /// Whether there is a logical switch, on a router.
+    /// Whether there is a logical switch.
     pub switch: bool,
+    /// Whether that is on the router of the VPC.
+    pub router: bool,
+    /// Where it is in a physical network, if it is.
+    pub segment: Option<Box<Segment>>,
 }
 
 /// All collections.
@@ -343,6 +358,10 @@ pub struct World {
     egresses: Table<Name, Egress>,
     nodes: Table<Name, Node>,
     node_pods: Table<Name, NodePods>,
+    provider_networks: Table<Name, ProviderNetwork>,
+    vlans: Table<Name, Vlan>,
+    reports: Table<Name, NodeReports>,
+    segments: Table<Name, VlanSegment>,
 }
 
 macro_rules! collections {
@@ -380,6 +399,10 @@ collections! {
     17 Egress: Name => egresses,
     18 Node: Name => nodes,
     19 NodePods: Name => node_pods,
+    20 ProviderNetwork: Name => provider_networks,
+    21 Vlan: Name => vlans,
+    22 NodeReports: Name => reports,
+    23 VlanSegment: Name => segments,
 }
 
 /// The subnets that claim ranges in a VPC.
@@ -412,7 +435,7 @@ impl Index<World> for SubnetsByRouterPort {
     type Of = Subnet;
     type Key = Name;
     fn keys(name: &Name, subnet: &Subnet, out: &mut Vec<Name>) {
-        out.extend(subnet.spec.iter().filter(|spec| spec.has_switch()).map(|spec| format!("{}-{name}", spec.vpc).into()));
+        out.extend(subnet.spec.iter().filter(|spec| spec.has_router()).map(|spec| format!("{}-{name}", spec.vpc).into()));
     }
 }
 

@@ -10,8 +10,8 @@ use engine::Age;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use topology::{
-    Allocation, DefinitionKey, Egress, Ip, Keeper, Link, Namespace, NetworkDefinition, Networks, NicKey, NicNotes, Node, Pod, PodKey, Pool,
-    PoolSpec, Replicas, ReplicasKey, ReplicasKind, Subnet, Vip, VipSpec, Vpc, Workload, input,
+    Allocation, DefinitionKey, Egress, Ip, Keeper, Link, Namespace, NetworkDefinition, Networks, NicKey, NicNotes, Node, NodeReports, Pod,
+    PodKey, Pool, PoolSpec, ProviderNetwork, Replicas, ReplicasKey, ReplicasKind, Report, Subnet, Vip, VipSpec, Vlan, Vpc, Workload, input,
 };
 
 fn pod(i: usize) -> String {
@@ -138,6 +138,8 @@ enum Step {
         created: i64,
         /// Of primary NICs, of the first definition's, or of another plugin's.
         provider: u8,
+        /// Vlan that it is on, and whether the router is its gateway there.
+        vlan: (Option<u8>, bool),
     },
     Namespace(u8, bool, Option<u8>),
     Pod {
@@ -185,6 +187,17 @@ enum Step {
         held: bool,
         deleting: bool,
     },
+    /// A provider network, and which of two nodes it leaves out.
+    ProviderNetwork(u8, bool, u8),
+    /// A Vlan, its network, identifier and age.
+    Vlan {
+        name: u8,
+        there: bool,
+        network: u8,
+        id: u8,
+        created: i64,
+        deleting: bool,
+    },
     Round,
 }
 
@@ -202,10 +215,18 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         (0u8..3, any::<bool>(), any::<bool>()).prop_map(|(n, there, deleting)| Step::Vpc(n, there, deleting)),
         (0u8..3, 0u8..3).prop_map(|(n, scheme)| Step::Egress(n, scheme)),
-        (0u8..3, prop::bool::weighted(0.8), 2u8..6, any::<bool>())
-            .prop_map(|(name, there, address, recorded)| Step::Node { name, there, address, recorded }),
-        (0u8..4, prop::bool::weighted(0.8), 0u8..3, 0u8..6, 0u8..4, any::<bool>(), prop::bool::weighted(0.2), 0i64..4, 0u8..5).prop_map(
-            |(name, there, vpc, range, namespaces, default, deleting, created, provider)| Step::Subnet {
+        (0u8..3, prop::bool::weighted(0.8), 2u8..6, any::<bool>()).prop_map(|(name, there, address, recorded)| Step::Node {
+            name,
+            there,
+            address,
+            recorded
+        }),
+        (
+            (0u8..4, prop::bool::weighted(0.8), 0u8..3, 0u8..6, 0u8..4, any::<bool>(), prop::bool::weighted(0.2), 0i64..4, 0u8..5),
+            (prop::option::weighted(0.3, 0u8..3), any::<bool>())
+        )
+            .prop_map(|((name, there, vpc, range, namespaces, default, deleting, created, provider), vlan)| Step::Subnet {
+                vlan,
                 name,
                 there,
                 vpc,
@@ -215,8 +236,7 @@ fn step() -> impl Strategy<Value = Step> {
                 deleting,
                 created,
                 provider
-            }
-        ),
+            }),
         (0u8..3, prop::bool::weighted(0.8), prop::option::of(0u8..4)).prop_map(|(n, there, s)| Step::Namespace(n, there, s)),
         (
             (0u8..6, prop::bool::weighted(0.7), 0u8..3, prop::option::of(0u8..4), 0u8..3),
@@ -245,6 +265,9 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(of, there, namespace, subnet, address, deleting)| Step::Ip { of, there, namespace, subnet, address, deleting }),
         (0u8..2, prop::bool::weighted(0.8), prop::option::of(0u8..4), 2u8..6, any::<bool>(), prop::bool::weighted(0.2))
             .prop_map(|(name, there, subnet, address, held, deleting)| Step::Vip { name, there, subnet, address, held, deleting }),
+        (0u8..2, prop::bool::weighted(0.8), 0u8..3).prop_map(|(n, there, excluded)| Step::ProviderNetwork(n, there, excluded)),
+        (0u8..3, prop::bool::weighted(0.8), 0u8..2, 0u8..2, 0i64..3, prop::bool::weighted(0.2))
+            .prop_map(|(name, there, network, id, created, deleting)| Step::Vlan { name, there, network, id, created, deleting }),
         Just(Step::Round),
     ]
 }
@@ -306,12 +329,26 @@ fn apply(cluster: &mut Cluster, step: &Step) {
                 mac: format!("02:00:00:00:07:{address:02}").parse().unwrap(),
                 cidrs: None,
                 gateways: Vec::new(),
+                segment: None,
             };
             let addresses = vec![format!("192.0.2.{address}").parse().unwrap()];
             let node = Node { uid: "n".into(), created: 0, addresses, recorded: Ok(recorded.then(record)) };
             engine.set::<Node>(&format!("node{name}").into(), there.then_some(node), Age(0));
+            let report = Report { ready: *recorded, error: Some("why".into()) };
+            let reports = NodeReports { networks: [(format!("l{}", address % 2).into(), report)].into(), labels: Default::default() };
+            engine.set::<NodeReports>(&format!("node{name}").into(), there.then_some(reports), Age(0));
         }
-        Step::Subnet { name, there, vpc, range, namespaces, default, deleting, created, provider } => {
+        Step::ProviderNetwork(n, there, excluded) => {
+            let exclude_nodes = Some(vec![format!("node{excluded}")]);
+            let spec = api::v1::ProviderNetworkSpec { default_interface: "eth1".to_owned(), exclude_nodes, ..Default::default() };
+            engine.set::<ProviderNetwork>(&format!("l{n}").into(), there.then_some(ProviderNetwork { deleting: false, spec }), Age(0));
+        }
+        Step::Vlan { name, there, network, id, created, deleting } => {
+            let network = format!("l{network}").into();
+            let vlan = Vlan { created: *created, deleting: *deleting, network, id: u16::from(*id) };
+            engine.set::<Vlan>(&format!("w{name}").into(), there.then_some(vlan), Age(*created));
+        }
+        Step::Subnet { name, there, vpc, range, namespaces, default, deleting, created, provider, vlan } => {
             let json = serde_json::json!({
                 "apiVersion": "kubeovn.io/v1", "kind": "Subnet",
                 "metadata": { "name": subnet_name(*name) },
@@ -321,6 +358,8 @@ fn apply(cluster: &mut Cluster, step: &Step) {
                     "cidrBlock": match range { 4 => "10.0.0.0/25".to_owned(), 5 => "10.0.0.0/99".to_owned(), r => format!("10.0.0.{}/26", r * 64) },
                     "namespaces": (0..2).filter(|i| namespaces & (1 << i) != 0).map(|i| format!("n{i}")).collect::<Vec<_>>(),
                     "default": default,
+                    "vlan": vlan.0.map(|n| format!("w{n}")).unwrap_or_default(),
+                    "logicalGateway": vlan.1,
                     "provider": match provider { 0 => "d0.n0.ovn", 1 => "d1.n0", _ => "ovn" },
                 },
             });
@@ -438,6 +477,8 @@ proptest! {
             let name = match step {
                 Step::Vpc(n, ..) => format!("v{n}"),
                 Step::Egress(n, ..) => format!("egress {n}"),
+                Step::ProviderNetwork(n, ..) => format!("network {n}"),
+                Step::Vlan { name, .. } => format!("vlan {name}"),
                 Step::Node { name, .. } => format!("node {name}"),
                 Step::Subnet { name, .. } => subnet_name(*name).to_owned(),
                 Step::Namespace(n, ..) => format!("n{n}"),
@@ -484,6 +525,8 @@ proptest! {
         for n in 0..4 {
             apply(&mut cluster, &Step::Vpc(n, false, true));
             apply(&mut cluster, &Step::Egress(n, 0));
+            apply(&mut cluster, &Step::ProviderNetwork(n, false, 0));
+            apply(&mut cluster, &Step::Vlan { name: n, there: false, network: 0, id: 0, created: 0, deleting: false });
             apply(&mut cluster, &Step::Node { name: n, there: false, address: 2, recorded: false });
             apply(&mut cluster, &Step::Namespace(n, false, None));
             cluster.engine.set::<Subnet>(&subnet_name(n).into(), None, Age(0));

@@ -161,6 +161,7 @@ mod tests {
             mac: Transit::NODE_MAC,
             cidrs: Some("100.64.0.0/16".parse().unwrap()),
             gateways: vec!["100.64.0.1".parse().unwrap()],
+            segment: None,
         };
         let addresses: Vec<IpAddr> = vec!["192.0.2.1".parse().unwrap()];
         let own = OwnNode { port, addresses: addresses.clone() };

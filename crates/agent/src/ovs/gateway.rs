@@ -7,7 +7,7 @@ use ovsdb_types::{Atom, Condition, Datum, Mutation, Mutator, Operation, RowKey, 
 use super::{Ovs, OvsError, bridge_row, is_ours, named};
 
 /// Key in `Open_vSwitch:external_ids` (ovn-controller(8)).
-const MAPPINGS: &str = "ovn-bridge-mappings";
+pub(super) const MAPPINGS: &str = "ovn-bridge-mappings";
 
 impl Ovs {
     /// Makes the bridge, with a link of this MTU in bytes, and says that the physical network `network` is behind it.
@@ -79,7 +79,7 @@ impl Ovs {
 }
 
 /// Puts a list of mappings in the place of what is there; an empty one takes it away.
-fn map_to(list: &str) -> Vec<Mutation> {
+pub(super) fn map_to(list: &str) -> Vec<Mutation> {
     let mutation = |mutator, value| Mutation { column: "external_ids", mutator, value };
     let mut mutations = vec![mutation(Mutator::Delete, Datum::One(Atom::from(MAPPINGS)))];
     if !list.is_empty() {
@@ -89,7 +89,7 @@ fn map_to(list: &str) -> Vec<Mutation> {
 }
 
 /// The list of mappings with ours in it; `None` when it is.
-fn mappings(shown: &str, network: &str, bridge: &str) -> Result<Option<String>, OvsError> {
+pub(super) fn mappings(shown: &str, network: &str, bridge: &str) -> Result<Option<String>, OvsError> {
     let mut all: Vec<&str> = shown.split(',').map(str::trim).filter(|mapping| !mapping.is_empty()).collect();
     match all.iter().find_map(|mapping| mapping.strip_prefix(network)?.strip_prefix(':')) {
         Some(shown) if shown == bridge => Ok(None),

@@ -9,6 +9,7 @@ mod nics;
 #[path = "../../../apiserver/tests/real/mod.rs"]
 mod real;
 mod storm;
+mod underlay;
 mod vanished;
 
 use std::collections::BTreeMap;

@@ -13,8 +13,8 @@ use engine::{Age, Engine, Settled};
 use ipam::{Ipam, Request};
 use ovsdb_types::{Atom, Bindings, Datum, Desired, Diff, Difference, Dirty, Operation, Replica, RowUpdate, TableUpdates, nb};
 use topology::{
-    Allocation, Fact, FactValue, Ip, Namespace, NetworkDefinition, Networks, Node, Pod, Replicas, ReplicasKind, Source, Subnet, Vip, Vpc, World,
-    input, northbound,
+    Allocation, Fact, FactValue, Ip, Namespace, NetworkDefinition, Networks, Node, NodeReports, Pod, ProviderNetwork, Replicas,
+    ReplicasKind, Source, Subnet, Vip, Vlan, Vpc, World, input, northbound,
 };
 
 pub struct Cluster {
@@ -74,8 +74,18 @@ impl Cluster {
                     self.engine.set::<Networks>(&k, input::networks(&object), age);
                 }
                 "Node" => {
-                    let (k, v, age) = input::node(&serde_json::from_value::<NodeView>(value).unwrap());
+                    let object = serde_json::from_value::<NodeView>(value).unwrap();
+                    let (k, v, age) = input::node(&object);
                     self.engine.set::<Node>(&k, Some(v), age);
+                    self.engine.set::<NodeReports>(&k, Some(input::node_reports(&object)), age);
+                }
+                "ProviderNetwork" => {
+                    let (k, v, age) = input::provider_network(&serde_json::from_value::<v1::ProviderNetwork>(value).unwrap());
+                    self.engine.set::<ProviderNetwork>(&k, Some(v), age);
+                }
+                "Vlan" => {
+                    let (k, v, age) = input::vlan(&serde_json::from_value::<v1::Vlan>(value).unwrap());
+                    self.engine.set::<Vlan>(&k, Some(v), age);
                 }
                 "NetworkAttachmentDefinition" => {
                     let object = serde_json::from_value::<NetworkAttachmentDefinitionView>(value).unwrap();
@@ -309,6 +319,19 @@ impl Cluster {
                         let _ = write!(line, "; refused: {}", state.refused.join(", "));
                     }
                     Some(line)
+                }
+                (Fact::Vlan(name), FactValue::Vlan(state)) => {
+                    let problem = state.problem.as_ref().map(|p| format!("; {}: {}", p.reason, p.message)).unwrap_or_default();
+                    let waiting = state.waiting.as_ref().map(|p| format!("; {}", p.message)).unwrap_or_default();
+                    Some(format!("vlan {name}: [{}]{problem}{waiting}", state.subnets.join(", ")))
+                }
+                (Fact::ProviderNetwork(name), FactValue::ProviderNetwork(state)) => {
+                    let problem = state.problem.as_ref().map(|p| format!("; {}: {}", p.reason, p.message)).unwrap_or_default();
+                    let (ready, not) = (state.ready.join(", "), state.not_ready.join(", "));
+                    Some(format!(
+                        "provider network {name}: ready [{ready}], not ready [{not}], vlans [{}]{problem}",
+                        state.vlans.join(", ")
+                    ))
                 }
                 (Fact::Vpc(name), FactValue::Vpc(state)) => {
                     let waiting = state.waiting.as_ref().map(|p| format!("; {}", p.message)).unwrap_or_default();

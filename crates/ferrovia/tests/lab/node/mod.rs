@@ -7,6 +7,7 @@ mod join;
 mod restarts;
 mod switch;
 mod traffic;
+mod underlay;
 mod verbs;
 
 use std::net::IpAddr;

@@ -1,0 +1,223 @@
+//! Bridges of provider networks in Open vSwitch's database, each with a NIC of the node, and what is recorded of that NIC.
+
+use std::collections::BTreeMap;
+
+use ovsdb_types::vswitch::{bridge, interface, open_vswitch, port};
+use ovsdb_types::{Atom, Condition, Datum, Mutation, Mutator, Operation, Replica, Row, RowKey, vswitch};
+
+use super::gateway::{MAPPINGS, map_to, mappings};
+use super::{Ovs, OvsError, bridge_row, is_ours, named};
+
+/// What the keys in `Open_vSwitch:external_ids` begin with under which is recorded what was moved from a NIC.
+const RECORD: &str = "ferrovia-nic-";
+
+/// A bridge as it is to be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bridge<'a> {
+    pub(crate) network: &'a str,
+    pub(crate) name: &'a str,
+    pub(crate) nic: &'a str,
+    pub(crate) mac: linux::Mac,
+    pub(crate) mtu: u32,
+}
+
+impl Ovs {
+    /// What is recorded of each network that has a bridge, or has begun to; `None` without a switch.
+    pub(crate) fn records(&self) -> Option<BTreeMap<String, String>> {
+        self.look().ok()?;
+        let state = self.state.borrow();
+        let root = state.replica.rows(open_vswitch::TABLE).next()?;
+        let pairs = root.get(open_vswitch::EXTERNAL_IDS)?.pairs();
+        let ours = pairs.iter().filter_map(|(key, value)| Some((key.as_str()?.strip_prefix(RECORD)?, value.as_str()?)));
+        Some(ours.map(|(network, record)| (network.to_owned(), record.to_owned())).collect())
+    }
+
+    /// Records something of a network; with nothing, what was recorded is forgotten.
+    pub(crate) async fn record(&self, network: &str, content: Option<&str>) -> Result<(), OvsError> {
+        let key = format!("{RECORD}{network}");
+        let operation = {
+            let root = self.root()?;
+            let mutation = |mutator, value| Mutation { column: "external_ids", mutator, value };
+            let mut mutations = vec![mutation(Mutator::Delete, Datum::One(Atom::from(key.as_str())))];
+            if let Some(content) = content {
+                mutations.push(mutation(Mutator::Insert, Datum::map(vec![(Atom::from(key.as_str()), Atom::from(content))])));
+            }
+            Operation::Mutate { table: "Open_vSwitch", condition: Condition::row(root), mutations }
+        };
+        self.client.transact(&[operation]).await?;
+        let shown = |replica: &Replica| {
+            let root = replica.rows(open_vswitch::TABLE).next();
+            root.and_then(|root| root.get(open_vswitch::EXTERNAL_IDS)?.get(&key).map(str::to_owned))
+        };
+        self.shows(|replica| shown(replica).as_deref() == content).await;
+        Ok(())
+    }
+
+    fn root(&self) -> Result<ovsdb_types::Uuid, OvsError> {
+        let state = self.state.borrow();
+        let root = state.replica.rows(open_vswitch::TABLE).next().map(|row| row.uuid);
+        root.ok_or(OvsError::Disconnected)
+    }
+
+    /// Whether there is a bridge of ours with this name.
+    ///
+    /// # Errors
+    /// When it is somebody else's.
+    pub(crate) fn has_bridge(&self, name: &str) -> Result<bool, OvsError> {
+        let state = self.state.borrow();
+        match bridge_row(&state.replica, name) {
+            Some(row) if row.get(bridge::EXTERNAL_IDS).is_some_and(is_ours) => Ok(true),
+            Some(_) => Err(OvsError::NotOurs(name.to_owned())),
+            None => Ok(false),
+        }
+    }
+
+    /// The bridge that has a port with the name of a link.
+    pub(crate) fn bridge_of(&self, link: &str) -> Option<String> {
+        let state = self.state.borrow();
+        let port = named(&state.replica, port::TABLE, port::NAME.index, link)?;
+        let has = |row: &Row<'_>| row.get(bridge::PORTS).is_some_and(|ports| ports.contains(&Atom::Uuid(port.uuid)));
+        state.replica.rows(bridge::TABLE).find(has).map(|row| row.text(bridge::NAME).to_owned())
+    }
+
+    /// Makes the bridge, of the kind that the integration bridge is of, without the NIC. It switches as any bridge does.
+    pub(crate) async fn make_bridge(&self, wanted: Bridge<'_>) -> Result<(), OvsError> {
+        if self.has_bridge(wanted.name)? {
+            return Ok(());
+        }
+        let operations = {
+            let root = self.root()?;
+            let state = self.state.borrow();
+            let int = bridge_row(&state.replica, &self.bridge).ok_or_else(|| OvsError::NoBridge(self.bridge.clone()))?;
+            bridge_insertions(root, int.text(bridge::DATAPATH_TYPE), wanted)
+        };
+        self.client.transact(&operations).await?;
+        self.shows(|replica| bridge_row(replica, wanted.name).is_some()).await;
+        Ok(())
+    }
+
+    /// Puts the NIC into the bridge, and says that the network is behind it.
+    pub(crate) async fn add_nic(&self, wanted: Bridge<'_>) -> Result<(), OvsError> {
+        let mut operations = Vec::new();
+        {
+            let state = self.state.borrow();
+            let replica = &state.replica;
+            let root = replica.rows(open_vswitch::TABLE).next().ok_or(OvsError::Disconnected)?;
+            let row = bridge_row(replica, wanted.name).ok_or_else(|| OvsError::NoBridge(wanted.name.to_owned()))?;
+            if named(replica, port::TABLE, port::NAME.index, wanted.nic).is_none() {
+                operations.extend(nic_insertions(row.uuid, wanted.nic));
+            }
+            let shown = root.get(open_vswitch::EXTERNAL_IDS).and_then(|ids| ids.get(MAPPINGS)).unwrap_or_default();
+            if let Some(list) = mappings(shown, wanted.network, wanted.name)? {
+                operations.push(Operation::Mutate {
+                    table: "Open_vSwitch",
+                    condition: Condition::row(root.uuid),
+                    mutations: map_to(&list),
+                });
+            }
+        }
+        if operations.is_empty() {
+            return Ok(());
+        }
+        self.client.transact(&operations).await?;
+        self.shows(|replica| named(replica, port::TABLE, port::NAME.index, wanted.nic).is_some()).await;
+        Ok(())
+    }
+
+    /// Whether the network is behind another bridge already.
+    pub(crate) fn mapped_elsewhere(&self, network: &str, bridge: &str) -> Result<(), OvsError> {
+        let state = self.state.borrow();
+        let root = state.replica.rows(open_vswitch::TABLE).next().ok_or(OvsError::Disconnected)?;
+        let shown = root.get(open_vswitch::EXTERNAL_IDS).and_then(|ids| ids.get(MAPPINGS)).unwrap_or_default();
+        mappings(shown, network, bridge).map(drop)
+    }
+
+    /// Whether the switch has opened a port; why not, if it says so.
+    pub(crate) fn opened(&self, link: &str) -> Result<bool, OvsError> {
+        let state = self.state.borrow();
+        let Some(row) = named(&state.replica, interface::TABLE, interface::NAME.index, link) else { return Ok(false) };
+        let error = row.text(interface::ERROR);
+        if !error.is_empty() {
+            return Err(OvsError::Port(link.to_owned(), error.to_owned()));
+        }
+        Ok(row.get(interface::OFPORT).is_some_and(|number| matches!(number.atoms(), [Atom::Integer(number)] if *number > 0)))
+    }
+
+    /// Takes the bridge away with its ports, and what was said of the network.
+    pub(crate) async fn remove_bridge(&self, network: &str, name: &str) -> Result<(), OvsError> {
+        let operation = {
+            let state = self.state.borrow();
+            let replica = &state.replica;
+            let root = replica.rows(open_vswitch::TABLE).next().ok_or(OvsError::Disconnected)?;
+            let mut mutations = Vec::new();
+            if let Some(made) = bridge_row(replica, name).filter(|row| row.get(bridge::EXTERNAL_IDS).is_some_and(is_ours)) {
+                mutations.push(Mutation { column: "bridges", mutator: Mutator::Delete, value: Datum::One(Atom::Uuid(made.uuid)) });
+            }
+            let shown = root.get(open_vswitch::EXTERNAL_IDS).and_then(|ids| ids.get(MAPPINGS)).unwrap_or_default();
+            let ours = format!("{network}:{name}");
+            let others: Vec<&str> = shown.split(',').filter(|mapping| !mapping.is_empty() && *mapping != ours).collect();
+            if others.join(",") != shown {
+                mutations.extend(map_to(&others.join(",")));
+            }
+            if mutations.is_empty() {
+                return Ok(());
+            }
+            Operation::Mutate { table: "Open_vSwitch", condition: Condition::row(root.uuid), mutations }
+        };
+        self.client.transact(&[operation]).await?;
+        self.shows(|replica| bridge_row(replica, name).is_none()).await;
+        Ok(())
+    }
+}
+
+fn text(text: &str) -> Datum {
+    Datum::One(Atom::from(text))
+}
+
+fn marked() -> (&'static str, Datum) {
+    ("external_ids", Datum::map(vec![(Atom::from("vendor"), Atom::from(api::VENDOR))]))
+}
+
+fn bridge_insertions(root: ovsdb_types::Uuid, datapath: &str, wanted: Bridge<'_>) -> [Operation; 4] {
+    let name = wanted.name;
+    let uuid = |table| RowKey::new(table, name).uuid(&vswitch::SCHEMA);
+    let insert = |table, key, mut row: Vec<(&'static str, Datum)>| {
+        row.extend([("name", text(name)), marked()]);
+        Operation::Insert { table, uuid: Some(uuid(key)), name: None, row }
+    };
+    let mac = linux::display_mac(wanted.mac);
+    let mutation = Mutation { column: "bridges", mutator: Mutator::Insert, value: Datum::One(Atom::Uuid(uuid(bridge::TABLE))) };
+    [
+        insert(
+            "Interface",
+            interface::TABLE,
+            vec![("type", text("internal")), ("mtu_request", Datum::One(Atom::Integer(wanted.mtu.into())))],
+        ),
+        insert("Port", port::TABLE, vec![("interfaces", Datum::One(Atom::Uuid(uuid(interface::TABLE))))]),
+        insert(
+            "Bridge",
+            bridge::TABLE,
+            vec![
+                ("datapath_type", text(datapath)),
+                // Neighbours know the node by the NIC's address.
+                ("other_config", Datum::map(vec![(Atom::from("hwaddr"), Atom::from(mac.as_str()))])),
+                ("ports", Datum::One(Atom::Uuid(uuid(port::TABLE)))),
+            ],
+        ),
+        Operation::Mutate { table: "Open_vSwitch", condition: Condition::row(root), mutations: vec![mutation] },
+    ]
+}
+
+fn nic_insertions(bridge_uuid: ovsdb_types::Uuid, nic: &str) -> [Operation; 3] {
+    let uuid = |table| RowKey::new(table, nic).uuid(&vswitch::SCHEMA);
+    let insert = |table, key, mut row: Vec<(&'static str, Datum)>| {
+        row.extend([("name", text(nic)), marked()]);
+        Operation::Insert { table, uuid: Some(uuid(key)), name: None, row }
+    };
+    let mutation = Mutation { column: "ports", mutator: Mutator::Insert, value: Datum::One(Atom::Uuid(uuid(port::TABLE))) };
+    [
+        insert("Interface", interface::TABLE, Vec::new()),
+        insert("Port", port::TABLE, vec![("interfaces", Datum::One(Atom::Uuid(uuid(interface::TABLE))))]),
+        Operation::Mutate { table: "Bridge", condition: Condition::row(bridge_uuid), mutations: vec![mutation] },
+    ]
+}

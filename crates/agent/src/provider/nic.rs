@@ -1,0 +1,236 @@
+//! A NIC passes into the bridge of a network, and back to the node. Every step can be done again: whoever is killed in between finds
+//! in the kernel and in Open vSwitch's database how far it came.
+
+use std::time::Duration;
+
+use api::provider_network;
+use api::v1::ProviderNetworkSpec;
+use linux::{Event, Events, Link, Subject, ethtool};
+use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
+
+use super::addressing::{Addressing, Recorded};
+use super::{Done, ProviderError, frames};
+use crate::gateway;
+use crate::node::Node;
+use crate::ovs::Bridge;
+
+/// How long the switch may take to make a link, or to open one.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What is recorded before anything is moved. A userspace switch that starts anew makes a new link, which has nothing of what the
+/// former one had.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Record {
+    pub(super) nic: String,
+    /// The run of the host, and the index of the bridge's link in it, that had what follows; 0 before there is one.
+    boot: String,
+    link: u32,
+    #[serde(flatten)]
+    moved: Recorded,
+}
+
+/// What a network has of the node.
+pub(super) struct Nic<'a> {
+    pub(super) node: &'a Node,
+    pub(super) network: &'a str,
+}
+
+impl Nic<'_> {
+    /// Makes the bridge with the NIC in it, unless it stands. Returns its MTU. What fails is undone.
+    pub(super) async fn take(
+        &self,
+        nic: &str,
+        spec: &ProviderNetworkSpec,
+        record: Option<Record>,
+        done: &mut Done,
+    ) -> Result<u32, ProviderError> {
+        if self.network.len() > provider_network::LONGEST {
+            return Err(ProviderError::LongName(self.network.to_owned()));
+        }
+        let name = provider_network::bridge(self.network);
+        if name == self.node.config.bridge || name == gateway::BRIDGE || self.network == api::EGRESS_NETWORK {
+            return Err(ProviderError::Reserved(self.network.to_owned()));
+        }
+        if spec.exchange_link_name == Some(true) {
+            return Err(ProviderError::Exchange);
+        }
+        let record = match record {
+            Some(record) if record.nic != nic => {
+                self.give_back(&record, done).await?;
+                None
+            }
+            record => record,
+        };
+        // Up to here nothing of the node was touched.
+        let (link, mac) = self.look(nic, record.is_some()).await?;
+        let bridge = Bridge { network: self.network, name: &provider_network::bridge(self.network), nic, mac, mtu: link.mtu };
+        let record = match record {
+            Some(record) => record,
+            None => {
+                let moved = Addressing::of(&self.node.links, link.index).await?.record();
+                let record = Record { nic: nic.to_owned(), boot: self.boot()?, link: 0, moved };
+                self.write(&record).await?;
+                record
+            }
+        };
+        match self.connect(bridge, &link, &record, done).await {
+            Ok(()) => Ok(link.mtu),
+            Err(error) => {
+                if let Err(undo) = self.give_back(&record, done).await {
+                    tracing::error!(network = self.network, nic, error = %undo, "what failed cannot be undone; tried again");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Whether the NIC can be had. `begun` says whether it was before.
+    async fn look(&self, nic: &str, begun: bool) -> Result<(Link, linux::Mac), ProviderError> {
+        let (ovs, links) = (&self.node.ovs, &self.node.links);
+        let name = provider_network::bridge(self.network);
+        let link = links.link(nic).await?.filter(|link| link.name != "lo").ok_or_else(|| ProviderError::NoLink(nic.to_owned()))?;
+        let mac = link.mac.ok_or_else(|| ProviderError::NoMac(nic.to_owned()))?;
+        match ovs.bridge_of(nic) {
+            Some(other) if other != name => return Err(ProviderError::InBridge(nic.to_owned(), other)),
+            Some(_) => {}
+            None => {
+                if let Some(master) = link.master {
+                    let all = links.links().await?;
+                    let master = all.into_iter().find(|link| link.index == master).map_or_else(|| master.to_string(), |link| link.name);
+                    // The kernel's datapath is that of ports which were there a moment ago.
+                    if master != "ovs-system" {
+                        return Err(ProviderError::HasMaster(nic.to_owned(), master));
+                    }
+                }
+            }
+        }
+        if !ovs.has_bridge(&name)? && !begun && links.link(&name).await?.is_some() {
+            return Err(ProviderError::Taken(name));
+        }
+        ovs.mapped_elsewhere(self.network, &name)?;
+        Ok((link, mac))
+    }
+
+    /// Makes everything so that the node is reached by the bridge's link. It has the addresses before the NIC is in the bridge,
+    /// and the NIC has them until the routes lead over the bridge.
+    async fn connect(&self, wanted: Bridge<'_>, nic: &Link, record: &Record, done: &mut Done) -> Result<(), ProviderError> {
+        let Node { ovs, links, netns, .. } = self.node;
+        let was_in = ovs.bridge_of(wanted.nic).is_some();
+        ovs.make_bridge(wanted).await?;
+        let bridge = self.link(wanted.name).await?;
+        for link in [&bridge, nic].into_iter().filter(|link| !link.up) {
+            links.set_up(link.index).await?;
+        }
+        let on_nic = Addressing::of(links, nic.index).await?;
+        let lost = self.lost(record, bridge.index, &on_nic)?;
+        lost.give_addresses(links, bridge.index).await?;
+        on_nic.give_addresses(links, bridge.index).await?;
+        let userspace = ovs.is_userspace();
+        // A NIC of the virtual kind leaves checksums to the kernel, which the switch does not see.
+        if userspace && ethtool::driver(netns, wanted.nic).is_ok_and(|driver| driver == "veth") && ethtool::tx_checksums(netns, wanted.nic)?
+        {
+            ethtool::disable_tx_checksums(netns, wanted.nic)?;
+        }
+        ovs.add_nic(wanted).await?;
+        self.opened(wanted.nic).await?;
+        if userspace && done.dropped.get(self.network) != Some(&nic.index) {
+            frames::drop_copies(netns, self.network, wanted.nic)?;
+            done.dropped.insert(self.network.to_owned(), nic.index);
+        }
+        lost.lead_over(links, bridge.index).await?;
+        on_nic.lead_over(links, bridge.index).await?;
+        Addressing::take_from(links, nic.index).await?;
+
+        let moved = Addressing::of(links, bridge.index).await?.record();
+        let now = Record { nic: wanted.nic.to_owned(), boot: self.boot()?, link: bridge.index, moved };
+        if now != *record {
+            self.write(&now).await?;
+        }
+        if !was_in {
+            tracing::info!(network = self.network, nic = wanted.nic, bridge = wanted.name, "NIC in its bridge");
+        }
+        Ok(())
+    }
+
+    /// What the bridge's link does not have, since it is not the one that had it. After a start of the host what is configured of
+    /// the NIC is right, if anything is.
+    fn lost(&self, record: &Record, link: u32, on_nic: &Addressing) -> Result<Addressing, ProviderError> {
+        let same_boot = record.boot == self.boot()?;
+        if (same_boot && record.link == link) || (!same_boot && !on_nic.is_empty()) {
+            return Ok(Addressing::default());
+        }
+        Ok(record.moved.read())
+    }
+
+    /// Gives the NIC back to the node, with what it is reached by, and takes the bridge away.
+    pub(super) async fn give_back(&self, record: &Record, done: &mut Done) -> Result<(), ProviderError> {
+        let Node { ovs, links, netns, .. } = self.node;
+        let name = provider_network::bridge(self.network);
+        let bridge = if ovs.has_bridge(&name)? { links.link(&name).await? } else { None };
+        done.dropped.remove(self.network);
+        if let Some(nic) = links.link(&record.nic).await? {
+            if !nic.up {
+                links.set_up(nic.index).await?;
+            }
+            let on_nic = Addressing::of(links, nic.index).await?;
+            let lost = self.lost(record, bridge.as_ref().map_or(0, |link| link.index).max(1), &on_nic)?;
+            let on_bridge = match &bridge {
+                Some(bridge) => Addressing::of(links, bridge.index).await?,
+                None => Addressing::default(),
+            };
+            for addressing in [&lost, &on_bridge] {
+                addressing.give_addresses(links, nic.index).await?;
+            }
+            frames::receive(netns, self.network)?;
+            for addressing in [&lost, &on_bridge] {
+                addressing.lead_over(links, nic.index).await?;
+            }
+        } else {
+            frames::receive(netns, self.network)?;
+        }
+        ovs.remove_bridge(self.network, &name).await?;
+        ovs.record(self.network, None).await?;
+        tracing::info!(network = self.network, nic = record.nic, "NIC given back to the node");
+        Ok(())
+    }
+
+    async fn write(&self, record: &Record) -> Result<(), ProviderError> {
+        Ok(self.node.ovs.record(self.network, Some(&serde_json::to_string(record)?)).await?)
+    }
+
+    /// Which run of the host this is (proc_sys_kernel(5), `random/boot_id`).
+    fn boot(&self) -> linux::Result<String> {
+        linux::sysctl::read(&self.node.netns, "kernel/random/boot_id")
+    }
+
+    /// The link, once the switch has made it.
+    async fn link(&self, name: &str) -> Result<Link, ProviderError> {
+        let (handle, mut events) = Events::open(&self.node.netns, Subject::Links)?;
+        let made = async {
+            loop {
+                if let Some(link) = handle.link(name).await? {
+                    return Ok(link);
+                }
+                while !matches!(events.next().await, None | Some(Event::Link(_))) {}
+            }
+        };
+        timeout(PATIENCE, made).await.unwrap_or_else(|_| Err(ProviderError::NotOpened(name.to_owned(), PATIENCE)))
+    }
+
+    /// Waits until the switch has opened the NIC.
+    async fn opened(&self, nic: &str) -> Result<(), ProviderError> {
+        let ovs = &self.node.ovs;
+        let mut switch = ovs.changes();
+        let opened = async {
+            while !ovs.opened(nic)? {
+                if switch.changed().await.is_err() {
+                    break;
+                }
+            }
+            Ok(())
+        };
+        timeout(PATIENCE, opened).await.unwrap_or_else(|_| Err(ProviderError::NotOpened(nic.to_owned(), PATIENCE)))
+    }
+}

@@ -1,0 +1,95 @@
+//! What a `ProviderNetwork` says of a node, and what nodes say of it by their labels and annotations.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+
+use crate::v1::ProviderNetworkSpec;
+
+/// Behind the network's name in the keys of nodes' labels and annotations.
+const SUFFIX: &str = ".provider-network.kubernetes.io/";
+
+/// Longest name of a provider network: its bridge's, three letters longer, is that of a link.
+pub const LONGEST: usize = 12;
+
+/// A label or annotation of nodes about a network: `<network>.provider-network.kubernetes.io/<what>`, where `what` is `ready`, `exclude`,
+/// `interface`, `mtu` or, as an annotation, `err_mesg`.
+#[must_use]
+pub fn key(network: &str, what: &str) -> String {
+    format!("{network}{SUFFIX}{what}")
+}
+
+/// The network that a label or annotation is about, and what it says of it.
+#[must_use]
+pub fn of_key(key: &str) -> Option<(&str, &str)> {
+    key.split_once(SUFFIX)
+}
+
+/// The bridge of a network, the same on all nodes.
+#[must_use]
+pub fn bridge(network: &str) -> String {
+    format!("br-{network}")
+}
+
+impl ProviderNetworkSpec {
+    /// Whether a node with these labels is part of the network.
+    #[must_use]
+    pub fn includes(&self, node: &str, labels: &BTreeMap<String, String>) -> bool {
+        let excluded = self.exclude_nodes.iter().flatten().any(|excluded| excluded == node);
+        !excluded && self.node_selector.as_ref().is_none_or(|selector| selects(selector, labels))
+    }
+
+    /// The interface that a node gives to the network's bridge.
+    #[must_use]
+    pub fn interface_of(&self, node: &str) -> &str {
+        let named = |nodes: &Option<Vec<String>>| nodes.iter().flatten().any(|named| named == node);
+        let custom = self.custom_interfaces.iter().flatten().filter(|custom| named(&custom.nodes));
+        custom.filter_map(|custom| custom.interface.as_deref()).next().unwrap_or(&self.default_interface)
+    }
+}
+
+/// Whether all that a selector asks for holds; an empty one asks for nothing. An operator that is not known never holds.
+fn selects(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> bool {
+    selector.match_labels.iter().flatten().all(|(key, value)| labels.get(key) == Some(value))
+        && selector.match_expressions.iter().flatten().all(|asked| {
+            let (shown, values) = (labels.get(&asked.key), asked.values.as_deref().unwrap_or_default());
+            match asked.operator.as_str() {
+                "In" => shown.is_some_and(|shown| values.contains(shown)),
+                "NotIn" => shown.is_none_or(|shown| !values.contains(shown)),
+                "Exists" => shown.is_some(),
+                "DoesNotExist" => shown.is_none(),
+                _ => false,
+            }
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+
+    #[test]
+    fn nodes_are_part_of_a_network_by_name_and_label_each_with_its_own_interface() {
+        let spec: ProviderNetworkSpec = serde_json::from_value(serde_json::json!({
+            "defaultInterface": "eth1",
+            "customInterfaces": [{ "interface": "eth2", "nodes": ["n2", "n3"] }],
+            "excludeNodes": ["n9"],
+            "nodeSelector": {
+                "matchLabels": { "rack": "a" },
+                "matchExpressions": [{ "key": "old", "operator": "DoesNotExist" }, { "key": "zone", "operator": "In", "values": ["x", "y"] }],
+            },
+        }))
+        .unwrap();
+        let labels = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<BTreeMap<_, _>>();
+        let good = labels(&[("rack", "a"), ("zone", "y")]);
+        assert!(spec.includes("n1", &good) && !spec.includes("n9", &good));
+        for bad in [&[("rack", "b"), ("zone", "y")][..], &[("rack", "a")], &[("rack", "a"), ("zone", "x"), ("old", "")]] {
+            assert!(!spec.includes("n1", &labels(bad)), "{bad:?}");
+        }
+        assert_eq!((spec.interface_of("n1"), spec.interface_of("n3")), ("eth1", "eth2"));
+        assert!(ProviderNetworkSpec::default().includes("n1", &labels(&[])));
+        assert_eq!(of_key(&key("net1", "ready")), Some(("net1", "ready")));
+        assert_eq!(of_key("kubernetes.io/hostname"), None);
+    }
+}

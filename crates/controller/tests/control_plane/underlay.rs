@@ -1,0 +1,75 @@
+//! Provider networks and VLANs.
+
+use api::{annotations, v1};
+use kube::Api;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use serde_json::json;
+
+use crate::harness::{Controller, allocated, cluster, create_pod, create_subnet, gone, note, pods, told, until, within};
+
+#[test]
+fn subnets_on_vlans_are_served_and_nodes_and_conflicts_are_summed_up() {
+    within(async {
+        let (client, database, mut mirror) = cluster().await;
+        let controller = Controller::start(&client, &database);
+        let (networks, vlans) = (Api::<v1::ProviderNetwork>::all(client.clone()), Api::<v1::Vlan>::all(client.clone()));
+        let nodes = Api::<k8s_openapi::api::core::v1::Node>::all(client.clone());
+        for (name, ready, why) in [("n1", "true", ""), ("n2", "false", "link eth1 does not exist")] {
+            let node = json!({ "metadata": {
+                "name": name,
+                "labels": { "net1.provider-network.kubernetes.io/ready": ready },
+                "annotations": { "net1.provider-network.kubernetes.io/err_mesg": why },
+            } });
+            nodes.create(&PostParams::default(), &serde_json::from_value(node).unwrap()).await.unwrap();
+        }
+        create_subnet(&client, "lan", json!({ "cidrBlock": "192.0.2.0/24", "gateway": "192.0.2.254", "vlan": "vlan7" })).await;
+        told(&client, "lan", "spec.vlan: Vlan \"vlan7\" does not exist").await;
+        let network = v1::ProviderNetworkSpec { default_interface: "eth1".to_owned(), ..Default::default() };
+        networks.create(&PostParams::default(), &v1::ProviderNetwork::new("net1", network)).await.unwrap();
+        let vlan = |name: &str| v1::Vlan::new(name, v1::VlanSpec { id: Some(7), provider: "net1".to_owned(), ..Default::default() });
+        vlans.create(&PostParams::default(), &vlan("vlan7")).await.unwrap();
+        create_pod(&client, "vm", &[(annotations::LOGICAL_SWITCH, "lan")]).await;
+        let pod = allocated(&client, "vm").await;
+        let shown = [annotations::VLAN_ID, annotations::PROVIDER_NETWORK, annotations::GATEWAY, annotations::LOGICAL_ROUTER];
+        let shown = shown.map(|key| note(&pod, key));
+        assert_eq!(shown, [Some("7".to_owned()), Some("net1".to_owned()), Some("192.0.2.254".to_owned()), None]);
+        assert_eq!(database.nbctl(&["--bare", "--columns=tag", "list", "logical_switch_port", "localnet.lan"]).0.trim(), "7");
+
+        let summed_up = |network: &v1::ProviderNetwork| {
+            let status = network.status.clone().unwrap_or_default();
+            let condition = status.conditions.and_then(|all| all.first().map(|c| (c.status.clone(), c.message.clone())));
+            status.ready_nodes == Some(vec!["n1".to_owned()])
+                && status.not_ready_nodes == Some(vec!["n2".to_owned()])
+                && status.ready == Some(false)
+                && status.vlans == Some(vec!["vlan7".to_owned()])
+                && condition == Some(("False".to_owned(), "node n2: link eth1 does not exist".to_owned()))
+        };
+        until(&networks, "net1", "the nodes are summed up", summed_up).await;
+        let used = |vlan: &v1::Vlan| vlan.status.as_ref().and_then(|s| s.subnets.clone()) == Some(vec!["lan".to_owned()]);
+        until(&vlans, "vlan7", "the subnet is named", used).await;
+        // Older by name, if created within one second: the second one is the one that is refused.
+        vlans.create(&PostParams::default(), &vlan("vlan8")).await.unwrap();
+        until(&vlans, "vlan8", "the conflict is told", |vlan| vlan.status.as_ref().and_then(|s| s.conflict) == Some(true)).await;
+        told(&client, "vlan8", "Vlan \"vlan7\", which is older, has 7 on provider network \"net1\"").await;
+        vlans.delete("vlan8", &DeleteParams::default()).await.unwrap();
+        gone(&vlans, "vlan8").await;
+
+        let repaired = json!({ "metadata": { "labels": { "net1.provider-network.kubernetes.io/ready": "true" } } });
+        nodes.patch("n2", &PatchParams::default(), &Patch::Merge(repaired)).await.unwrap();
+        until(&networks, "net1", "all nodes are ready", |network| network.status.as_ref().and_then(|s| s.ready) == Some(true)).await;
+
+        // Deleted in the wrong order: each waits for what needs it.
+        networks.delete("net1", &DeleteParams::default()).await.unwrap();
+        vlans.delete("vlan7", &DeleteParams::default()).await.unwrap();
+        told(&client, "net1", "deletion waits for Vlans vlan7").await;
+        told(&client, "vlan7", "deletion waits for subnets lan").await;
+        mirror.catch_up(&database).await;
+        assert!(mirror.ports().contains_key("vm.default"));
+        pods(&client).delete("vm", &DeleteParams::default().grace_period(0)).await.unwrap();
+        Api::<v1::Subnet>::all(client.clone()).delete("lan", &DeleteParams::default()).await.unwrap();
+        gone(&vlans, "vlan7").await;
+        gone(&networks, "net1").await;
+        mirror.until("no port to the network", |m| !m.ports().contains_key("localnet.lan")).await;
+        controller.stop().await;
+    });
+}

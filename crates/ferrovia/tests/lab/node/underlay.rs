@@ -1,0 +1,178 @@
+//! Subnets on a VLAN of a physical network, by the nodes' second NIC, which has an address of the node's own.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use api::v1::ProviderNetwork;
+use kube::Api;
+use lab::probe::{Endpoint, Ping};
+use lab::{Place, Vlans};
+use serde_json::json;
+
+use super::{NODE1, NODE2, Nodes, PATIENCE, answers, pod, with_nodes};
+use crate::harness::counted;
+
+const TRANSFER: usize = 3_000_000;
+
+const NETWORK: &str = "
+apiVersion: kubeovn.io/v1
+kind: ProviderNetwork
+metadata: {name: net1}
+spec: {defaultInterface: eth1}
+---
+apiVersion: kubeovn.io/v1
+kind: Vlan
+metadata: {name: vlan100}
+spec: {id: 100, provider: net1}
+---
+apiVersion: kubeovn.io/v1
+kind: Subnet
+metadata: {name: lan}
+spec: {cidrBlock: 172.31.0.0/24, gateway: 172.31.0.1, excludeIps: [172.31.0.1..172.31.0.9], vlan: vlan100}
+";
+
+impl Nodes<'_> {
+    /// Waits until a provider network shows something.
+    async fn network_shows(&self, name: &str, what: &str, is: impl Fn(&ProviderNetwork) -> bool) {
+        let networks: Api<ProviderNetwork> = Api::all(self.client.clone());
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let network = networks.get(name).await.unwrap();
+            if is(&network) {
+                return;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "{what}: {:#?}", network.status);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// What `ip` shows in a node.
+    fn ip(&self, node: &str, arguments: &[&str]) -> String {
+        self.lab.ok(&[&["node", node, "--", "ip"], arguments].concat())
+    }
+
+    /// Waits until a link has, or has not, the node's address on the second network, and the route by it.
+    async fn is_reached_by(&self, node: Place, link: &str) {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let (name, address) = (node.to_string(), Vlans::address(node).to_string());
+        loop {
+            let (addresses, route) = (self.ip(&name, &["-o", "-4", "addr", "show"]), self.ip(&name, &["route", "show", "198.51.100.0/24"]));
+            let with: Vec<_> = addresses.lines().filter(|line| line.contains(&address)).collect();
+            if with.len() == 1
+                && with[0].contains(&format!("{link} "))
+                && route.trim() == format!("198.51.100.0/24 via 172.30.0.1 dev {link} src {address} metric 50")
+            {
+                return;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "{node} is not reached by {link}: {addresses}\n{route}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+#[test]
+fn pods_are_on_a_vlan_and_the_node_is_reached_by_the_nic_that_they_share() {
+    with_nodes(2, async |nodes| {
+        nodes.opened.add_vlans(Vlans { vlan: 100 }).await.unwrap();
+        let open = |place: Place| Endpoint::open(&place.to_string(), &nodes.opened.layout.netns(place).unwrap()).unwrap();
+        let (gateway, host, neighbour) = (open(Vlans::GATEWAY), open(Vlans::HOST), open(Vlans::NEIGHBOUR));
+        let of = |place: Place| IpAddr::from(Vlans::address(place));
+        for node in [NODE1, NODE2] {
+            let address = Vlans::address(node).to_string();
+            nodes.ip(&node.to_string(), &["route", "add", "198.51.100.0/24", "via", "172.30.0.1", "metric", "50", "src", &address]);
+            answers(&neighbour, of(node), "before").await;
+        }
+
+        let moves = async {
+            nodes.lab.apply(NETWORK);
+            let all = ["node1".to_owned(), "node2".to_owned()];
+            let ready = |n: &ProviderNetwork| n.status.as_ref().is_some_and(|s| s.ready_nodes.as_deref() == Some(&all));
+            nodes.network_shows("net1", "both nodes are ready", ready).await;
+        };
+        let streamed = neighbour.stream(of(NODE1), Duration::from_millis(2), moves).await.unwrap();
+        println!("the node's own address while its NIC passes into the bridge: {streamed}");
+        for node in [NODE1, NODE2] {
+            nodes.is_reached_by(node, "br-net1").await;
+        }
+        assert!(streamed.gap < Duration::from_secs(1), "{streamed}");
+
+        nodes.lab.kubectl(&["wait", "--for=condition=Ready", "subnet/lan", "--timeout=30s"]);
+        let on = json!({ "ovn.kubernetes.io/logical_switch": "lan" });
+        let mut pods = Vec::new();
+        for (node, name) in [(NODE1, "one"), (NODE2, "two")] {
+            let pod = nodes.runtime(node).admit(&nodes.client, vec![pod(name, "default", on.clone())]).await.unwrap().remove(0);
+            let address = nodes.attach(node, &pod).await[0];
+            pods.push((node, Endpoint::open(name, &pod.sandbox().unwrap()).unwrap(), address, pod));
+        }
+        for (_, from, address, _) in &pods {
+            answers(from, of(Vlans::GATEWAY), "the gateway").await;
+            answers(from, of(Vlans::HOST), "the host on the VLAN").await;
+            answers(from, Vlans::BEYOND.into(), "what the gateway leads to").await;
+            answers(&gateway, *address, "from the gateway").await;
+            from.tcp(&host, of(Vlans::HOST), TRANSFER).await.unwrap();
+            host.tcp(from, *address, TRANSFER).await.unwrap();
+            tokio::time::timeout(PATIENCE, from.udp(&host, of(Vlans::HOST))).await.unwrap().unwrap();
+        }
+        let ((_, one, _, _), (_, two, at_two, _)) = (&pods[0], &pods[1]);
+        answers(one, *at_two, "the pod on the other node").await;
+        one.tcp(two, *at_two, TRANSFER).await.unwrap();
+        tokio::time::timeout(PATIENCE, one.udp(two, *at_two)).await.unwrap().unwrap();
+        // The node itself is on no VLAN.
+        let leak = Ping { seen_by: Some(&neighbour), answered: false, payload: 56 };
+        assert!(tokio::time::timeout(Duration::from_secs(1), one.ping(of(Vlans::NEIGHBOUR), leak)).await.is_err(), "a VLAN leaks");
+
+        // Started again, the agent finds everything as it is to be.
+        let (before, counting) = (nodes.ip("node1", &["-o", "addr"]), nodes.lab.writes("node1", "db"));
+        let again = async {
+            nodes.restart("agent@node1").await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        };
+        let streamed = neighbour.stream(of(NODE1), Duration::from_millis(2), again).await.unwrap();
+        println!("the same while the agent starts again: {streamed}");
+        assert_eq!((streamed.lost(), counted(counting), nodes.ip("node1", &["-o", "addr"])), (0, 0, before));
+        // A userspace switch takes its links with it, and what they had.
+        nodes.restart("ovs-vswitchd@node1").await;
+        nodes.is_reached_by(NODE1, "br-net1").await;
+        answers(&neighbour, of(NODE1), "with a switch that was started again").await;
+        answers(one, of(Vlans::GATEWAY), "with a switch that was started again").await;
+
+        // A NIC that is not there is named, and nothing else happens.
+        let wrong = "{name: wrong}\nspec: {defaultInterface: eth9, excludeNodes: [node2]}\n";
+        nodes.lab.apply(&format!("apiVersion: kubeovn.io/v1\nkind: ProviderNetwork\nmetadata: {wrong}"));
+        let named = |network: &ProviderNetwork| {
+            let status = network.status.clone().unwrap_or_default();
+            let says =
+                status.conditions.iter().flatten().any(|c| c.status == "False" && c.message == "node node1: link eth9 does not exist");
+            says && status.not_ready_nodes == Some(vec!["node1".to_owned()])
+        };
+        nodes.network_shows("wrong", "the NIC is named", named).await;
+        let labels = nodes.lab.kubectl(&["get", "node", "node1", "node2", "-o", "jsonpath={.items[*].metadata.labels}"]);
+        for (key, value) in
+            [("wrong", "ready\":\"false"), ("wrong", "exclude\":\"true"), ("net1", "interface\":\"eth1"), ("net1", "mtu\":\"1500")]
+        {
+            assert!(labels.contains(&format!("{key}.provider-network.kubernetes.io/{value}")), "{labels}");
+        }
+        assert!(!nodes.ip("node1", &["-o", "link"]).contains("br-wrong"));
+        answers(&neighbour, of(NODE1), "with a wrong NIC").await;
+        nodes.lab.kubectl(&["delete", "provider-network", "wrong"]);
+
+        // What was taken is given back.
+        for (node, _, _, pod) in &pods {
+            nodes.detach(*node, pod).await;
+        }
+        let back = async {
+            nodes.lab.kubectl(&["delete", "pod", "one", "two", "--force"]);
+            nodes.lab.kubectl(&["delete", "subnet/lan", "vlan/vlan100", "provider-network/net1", "--timeout=30s"]);
+            for node in [NODE1, NODE2] {
+                nodes.is_reached_by(node, "eth1").await;
+            }
+        };
+        let streamed = neighbour.stream(of(NODE1), Duration::from_millis(2), back).await.unwrap();
+        println!("the node's own address while its NIC is given back: {streamed}");
+        assert!(streamed.gap < Duration::from_secs(1), "{streamed}");
+        answers(&neighbour, of(NODE1), "given back").await;
+        assert!(!nodes.ip("node1", &["-o", "link"]).contains("br-net1"));
+        let mappings = nodes.lab.ok(&["node", "node1", "--", "ovs-vsctl", "get", "open", ".", "external_ids"]);
+        assert!(!mappings.contains("net1"), "{mappings}");
+    });
+}

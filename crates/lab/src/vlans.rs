@@ -1,0 +1,111 @@
+//! A second physical network, with VLANs: a switch of Open vSwitch with a trunk to the link `eth1` of each node, a gateway and a host on
+//! a VLAN, and a neighbour of the nodes themselves, without one. The kernel's own bridges and links need not know of VLANs for that.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr};
+
+use anyhow::Context as _;
+use futures::future::try_join_all;
+use linux::{Handle, IpPrefix, LinkChange, Netns, Route, VethEnd, ethtool};
+
+use crate::place::PHYSICAL_MTU;
+use crate::{Lab, Place};
+
+/// Name of the switch's bridge.
+const BRIDGE: &str = "vlans";
+
+/// A host on that network.
+#[derive(Clone, Copy, Debug)]
+struct Port {
+    place: Place,
+    address: (Ipv4Addr, u8),
+    /// VLAN of an access port; a trunk without.
+    tag: Option<u16>,
+}
+
+/// Who is on the second physical network.
+#[derive(Clone, Copy, Debug)]
+pub struct Vlans {
+    /// The VLAN of gateway and host.
+    pub vlan: u16,
+}
+
+impl Vlans {
+    /// The gateway of the VLAN, 172.31.0.1/24, which has [`Vlans::BEYOND`], too.
+    pub const GATEWAY: Place = Place::Outside(8);
+    /// A host on the VLAN, 172.31.0.9/24.
+    pub const HOST: Place = Place::Outside(9);
+    /// A host that the nodes reach without VLAN, 172.30.0.1/24.
+    pub const NEIGHBOUR: Place = Place::Outside(7);
+    /// An address that the gateway leads to.
+    pub const BEYOND: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
+
+    /// Address of a place there: of a node, that of its `eth1`.
+    #[must_use]
+    pub fn address(place: Place) -> Ipv4Addr {
+        match place {
+            Self::GATEWAY => Ipv4Addr::new(172, 31, 0, 1),
+            Self::HOST => Ipv4Addr::new(172, 31, 0, 9),
+            Place::Node(n) => Ipv4Addr::new(172, 30, 0, u8::try_from(10 + n).unwrap_or(u8::MAX)),
+            _ => Ipv4Addr::new(172, 30, 0, 1),
+        }
+    }
+
+    fn ports(self, lab: &Lab) -> Vec<Port> {
+        let port = |place, tag| Port { place, address: (Self::address(place), 24), tag };
+        let others = [(Self::GATEWAY, Some(self.vlan)), (Self::HOST, Some(self.vlan)), (Self::NEIGHBOUR, None)];
+        lab.parameters.node_places().map(|node| port(node, None)).chain(others.map(|(place, tag)| port(place, tag))).collect()
+    }
+}
+
+impl Lab {
+    /// Adds the second physical network to a lab that is up.
+    ///
+    /// # Errors
+    /// When a program fails, or the kernel refuses.
+    pub async fn add_vlans(&self, vlans: Vlans) -> anyhow::Result<()> {
+        let fabric = self.layout.netns(Place::Fabric)?;
+        let switch = Handle::open(&fabric)?;
+        let ports = vlans.ports(self);
+        try_join_all(ports.iter().map(|port| self.plug_in_vlans(&switch, *port))).await?;
+        self.blocking(move |lab| lab.start_vlans(&ports)).await?;
+        // What is beyond the gateway is reached by the host by it, too.
+        let gateway = Handle::open(&self.layout.netns(Vlans::GATEWAY)?)?;
+        gateway.add_address(gateway.index("lo").await?, IpPrefix::host(Vlans::BEYOND.into())).await?;
+        let host = Handle::open(&self.layout.netns(Vlans::HOST)?)?;
+        let way = Route::new(IpPrefix::DEFAULT_V4).via(IpAddr::V4(Vlans::address(Vlans::GATEWAY))).dev(host.index("eth1").await?);
+        Ok(host.replace_route(&way).await?)
+    }
+
+    async fn plug_in_vlans(&self, switch: &Handle, port: Port) -> anyhow::Result<()> {
+        let name = self.layout.name().netns(port.place).unwrap_or_default();
+        let netns = if matches!(port.place, Place::Node(_)) { Netns::named(&name)? } else { Netns::create(&name)? };
+        let near = format!("v-{}", port.place);
+        let end = VethEnd { name: &near, mtu: Some(PHYSICAL_MTU), ..VethEnd::default() };
+        switch.create_veth(&end, &VethEnd { name: "eth1", netns: Some(&netns), ..end }).await?;
+        let up = LinkChange { up: Some(true), no_link_local: true, ..LinkChange::default() };
+        switch.change(switch.index(&near).await?, up).await?;
+        // The switch would see checksums that nobody filled in.
+        ethtool::disable_tx_checksums(&netns, "eth1")?;
+        let host = Handle::open(&netns)?;
+        host.set_up(host.index("lo").await?).await?;
+        let eth1 = host.index("eth1").await?;
+        host.set_up(eth1).await?;
+        Ok(host.add_address(eth1, IpPrefix::new(port.address.0.into(), port.address.1)?).await?)
+    }
+
+    /// Starts the switch; blocks.
+    fn start_vlans(&self, ports: &[Port]) -> anyhow::Result<()> {
+        let folder = self.layout.place(Place::Fabric);
+        fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        self.create_switch_database(Place::Fabric)?;
+        let mut words: Vec<String> = vec!["--no-wait".to_owned(), format!("--db={}", self.layout.remote(Place::Fabric, "db"))];
+        let mut say = |text: &str| words.extend(text.split_whitespace().map(str::to_owned));
+        say(&format!("-- init -- add-br {BRIDGE} -- set bridge {BRIDGE} datapath_type=netdev"));
+        for Port { place, tag, .. } in ports {
+            say(&format!("-- add-port {BRIDGE} v-{place} {}", tag.map(|tag| format!("tag={tag}")).unwrap_or_default()));
+        }
+        self.parameters.programs().run(None, "ovs-vsctl", &words)?;
+        self.vswitchd(Place::Fabric)?.start(&self.layout)
+    }
+}

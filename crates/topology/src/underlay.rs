@@ -1,0 +1,294 @@
+//! `ProviderNetwork` and `Vlan` → where a subnet is in the physical network, and the port of its switch that leads there; and
+//! what nodes report of their bridges, summed up.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use api::annotations::Segment;
+use api::view::NodeView;
+use api::{provider_network as labels, v1};
+use engine::{Age, Cx, Engine, Index, Out};
+use ovsdb_types::RowKey;
+use ovsdb_types::nb::{logical_switch as ls, logical_switch_port as lsp};
+
+use crate::fact::{Fact, FactValue, Problem};
+use crate::input::{age, name};
+use crate::northbound::{RowFact, external_ids, map, refer, switch};
+use crate::world::{Name, Subnet, World};
+
+/// What names of ports to physical networks begin with, as Kube-OVN has them.
+const PORT: &str = "localnet.";
+
+/// Nodes that a message names; of more only the number is told.
+const NAMED: usize = 10;
+
+/// A `ProviderNetwork`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ProviderNetwork {
+    /// Whether deletion was asked for.
+    pub deleting: bool,
+    /// What it says of nodes.
+    pub spec: v1::ProviderNetworkSpec,
+}
+
+// Texts, lists and flags: each is equal to itself.
+impl Eq for ProviderNetwork {}
+
+/// A `Vlan`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vlan {
+    /// Creation, in seconds since 1970: the older of two with one identifier wins.
+    pub created: i64,
+    /// Whether deletion was asked for.
+    pub deleting: bool,
+    /// Provider network.
+    pub network: Name,
+    /// VLAN identifier; 0 for untagged frames.
+    pub id: u16,
+}
+
+/// What a node reports of its bridges, and the labels by which networks select it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeReports {
+    /// Of each network.
+    pub networks: BTreeMap<Name, Report>,
+    /// Labels, without those reports.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// What a node reports of one network.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Whether its bridge is ready.
+    pub ready: bool,
+    /// Why not.
+    pub error: Option<Box<str>>,
+}
+
+/// Derived: where a Vlan is, or why it cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VlanSegment(pub Result<Segment, Problem>);
+
+/// State of a Vlan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VlanState {
+    /// Why it cannot be used.
+    pub problem: Option<Problem>,
+    /// Whether that is because an older one has its identifier.
+    pub conflict: bool,
+    /// Subnets that name it, sorted.
+    pub subnets: Vec<Name>,
+    /// Whether the object must carry our finalizer.
+    pub finalizer: bool,
+    /// Why deletion waits.
+    pub waiting: Option<Problem>,
+}
+
+/// State of a provider network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetworkState {
+    /// What is wrong with it, or with its nodes.
+    pub problem: Option<Problem>,
+    /// Nodes that are ready, sorted.
+    pub ready: Vec<Name>,
+    /// Its other nodes, sorted.
+    pub not_ready: Vec<Name>,
+    /// Vlans that name it, sorted.
+    pub vlans: Vec<Name>,
+    /// Whether the object must carry our finalizer.
+    pub finalizer: bool,
+    /// Why deletion waits.
+    pub waiting: Option<Problem>,
+}
+
+/// The Vlans of a network.
+struct VlansByNetwork;
+impl Index<World> for VlansByNetwork {
+    type Of = Vlan;
+    type Key = Name;
+    fn keys(_: &Name, vlan: &Vlan, out: &mut Vec<Name>) {
+        out.push(Arc::clone(&vlan.network));
+    }
+}
+
+/// The Vlans of a network with one identifier.
+struct VlansById;
+impl Index<World> for VlansById {
+    type Of = Vlan;
+    type Key = (Name, u16);
+    fn keys(_: &Name, vlan: &Vlan, out: &mut Vec<(Name, u16)>) {
+        out.push((Arc::clone(&vlan.network), vlan.id));
+    }
+}
+
+/// The subnets that name a Vlan.
+struct SubnetsByVlan;
+impl Index<World> for SubnetsByVlan {
+    type Of = Subnet;
+    type Key = Name;
+    fn keys(_: &Name, subnet: &Subnet, out: &mut Vec<Name>) {
+        out.extend(subnet.spec.iter().filter(|spec| spec.has_switch()).filter_map(|spec| spec.vlan.clone()));
+    }
+}
+
+/// All nodes.
+struct Nodes;
+impl Index<World> for Nodes {
+    type Of = NodeReports;
+    type Key = ();
+    fn keys(_: &Name, _: &NodeReports, out: &mut Vec<()>) {
+        out.push(());
+    }
+}
+
+pub(crate) fn index(engine: &mut Engine<World, Fact>) {
+    engine.index::<VlansByNetwork>();
+    engine.index::<VlansById>();
+    engine.index::<SubnetsByVlan>();
+    engine.index::<Nodes>();
+}
+
+pub(crate) fn register(engine: &mut Engine<World, Fact>) {
+    engine.rule::<Vlan, VlanSegment>("vlan", |cx, name, vlan, out| {
+        let same = cx.rows::<VlansById>(&(Arc::clone(&vlan.network), vlan.id));
+        let older = same.into_iter().find(|(other, found)| (found.created, *other) < (vlan.created, name)).map(|(other, _)| other);
+        let network = &vlan.network;
+        let found = match older {
+            Some(older) => {
+                let message = format!("spec.id: Vlan {older:?}, which is older, has {} on provider network {network:?}, too", vlan.id);
+                Err(Problem { reason: "Conflict", message })
+            }
+            None if cx.get::<ProviderNetwork>(network).is_none() => {
+                let message = format!("spec.provider: ProviderNetwork {network:?} does not exist");
+                Err(Problem { reason: "UnknownProviderNetwork", message })
+            }
+            None => Ok(Segment { network: network.as_ref().into(), vlan: vlan.id }),
+        };
+        let subnets: Vec<Name> = cx.keys::<SubnetsByVlan>(name).cloned().collect();
+        let in_use = !subnets.is_empty();
+        let state = VlanState {
+            conflict: older.is_some(),
+            problem: found.as_ref().err().cloned(),
+            finalizer: !vlan.deleting || in_use,
+            waiting: (vlan.deleting && in_use).then(|| in_use_by("subnets", &subnets)),
+            subnets,
+        };
+        out.say(Fact::Vlan(Arc::clone(name)), FactValue::Vlan(Box::new(state)));
+        out.derive(Arc::clone(name), VlanSegment(found));
+    });
+    engine.leaf::<ProviderNetwork>("provider-network", |cx, name, network, out| {
+        let vlans: Vec<Name> = cx.keys::<VlansByNetwork>(name).cloned().collect();
+        let (mut ready, mut not_ready, mut why) = (Vec::new(), Vec::new(), Vec::new());
+        for (node, reports) in cx.rows::<Nodes>(&()) {
+            if !network.spec.includes(node, &reports.labels) {
+                continue;
+            }
+            match reports.networks.get(name) {
+                Some(report) if report.ready => ready.push(Arc::clone(node)),
+                report => {
+                    not_ready.push(Arc::clone(node));
+                    let error = report.map(|report| report.error.as_deref().unwrap_or("not ready"));
+                    why.push(format!("node {node}: {}", error.unwrap_or("has not reported yet")));
+                }
+            }
+        }
+        let in_use = !vlans.is_empty();
+        let state = NetworkState {
+            problem: problem(name, &why),
+            ready,
+            not_ready,
+            finalizer: !network.deleting || in_use,
+            waiting: (network.deleting && in_use).then(|| in_use_by("Vlans", &vlans)),
+            vlans,
+        };
+        out.say(Fact::ProviderNetwork(Arc::clone(name)), FactValue::ProviderNetwork(Box::new(state)));
+    });
+}
+
+fn problem(name: &Name, why: &[String]) -> Option<Problem> {
+    if name.len() > labels::LONGEST {
+        let message =
+            format!("metadata.name: {name:?} has more than {} characters, which the name of a bridge has no room for", labels::LONGEST);
+        return Some(Problem { reason: "BadName", message });
+    }
+    let more = why.len().saturating_sub(NAMED);
+    let more = if more > 0 { format!("; and {more} more nodes") } else { String::new() };
+    let message = format!("{}{more}", why[..why.len().min(NAMED)].join("; "));
+    (!why.is_empty()).then_some(Problem { reason: "NodesNotReady", message })
+}
+
+fn in_use_by(kind: &str, names: &[Name]) -> Problem {
+    let names = names.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(", ");
+    Problem { reason: "InUse", message: format!("deletion waits for {kind} {names}") }
+}
+
+/// Where a subnet is that names this Vlan.
+pub(crate) fn segment(cx: &mut Cx<'_, World>, vlan: &Name) -> Result<Segment, Problem> {
+    match cx.get::<VlanSegment>(vlan) {
+        Some(VlanSegment(Ok(segment))) => Ok(segment.clone()),
+        Some(VlanSegment(Err(why))) => {
+            Err(Problem { reason: "VlanNotUsable", message: format!("spec.vlan: Vlan {vlan:?} cannot be used: {}", why.message) })
+        }
+        None => Err(Problem { reason: "UnknownVlan", message: format!("spec.vlan: Vlan {vlan:?} does not exist") }),
+    }
+}
+
+/// The port by which a subnet's switch is connected to the physical network, on every node that has a bridge for it.
+pub(crate) fn localnet_port<DK, D>(subnet: &Name, segment: &Segment, out: &mut Out<Fact, DK, D>) {
+    let key = RowKey::new(lsp::TABLE, format!("localnet/{subnet}"));
+    RowFact::new(key.clone())
+        .set(lsp::NAME, format!("{PORT}{subnet}"))
+        .set(lsp::TYPE, "localnet".to_owned())
+        // Whoever answers there, such as the gateway, need not be told to OVN.
+        .set(lsp::ADDRESSES, ["unknown".to_owned()].into())
+        .set(lsp::OPTIONS, map(&[("network_name", &segment.network)]))
+        .set(lsp::TAG, (segment.vlan != 0).then_some(i64::from(segment.vlan)))
+        .set(lsp::EXTERNAL_IDS, external_ids(&[]))
+        .say(out);
+    refer(out, switch(subnet), ls::PORTS, key);
+}
+
+/// Whether a port to a physical network is one of a subnet.
+pub(crate) fn is_port(name: &str) -> bool {
+    name.starts_with(PORT)
+}
+
+/// A provider network.
+#[must_use]
+pub fn provider_network(object: &v1::ProviderNetwork) -> (Name, ProviderNetwork, Age) {
+    let meta = &object.metadata;
+    (name(meta), ProviderNetwork { deleting: meta.deletion_timestamp.is_some(), spec: object.spec.clone() }, age(meta))
+}
+
+/// A Vlan. What the API's schema would have refused is no identifier: such a one counts as 0.
+#[must_use]
+pub fn vlan(object: &v1::Vlan) -> (Name, Vlan, Age) {
+    let (meta, spec, age) = (&object.metadata, &object.spec, age(&object.metadata));
+    let id = spec.id.filter(|id| *id != 0).or(spec.vlan_id).and_then(|id| u16::try_from(id).ok()).filter(|id| *id < 4096);
+    let vlan =
+        Vlan { created: age.0, deleting: meta.deletion_timestamp.is_some(), network: spec.provider.as_str().into(), id: id.unwrap_or(0) };
+    (name(meta), vlan, age)
+}
+
+/// What a node reports.
+#[must_use]
+pub fn node_reports(object: &NodeView) -> NodeReports {
+    let meta = &object.metadata;
+    let mut reports = NodeReports::default();
+    for (key, value) in meta.labels.iter().flatten() {
+        match labels::of_key(key) {
+            Some((network, "ready")) => reports.networks.entry(network.into()).or_default().ready = value == "true",
+            Some(_) => {}
+            None => drop(reports.labels.insert(key.clone(), value.clone())),
+        }
+    }
+    for (key, value) in meta.annotations.iter().flatten() {
+        if let Some((network, "err_mesg")) = labels::of_key(key)
+            && let Some(report) = reports.networks.get_mut(network)
+            && !value.is_empty()
+        {
+            report.error = Some(value.as_str().into());
+        }
+    }
+    reports
+}
