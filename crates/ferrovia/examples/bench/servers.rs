@@ -26,6 +26,17 @@ impl Running {
         Self::command(Command::new(program).args(arguments))
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// Processor time of its main thread (`/proc/PID/schedstat`: the kernel's sched-stats document).
+    pub fn computed(&self) -> Duration {
+        let text = std::fs::read_to_string(format!("/proc/{}/schedstat", self.id())).unwrap();
+        Duration::from_nanos(text.split_whitespace().next().unwrap().parse().unwrap())
+    }
+
     pub fn command(command: &mut Command) -> Self {
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         Self(child.unwrap_or_else(|error| panic!("{}: {error}", command.get_program().display())))

@@ -12,7 +12,7 @@ use crate::servers::{Running, listens};
 pub struct Chassis {
     folder: PathBuf,
     // In this order they go.
-    _controller: Running,
+    controller: Running,
     _switch: Running,
     _database: Running,
 }
@@ -41,7 +41,7 @@ impl Chassis {
         let bridge = |name: &str| format!("-- add-br {name} -- set bridge {name} datapath_type=netdev fail-mode=secure");
         vsctl(folder, &format!("{} {}", bridge("br-int"), bridge("br-ex")));
         let controller = start("ovn-controller", &[remote]);
-        Self { folder: folder.to_owned(), _controller: controller, _switch: switch, _database: database }
+        Self { folder: folder.to_owned(), controller, _switch: switch, _database: database }
     }
 
     /// Plugs ports into `br-int`.
@@ -55,6 +55,12 @@ impl Chassis {
         if !words.is_empty() {
             vsctl(&self.folder, &words);
         }
+    }
+
+    /// Has `ovn-controller` compute all flows anew, with its next turn.
+    pub fn recompute(&self) {
+        let control = self.folder.join(format!("ovn-controller.{}.ctl", self.controller.id()));
+        run(Command::new("ovn-appctl").arg("-t").arg(control).arg("inc-engine/recompute"));
     }
 
     /// OpenFlow flows of `br-int`.
@@ -72,7 +78,7 @@ fn vsctl(folder: &Path, words: &str) {
 }
 
 /// What a program that must succeed says.
-fn run(command: &mut Command) -> String {
+pub fn run(command: &mut Command) -> String {
     let output = command.stdin(Stdio::null()).output().unwrap();
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
