@@ -28,7 +28,7 @@ const COLUMNS: [(&str, &str); 8] = [
     ("SB logical flows", "rows"),
     ("OpenFlow flows of a chassis", "flows"),
     ("a pod until it is southbound", "ms"),
-    ("ovn-northd's processor time for a pod", "ms"),
+    ("northd computes for a pod", "ms"),
 ];
 /// Routes, policies, port groups and address sets.
 const ROWS: std::ops::Range<usize> = 0..4;
@@ -36,7 +36,7 @@ const OPENFLOW: usize = 5;
 
 pub fn measure(report: &mut Report) {
     let costs = Scheme::ALL.map(|scheme| {
-        let [few, many] = Plants::new().measured(scheme);
+        let [few, many] = Namespace::new().measured(scheme);
         for (column, (what, unit)) in COLUMNS.into_iter().enumerate() {
             let row = Row::new(format!("egress, {}, 5,000 pods: {what}", scheme.name()), many.0[column], unit);
             report.add(row.against("1,000 pods", few.0[column]));
@@ -47,9 +47,9 @@ pub fn measure(report: &mut Report) {
     // What the way out adds, where the count is also of other things.
     let added = |at: usize| localnet[at].0[OPENFLOW] - none[at].0[OPENFLOW];
     let mut growth: Vec<_> = ROWS.map(|column| (COLUMNS[column].0.to_owned(), localnet[1].0[column] - localnet[0].0[column])).collect();
-    growth.push(("OpenFlow flows of a chassis for it".to_owned(), added(1) - added(0)));
+    growth.push(("OpenFlow flows for it".to_owned(), added(1) - added(0)));
     for (what, grown) in &growth {
-        report.add(Row::new(format!("egress, localnet, from 1,000 to 5,000 pods: more {what}"), *grown, "").exactly(0.0));
+        report.add(Row::new(format!("egress, localnet, 1,000 to 5,000 pods: more {what}"), *grown, "").exactly(0.0));
     }
     print(&costs);
     assert!(growth.iter().all(|(_, grown)| *grown == 0.0), "localnet grows with pods: {growth:?}");
@@ -72,12 +72,12 @@ fn print(costs: &[[Cost; 2]]) {
 }
 
 /// A network namespace for the switch of the real chassis; gone when dropped.
-struct Plants {
+struct Namespace {
     name: String,
     netns: Netns,
 }
 
-impl Plants {
+impl Namespace {
     fn new() -> Self {
         let name = format!("fvb-{}", std::process::id());
         let netns = Netns::create(&name).unwrap();
@@ -99,7 +99,7 @@ impl Plants {
     }
 }
 
-impl Drop for Plants {
+impl Drop for Namespace {
     fn drop(&mut self) {
         let _ = netns::delete(&self.name);
     }
