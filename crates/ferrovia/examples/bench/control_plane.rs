@@ -10,16 +10,16 @@ use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{PostParams, WatchEvent, WatchParams};
 use kube::{Api, Client};
-use ovsdb::{Event, Options, Remote, connect};
+use ovsdb::Remote;
 use ovsdb_types::nb::{logical_switch, logical_switch_port};
 use ovsdb_types::sb::port_binding;
-use ovsdb_types::{Monitored, Replica, TableId, nb, sb};
+use ovsdb_types::{Monitored, nb, sb};
 use serde_json::json;
 use tokio::runtime::Runtime;
-use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::follower::Follower;
 use crate::report::{Report, Row};
 use crate::servers::{Database, northd};
 
@@ -145,63 +145,4 @@ async fn restart(remote: &Remote, client: &Client) -> (usize, Duration) {
     controller.stop().await;
     // The marker's switch and its router port's peer.
     (changes - 2, took)
-}
-
-/// A replica that follows a database.
-struct Follower {
-    replica: Replica,
-    events: mpsc::Receiver<Event>,
-    driver: JoinHandle<()>,
-    /// Without it the driver would stop.
-    _client: ovsdb::Client,
-    lost: bool,
-}
-
-impl Follower {
-    async fn start(remote: &Remote, monitored: Monitored) -> Self {
-        let (client, events, driver) = connect(Options::new(remote.clone(), monitored.clone()));
-        let driver = tokio::spawn(driver.run());
-        let mut follower = Self { replica: Replica::new(monitored, vec![]), events, driver, _client: client, lost: true };
-        while follower.lost {
-            follower.next().await;
-        }
-        follower
-    }
-
-    /// Takes in the next event: how many rows it changes.
-    async fn next(&mut self) -> usize {
-        let event = tokio::time::timeout(Duration::from_secs(60), self.events.recv()).await.expect("the database changes within a minute");
-        match event.unwrap() {
-            Event::Snapshot(monitored, snapshot) => {
-                self.lost = false;
-                self.replica.replace(monitored, snapshot).unwrap().len()
-            }
-            Event::Updates(updates) => self.replica.apply(updates).unwrap().len(),
-            Event::Disconnected(_) => {
-                self.lost = true;
-                0
-            }
-            Event::Status(_) => 0,
-        }
-    }
-
-    /// Waits until the connection is lost.
-    async fn lost(&mut self) {
-        while !self.lost {
-            self.next().await;
-        }
-    }
-
-    /// Waits until there is a connection, and that many rows.
-    async fn rows(&mut self, table: TableId, wanted: usize) {
-        while self.lost || self.replica.len(table) < wanted {
-            self.next().await;
-        }
-    }
-}
-
-impl Drop for Follower {
-    fn drop(&mut self) {
-        self.driver.abort();
-    }
 }

@@ -1,18 +1,15 @@
 //! The real rules of the network on clusters of 1,000 and of 100,000 pods: what one more pod costs, and what each holds.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::annotations;
-use api::view::{NamespaceView, PodView};
-use engine::{Age, Engine, Settled};
-use ipam::{Ipam, Request};
-use ovsdb_types::nb::logical_switch_port as lsp;
-use ovsdb_types::{Bindings, Condition, Datum, Desired, Diff, Dirty, Mutator, Operation, Replica, RowUpdate, TableUpdates, Uuid, nb};
+use api::view::PodView;
+use engine::Age;
 use serde_json::{Value, json};
-use topology::{Allocation, Fact, FactValue, Namespace, Pod, PodKey, Subnet, Usage, Vpc, World, input, northbound};
+use topology::{Pod, PodKey, input};
 
+use crate::cluster::Cluster;
 use crate::memory::held;
 use crate::report::{Report, Row, median};
 
@@ -130,38 +127,14 @@ fn view(i: usize, more: &Value) -> PodView {
     serde_json::from_value(json!({ "metadata": metadata })).unwrap()
 }
 
-/// The engine with allocator, desired rows and a northbound database, as the controller joins them.
-struct Cluster {
-    engine: Engine<World, Fact>,
-    ipam: Ipam,
-    desired: Desired,
-    replica: Replica,
-    bindings: Bindings,
-    dirty: Dirty,
-}
-
-impl Default for Cluster {
-    fn default() -> Self {
-        let replica = Replica::new(northbound::monitored(), northbound::indexes());
-        let (ipam, desired, bindings, dirty) = Default::default();
-        Self { engine: topology::engine(), ipam, desired, replica, bindings, dirty }
-    }
-}
-
 impl Cluster {
     /// One VPC, and for each subnet a namespace that uses it; one subnet more, for the pods that come later.
     fn lay_out(&mut self, subnets: usize) {
-        let (name, vpc, age) = input::vpc(&object(json!({ "kind": "Vpc", "metadata": { "name": "ovn-cluster" }, "spec": {} })));
-        self.engine.set::<Vpc>(&name, Some(vpc), age);
+        self.vpc();
         for i in 0..=subnets {
-            let (name, value, age) =
-                input::namespace(&serde_json::from_value::<NamespaceView>(json!({ "metadata": { "name": format!("n{i}") } })).unwrap());
-            self.engine.set::<Namespace>(&name, Some(value), age);
+            self.namespace(&format!("n{i}"));
             let cidr = format!("10.{}.{}.0/22", i / 64, i % 64 * 4);
-            let spec = json!({ "cidrBlock": cidr, "namespaces": [format!("n{i}")] });
-            let (name, value, age) =
-                input::subnet(&object(json!({ "kind": "Subnet", "metadata": { "name": format!("s{i}") }, "spec": spec })));
-            self.engine.set::<Subnet>(&name, Some(value), age);
+            self.subnet(&format!("s{i}"), &json!({ "cidrBlock": cidr, "namespaces": [format!("n{i}")] }));
         }
         self.settle();
     }
@@ -190,108 +163,4 @@ impl Cluster {
             (annotations::LOGICAL_SWITCH, subnet),
         ])
     }
-
-    /// Runs rules, the allocator, and the rules that read its answers: runs and elements read.
-    fn settle(&mut self) -> (u64, u64) {
-        let first = self.engine.settle();
-        let (runs, reads) = (first.runs(), first.reads);
-        self.take(first);
-        let second = self.engine.settle();
-        let counts = (runs + second.runs(), reads + second.reads);
-        self.take(second);
-        counts
-    }
-
-    fn take(&mut self, settled: Settled<Fact>) {
-        let mut touched: BTreeSet<Arc<str>> = BTreeSet::new();
-        let mut requests = Vec::new();
-        for change in settled.changes {
-            match (change.fact, change.after) {
-                (Fact::Northbound(fact), after) => {
-                    let value = match &after {
-                        Some(FactValue::Northbound(value)) => Some(value),
-                        _ => None,
-                    };
-                    self.dirty.change(self.desired.apply(&fact, value));
-                }
-                (Fact::Pool(name), Some(FactValue::Pool { vpc, cidrs, excluded })) => {
-                    self.ipam.set_subnet(&name, ipam::SubnetSpec::new(vpc, cidrs, excluded));
-                }
-                (Fact::Request(key), after) => requests.push((key, after)),
-                _ => {}
-            }
-        }
-        for (key, after) in requests {
-            let allocation = match after {
-                Some(FactValue::Request(request)) => {
-                    let wanted = Request { subnet: request.subnet, addresses: request.addresses, mac: request.mac, ..Default::default() };
-                    let held = self.ipam.allocate(&key.port(), &wanted).unwrap();
-                    touched.insert(Arc::clone(&held.subnet));
-                    Some(Allocation { identity: request.identity, subnet: held.subnet, addresses: held.addresses, mac: held.mac })
-                }
-                _ => {
-                    touched.extend(self.ipam.release(&key.port()).map(|held| held.subnet));
-                    None
-                }
-            };
-            self.engine.set::<Allocation>(&key, allocation, Age(0));
-        }
-        for subnet in touched {
-            let usage = Usage { holders: self.ipam.holders(&subnet).len() };
-            self.engine.set::<Usage>(&subnet, Some(usage), Age(0));
-        }
-    }
-
-    /// The operations of the next transaction, and how many rows they write.
-    fn difference(&mut self) -> (Vec<Operation>, u64) {
-        let ownership = northbound::ownership();
-        let diff = Diff {
-            desired: &self.desired,
-            replica: &self.replica,
-            ownership: &ownership,
-            skip: &BTreeSet::new(),
-            vendor: api::VENDOR,
-            claimed: &northbound::claimed,
-        };
-        let difference = diff.compute(&std::mem::take(&mut self.dirty), &mut self.bindings);
-        let rows = u64::try_from(difference.rows()).unwrap();
-        (difference.operations, rows)
-    }
-
-    /// Applies operations as `ovsdb-server` would: a port goes with the reference to it.
-    fn commit(&mut self, operations: Vec<Operation>) {
-        let schema = &nb::SCHEMA;
-        let mut ports = Vec::new();
-        let mut updates = Vec::new();
-        for operation in operations {
-            let (table, update) = match operation {
-                Operation::Insert { table, uuid, row, .. } => {
-                    let id = schema.table_id(table).unwrap();
-                    let columns = row.into_iter().map(|(name, v)| (schema.table(id).column_index(name).unwrap(), v)).collect();
-                    (id, (uuid.unwrap(), RowUpdate::Present(columns)))
-                }
-                Operation::Mutate { table, condition, mutations } => {
-                    let id = schema.table_id(table).unwrap();
-                    let gone = mutations.iter().filter(|m| m.mutator == Mutator::Delete).flat_map(|m| m.value.atoms());
-                    ports.extend(gone.filter_map(ovsdb_types::Atom::as_uuid).map(|port| (port, RowUpdate::Delete)));
-                    let deltas: Vec<(u16, Datum)> =
-                        mutations.into_iter().map(|m| (schema.table(id).column_index(m.column).unwrap(), m.value)).collect();
-                    (id, (target(&condition), RowUpdate::Modify(deltas)))
-                }
-                other => panic!("the bench makes no such change: {other:?}"),
-            };
-            updates.push((table, vec![update]));
-        }
-        updates.push((lsp::TABLE, ports));
-        self.replica.apply(TableUpdates(updates)).unwrap();
-    }
-}
-
-fn target(condition: &[Condition]) -> Uuid {
-    condition[0].value.atoms()[0].as_uuid().unwrap()
-}
-
-fn object<T: serde::de::DeserializeOwned>(mut json: Value) -> T {
-    json["apiVersion"] = "kubeovn.io/v1".into();
-    serde_json::from_value(json).unwrap()
 }

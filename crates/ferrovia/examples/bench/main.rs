@@ -2,9 +2,12 @@
 //! where something is done many times; counts are exact. `bench NAME…` measures only the parts of these names.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a bench fails by panicking")]
 
+mod cluster;
 mod cni;
 mod control_plane;
+mod egress;
 mod engine;
+mod follower;
 mod ipam;
 mod lab;
 mod memory;
@@ -22,7 +25,7 @@ use report::{Report, Row};
 #[global_allocator]
 static COUNTING: memory::Counting = memory::Counting;
 
-const PARTS: [&str; 7] = ["ovsdb", "engine", "ipam", "control_plane", "scale", "lab", "cni"];
+const PARTS: [&str; 8] = ["ovsdb", "engine", "ipam", "control_plane", "scale", "egress", "lab", "cni"];
 
 /// The controller's heap on huge pages, as docs/architecture.md says to run it: the glibc manual, "Memory Allocation Tunables".
 const HUGE_PAGES: (&str, &str) = ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1");
@@ -59,6 +62,9 @@ fn main() {
     if wanted("scale") {
         scale::measure(&mut report);
     }
+    if wanted("egress") {
+        egress::measure(&mut report);
+    }
     if wanted("lab") {
         lab::measure(&mut report);
     }
@@ -75,8 +81,4 @@ fn main() {
 }
 
 /// What the design names and nothing measures yet.
-const LATER: [(&str, &str); 3] = [
-    ("pings lost during a rebuild, ovn-northd supervised", "0"),
-    ("routes, policies and port groups per pod and subnet", "0"),
-    ("OpenFlow rules per chassis that egress adds per pod", "0"),
-];
+const LATER: [(&str, &str); 1] = [("pings lost during a rebuild, ovn-northd supervised", "0")];

@@ -148,7 +148,7 @@ fn with_unit(value: f64, unit: &str) -> String {
 }
 
 /// A number as people read it: three digits that matter, thousands apart.
-fn number(value: f64) -> String {
+pub fn number(value: f64) -> String {
     let digits = match value.abs() {
         v if v == v.trunc() || v >= 100.0 => 0,
         v if v >= 10.0 => 1,

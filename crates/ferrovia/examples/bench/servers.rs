@@ -22,9 +22,24 @@ pub fn ferrovia() -> PathBuf {
 pub struct Running(Child);
 
 impl Running {
-    fn start(program: &str, arguments: &[String]) -> Self {
-        let child = Command::new(program).args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        Self(child.unwrap_or_else(|error| panic!("{program}: {error}")))
+    pub fn start(program: &str, arguments: &[String]) -> Self {
+        Self::command(Command::new(program).args(arguments))
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// Processor time of its main thread (`/proc/PID/schedstat`: the kernel's sched-stats document).
+    pub fn computed(&self) -> Duration {
+        let text = std::fs::read_to_string(format!("/proc/{}/schedstat", self.id())).unwrap();
+        Duration::from_nanos(text.split_whitespace().next().unwrap().parse().unwrap())
+    }
+
+    pub fn command(command: &mut Command) -> Self {
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        Self(child.unwrap_or_else(|error| panic!("{}: {error}", command.get_program().display())))
     }
 }
 
@@ -64,12 +79,7 @@ impl Database {
             file,
         ];
         self.server = Some(Running::start("ovsdb-server", &arguments));
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while UnixStream::connect(&socket).is_err() {
-            assert!(Instant::now() < deadline, "ovsdb-server does not listen on {}", socket.display());
-            #[allow(clippy::disallowed_methods, reason = "nothing tells when a socket is there")]
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        listens(&socket);
         // The row that belongs to everybody.
         let program = format!("ovn-{}ctl", self.name);
         assert!(Command::new(program).arg(format!("--db={}", self.remote())).arg("init").status().unwrap().success());
@@ -90,6 +100,16 @@ impl Database {
 
     pub fn remote(&self) -> Remote {
         Remote::Unix(self.socket())
+    }
+}
+
+/// Waits until a server listens there.
+pub fn listens(socket: &Path) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while UnixStream::connect(socket).is_err() {
+        assert!(Instant::now() < deadline, "nobody listens on {}", socket.display());
+        #[allow(clippy::disallowed_methods, reason = "nothing tells when a socket is there")]
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 
