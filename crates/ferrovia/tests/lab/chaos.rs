@@ -37,8 +37,9 @@ fn ports(lab: &Lab) -> BTreeMap<String, String> {
     let text = lab.ok(&[&list[..], &["find", "logical_switch_port", "type=\"\""]].concat());
     let rows: Vec<_> = text.lines().filter_map(|line| line.split_once(',')).collect();
     let bare = |text: &str| text.trim_matches(|c| "\"[]".contains(c)).to_owned();
-    let ports: BTreeMap<_, _> = rows.iter().map(|(name, addresses)| (bare(name), bare(addresses))).collect();
+    let mut ports: BTreeMap<_, _> = rows.iter().map(|(name, addresses)| (bare(name), bare(addresses))).collect();
     assert_eq!(ports.len(), rows.len(), "a port twice: {text}");
+    ports.retain(|name, _| !name.starts_with("node-"));
     ports
 }
 

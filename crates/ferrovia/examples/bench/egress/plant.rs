@@ -14,10 +14,10 @@ use ovsdb_types::{
     Column, Condition, DatabaseSchema, Datum, Function, IntoDatum as _, Monitored, Operation, Replica, RowKey, TableId, nb, sb,
 };
 use serde_json::json;
-use topology::{Egress, Pod, input};
+use topology::{Egress, Node, Pod, input};
 
 use super::chassis::{Chassis, run};
-use super::scheme::{JOIN, JOIN_CIDR, NODES, Port, SUBNETS, Scheme, node_ip, node_name, subnet_name};
+use super::scheme::{JOIN, JOIN_CIDR, NODES, Port, SUBNETS, Scheme, node_ip, node_name, node_record, subnet_name};
 use crate::cluster::Cluster;
 use crate::follower::Follower;
 use crate::servers::{Database, Running, northd};
@@ -88,9 +88,19 @@ impl Plant {
         if self.scheme.leaves_by_nodes() {
             self.cluster.subnet(JOIN, &json!({ "cidrBlock": JOIN_CIDR }));
         }
-        if self.scheme == Scheme::Localnet {
-            let egress = Egress { transit: "169.254.77.0/30".parse().unwrap() };
-            self.cluster.engine.set::<Egress>(&api::DEFAULT_VPC.into(), Some(egress), Age(0));
+        let egress = match self.scheme {
+            Scheme::Localnet => Some(Egress::Localnet("169.254.77.0/30".parse().unwrap())),
+            Scheme::Join => Some(Egress::Join),
+            _ => None,
+        };
+        self.cluster.engine.set::<Egress>(&api::DEFAULT_VPC.into(), egress, Age(0));
+        if self.scheme == Scheme::Join {
+            for node in 0..NODES {
+                let addresses = vec![node_ip(node).into()];
+                let recorded = Ok(Some(node_record(node)));
+                let (name, uid) = (node_name(node).into(), format!("uid-{node}").into());
+                self.cluster.engine.set::<Node>(&name, Some(Node { uid, created: 0, addresses, chassis: None, recorded }), Age(0));
+            }
         }
         let mut operations = self.rows_of_rules();
         operations.extend(self.scheme.of_nodes(&cidrs));

@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use api::DEFAULT_VPC;
+use api::annotations::NicRecord;
 use ovsdb_types::nb::{
     logical_router as lr, logical_router_policy as policy, logical_router_static_route as route, logical_switch as ls,
     logical_switch_port as lsp, port_group as group,
@@ -69,12 +70,11 @@ impl Scheme {
     /// Rows of nodes and subnets that no rule of ours says.
     pub fn of_nodes(self, cidrs: &[String]) -> Vec<Operation> {
         let mut rows = Rows::default();
-        if !self.leaves_by_nodes() {
+        if !matches!(self, Self::SourceRoutes | Self::SubnetGroups) {
             return rows.0;
         }
         for Port { name, node, address, .. } in self.node_ports() {
-            let mac = format!("02:00:00:01:{:02x}:{:02x}", node / 256, node % 256);
-            let addresses = Datum::One(format!("{mac} {address}").into());
+            let addresses = Datum::One(format!("{} {address}", node_record(node).mac).into());
             let key = RowKey::new(lsp::TABLE, Arc::clone(&name));
             rows.insert(&key, vec![("name", name.to_string().into_datum()), ("addresses", addresses)]);
             rows.refer(RowKey::new(ls::TABLE, JOIN), ls::PORTS, &key);
@@ -92,7 +92,7 @@ impl Scheme {
         }
         for node in 0..NODES {
             rows.policy(30_000, format!("ip4.dst == {}", node_ip(node)), "reroute", Some(join_ip(node)));
-            for name in self.groups(node) {
+            for name in groups(node) {
                 rows.insert(&RowKey::new(group::TABLE, name.as_str()), vec![("name", name.clone().into_datum())]);
                 rows.policy(29_000, format!("ip4.src == ${name}_ip4"), "reroute", Some(join_ip(node)));
             }
@@ -104,25 +104,32 @@ impl Scheme {
     pub fn of_pod(self, pod: &Port) -> Vec<Operation> {
         let mut rows = Rows::default();
         match self {
-            Self::None | Self::Localnet => {}
+            Self::None | Self::Join | Self::Localnet => {}
             Self::SourceRoutes => rows.route(&pod.address, &join_ip(pod.node), Some("src-ip")),
-            Self::SubnetGroups | Self::Join => {
-                let groups = self.groups(pod.node);
-                let name = groups.get(pod.subnet).unwrap_or(&groups[0]);
+            Self::SubnetGroups => {
+                let name = &groups(pod.node)[pod.subnet];
                 let port = RowKey::new(lsp::TABLE, Arc::clone(&pod.name));
                 rows.refer(RowKey::new(group::TABLE, name.as_str()), group::PORTS, &port);
             }
         }
         rows.0
     }
+}
 
-    /// Names of the port groups of a node: of each of its subnets, or of all.
-    fn groups(self, node: usize) -> Vec<String> {
-        match self {
-            Self::SubnetGroups => (0..SUBNETS).map(|subnet| format!("{}.{}", subnet_name(subnet), node_name(node))).collect(),
-            Self::Join => vec![format!("leave.{}", node_name(node))],
-            _ => Vec::new(),
-        }
+/// Names of the port groups of a node, of each of its subnets.
+fn groups(node: usize) -> Vec<String> {
+    (0..SUBNETS).map(|subnet| format!("{}.{}", subnet_name(subnet), node_name(node))).collect()
+}
+
+/// What is recorded of a node's port.
+pub fn node_record(node: usize) -> NicRecord {
+    NicRecord {
+        subnet: JOIN.into(),
+        addresses: vec![join_ip(node).parse().unwrap()],
+        mac: format!("02:00:00:01:{:02x}:{:02x}", node / 256, node % 256).parse().unwrap(),
+        cidrs: Some(JOIN_CIDR.parse().unwrap()),
+        gateways: vec![JOIN_GATEWAY.parse().unwrap()],
+        segment: None,
     }
 }
 
