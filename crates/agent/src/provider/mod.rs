@@ -40,10 +40,8 @@ pub(crate) enum ProviderError {
     Linux(#[from] linux::Error),
     #[error("what is recorded of a NIC, or rules of our own, cannot be read: {0}")]
     Json(#[from] serde_json::Error),
-    #[error("metadata.name: {0:?} has more than {max} characters, which the name of a bridge has no room for", max = provider_network::LONGEST)]
-    LongName(String),
-    #[error("metadata.name: {0:?} is reserved: the bridge br-{0}, or a physical network of this name, is there for other purposes")]
-    Reserved(String),
+    #[error("metadata.name: {0}")]
+    Name(String),
     #[error("link {0} does not exist")]
     NoLink(String),
     #[error("link {0} has no hardware address of six bytes")]
@@ -54,10 +52,10 @@ pub(crate) enum ProviderError {
     HasMaster(String, String),
     #[error("link {0} is there already, and no bridge of Open vSwitch")]
     Taken(String),
-    #[error("spec.exchangeLinkName: not yet")]
-    Exchange,
     #[error("Open vSwitch has not opened {0} within {1:?}; is ovs-vswitchd running?")]
     NotOpened(String, Duration),
+    #[error("Open vSwitch has not taken link {0} away within {1:?}; is ovs-vswitchd running?")]
+    NotGone(String, Duration),
 }
 
 /// What was done, and is not done again while nothing says that it is undone.
@@ -75,10 +73,10 @@ impl View {
     fn of(node: &Node) -> Self {
         let looked = node.ovs.records().map(|records| {
             let of = |(network, record): (String, String)| {
-                let nic = serde_json::from_str::<Record>(&record).map(|record| record.nic).unwrap_or_default();
-                let stands = node.ovs.has_bridge(&provider_network::bridge(&network)).unwrap_or(false);
-                let stands = stands && node.ovs.mapped_elsewhere(&network, &provider_network::bridge(&network)).is_ok();
-                (network, record, node.ovs.bridge_of(&nic), stands)
+                let names = serde_json::from_str::<Record>(&record).unwrap_or_default().names(&network);
+                let stands = node.ovs.has_bridge(&names.bridge).unwrap_or(false);
+                let stands = stands && node.ovs.mapped_elsewhere(&network, &names.bridge).is_ok();
+                (network, record, node.ovs.bridge_of(&names.nic), stands)
             };
             records.into_iter().map(of).collect()
         });
