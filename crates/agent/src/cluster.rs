@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
 
-use api::annotations;
+use api::annotations::{self, NicRecord};
 use api::networks::{self, Definition};
 use api::tuning::tuning;
-use api::view::{NetworkAttachmentDefinitionView, PodView};
+use api::view::{NetworkAttachmentDefinitionView, NodeView, PodView};
 use api::{OVN_PROVIDER, v1};
 use futures::StreamExt;
 use kube::runtime::WatchStreamExt;
@@ -63,11 +64,22 @@ pub(crate) struct Ask<'a> {
     pub(crate) ifname: &'a str,
 }
 
+/// This node, as the cluster has it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct OwnNode {
+    /// Its port in the default VPC.
+    pub(crate) port: NicRecord,
+    /// Its own addresses, one per family at most.
+    pub(crate) addresses: Vec<IpAddr>,
+}
+
 /// What is known.
 #[derive(Debug, Default)]
 pub(crate) struct Known {
     pods: HashMap<Key, Pod>,
     definitions: HashMap<Key, Result<Definition, String>>,
+    /// What this node's own port is; nothing before it is recorded.
+    nodes: HashMap<String, OwnNode>,
     /// Subnets; none before they are known.
     subnets: Option<HashMap<String, Subnet>>,
 }
@@ -202,6 +214,11 @@ impl Cluster {
         Some(Exits::of_all(subnets.into_iter().map(|(_, exits)| exits)))
     }
 
+    /// What this node's own port in the default VPC is, once that is recorded.
+    pub(crate) fn own_node(&self) -> Option<OwnNode> {
+        self.known.borrow().nodes.values().next().cloned()
+    }
+
     /// Wakes whenever something changed.
     pub(crate) fn changes(&self) -> watch::Receiver<Known> {
         self.known.clone()
@@ -212,9 +229,11 @@ impl Cluster {
 pub(crate) fn watch_cluster(client: kube::Client, node: &str, mtu: u32) -> (Cluster, impl Future<Output = ()> + Send + use<>) {
     let (sender, known) = watch::channel(Known::default());
     let on_node = watcher::Config::default().fields(&format!("spec.nodeName={node}"));
+    let own = watcher::Config::default().fields(&format!("metadata.name={node}"));
     let work = async move {
         let mut feeds = JoinSet::new();
         feeds.spawn(feed(client.clone(), on_node, sender.clone(), pod, |known| &mut known.pods));
+        feeds.spawn(feed(client.clone(), own, sender.clone(), own_node, |known| &mut known.nodes));
         feeds.spawn(feed(client.clone(), watcher::Config::default(), sender.clone(), definition, |known| &mut known.definitions));
         feeds.spawn(feed(client, watcher::Config::default(), sender, subnet, |known| known.subnets.get_or_insert_default()));
         while feeds.join_next().await.is_some() {}
@@ -284,6 +303,16 @@ fn pod(pod: PodView) -> (Key, Option<Pod>) {
     let machine = annotations.get(annotations::VIRTUAL_MACHINE).filter(|machine| !machine.is_empty());
     let holder = machine.unwrap_or(&name).clone();
     ((namespace, name), Some(Pod { uid: pod.metadata.uid.unwrap_or_default(), holder, annotations }))
+}
+
+fn own_node(node: NodeView) -> (String, Option<OwnNode>) {
+    let (name, addresses) = (node.name_any(), node.internal_addresses());
+    let recorded = annotations::recorded(&node.metadata.annotations.unwrap_or_default()).unwrap_or_else(|error| {
+        tracing::warn!(%error, node = name, "what is recorded of the node's port cannot be read");
+        None
+    });
+    let recorded = recorded.filter(|record| *record.subnet == *api::JOIN_SUBNET);
+    (name, recorded.map(|port| OwnNode { port, addresses }))
 }
 
 fn definition(object: NetworkAttachmentDefinitionView) -> (Key, Option<Result<Definition, String>>) {

@@ -24,8 +24,8 @@ pub struct Config {
     pub portmap: bool,
     /// The host's `/run`, in which its network services are told to leave our links alone; they are not told when `None`.
     pub host_run: Option<PathBuf>,
-    /// The link by which the default VPC leaves through this node, as the controller has it; `None`: it does not.
-    pub egress: Option<api::Transit>,
+    /// How pods of the default VPC leave through this node, as the controller has it; `None`: they do not.
+    pub egress: Option<api::Egress>,
     /// MTU of pods in bytes, where their subnet names none.
     pub mtu: u32,
     /// Bridge that ports are added to.

@@ -2,9 +2,8 @@
 
 mod gateway;
 mod mirror;
+mod node_port;
 mod provider;
-
-pub(crate) use provider::Bridge;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -15,6 +14,9 @@ use ovsdb_types::vswitch::{bridge, interface, mirror as mirrors, open_vswitch, p
 use ovsdb_types::{Atom, Condition, Datum, IndexDef, Monitored, Mutation, Mutator, Operation, Replica, Row, RowKey, Uuid, vswitch};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
+
+pub(crate) use node_port::NodePort;
+pub(crate) use provider::Bridge;
 
 /// What was committed is seen long before this.
 const SIGHT: Duration = Duration::from_secs(5);
@@ -39,6 +41,8 @@ pub(crate) enum OvsError {
     NoBridge(String),
     #[error("bridge {0} is there already and not ours: remove it, or start the agent with --egress none")]
     ForeignBridge(String),
+    #[error("port {0} is there already and not ours: remove it")]
+    ForeignPort(String),
     #[error("ovn-bridge-mappings has {0} behind bridge {1} already, which is not ours: take it out, or start the agent with --egress none")]
     ForeignNetwork(String, String),
     #[error("bridge {0} is there already and not ours")]
@@ -84,6 +88,8 @@ pub(crate) fn open(remote: Remote, bridge_name: &str) -> (Ovs, impl Future<Outpu
                 vec![
                     interface::ERROR.index,
                     interface::EXTERNAL_IDS.index,
+                    interface::MAC.index,
+                    interface::MTU_REQUEST.index,
                     interface::NAME.index,
                     interface::OFPORT.index,
                     interface::OPTIONS.index,

@@ -115,11 +115,8 @@ impl Duty {
             }
             // The socket is bound by now: what comes from here on comes by it.
             Self::Deletions => deletions::run(node, shutdown).await,
+            Self::Gateway => gateway::run(node, shutdown).await,
             Self::Provider => provider::run(node, client, shutdown).await,
-            Self::Gateway => match &node.config.egress {
-                Some(transit) => gateway::run(node, transit, shutdown).await,
-                None => gateway::withdraw(node).await,
-            },
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use k8s_openapi::api::apps::v1 as apps;
 use k8s_openapi::api::core::v1 as core;
@@ -227,6 +228,23 @@ pub struct NodeAddress {
     /// The address.
     #[serde(default)]
     pub address: Box<str>,
+}
+
+impl NodeView {
+    /// The node's own addresses (`InternalIP`), the first of each family, IPv4 first.
+    #[must_use]
+    pub fn internal_addresses(&self) -> Vec<IpAddr> {
+        let mut addresses: Vec<IpAddr> = Vec::new();
+        for shown in self.status.addresses.iter().filter(|address| &*address.kind == "InternalIP") {
+            if let Ok(address) = shown.address.parse::<IpAddr>()
+                && addresses.iter().all(|known| known.is_ipv4() != address.is_ipv4())
+            {
+                addresses.push(address);
+            }
+        }
+        addresses.sort_unstable();
+        addresses
+    }
 }
 
 impl PodView {

@@ -12,7 +12,7 @@ use ovsdb::{Event, TransactError};
 use ovsdb_types::nb::{self, logical_router, logical_router_port, logical_switch, logical_switch_port, nb_global};
 use ovsdb_types::{
     Bindings, Change, Condition, Datum, Desired, Diff, Difference, Dirty, Element, Function, IntoDatum, Mutation, Mutator, Operation,
-    Ownership, Replica, Row, RowChange, RowKey, Until,
+    Ownership, Replica, Row, RowChange, RowKey, TableId, Until,
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 use topology::{
@@ -271,7 +271,7 @@ impl Core {
         match changes {
             Ok(changes) => {
                 let Some(replica) = &self.replica else { return };
-                let diff = diff(&self.desired, replica, &self.ownership);
+                let diff = diff(&self.desired, replica, &self.ownership, &self.config);
                 let mut observed = Dirty::default();
                 for change in &changes {
                     diff.observe(change, &mut self.bindings, &mut observed);
@@ -1067,7 +1067,7 @@ impl Core {
         if self.compare_all {
             self.refused_rows.clear();
         }
-        let diff = Diff { skip: &self.refused_rows, ..diff(&self.desired, replica, &self.ownership) };
+        let diff = Diff { skip: &self.refused_rows, ..diff(&self.desired, replica, &self.ownership, &self.config) };
         if self.compare_all {
             self.dirty.merge(diff.everything());
         } else {
@@ -1488,8 +1488,10 @@ fn described(nic: &NicKey) -> String {
 
 static NOTHING: BTreeSet<RowKey> = BTreeSet::new();
 
-fn diff<'a>(desired: &'a Desired, replica: &'a Replica, ownership: &'a [Ownership]) -> Diff<'a> {
-    Diff { skip: &NOTHING, desired, replica, ownership, vendor: api::VENDOR, claimed: &northbound::claimed }
+fn diff<'a>(desired: &'a Desired, replica: &'a Replica, ownership: &'a [Ownership], config: &Config) -> Diff<'a> {
+    let claimed: &dyn Fn(TableId, &Row<'_>) -> bool =
+        if config.egress.is_some() { &northbound::claimed } else { &northbound::claimed_but_ways_out };
+    Diff { skip: &NOTHING, desired, replica, ownership, vendor: api::VENDOR, claimed }
 }
 
 fn wait_for(external_ids: Datum) -> Operation {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
-use lab::{Component, Cut, DatapathChoice, LabName, Layout, Place, Progress, Tunnel};
+use lab::{Component, Cut, DatapathChoice, Gateway, LabName, Layout, Place, Progress, Tunnel};
 
 use crate::config::Settings;
 use crate::{Announce, until_stopped};
@@ -32,8 +32,22 @@ enum TunnelArgument {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum GatewayArgument {
+    /// By a switch that each node has its own end of.
     Localnet,
+    /// By each node's own port.
     Join,
+    /// Not at all.
+    None,
+}
+
+impl From<GatewayArgument> for Gateway {
+    fn from(argument: GatewayArgument) -> Self {
+        match argument {
+            GatewayArgument::Localnet => Self::Localnet,
+            GatewayArgument::Join => Self::Join,
+            GatewayArgument::None => Self::None,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -135,6 +149,14 @@ enum Command {
         /// As for kill.
         #[arg(value_name = "COMPONENT[@NODE]")]
         component: String,
+    },
+    /// Change how pods of a running lab leave the cluster.
+    Gateway {
+        #[command(flatten)]
+        name: Name,
+        /// The new way.
+        #[arg(value_enum)]
+        scheme: GatewayArgument,
     },
     /// Make a component stand still (SIGSTOP).
     Pause {
@@ -314,7 +336,11 @@ impl Lab {
                 let lab = open(name)?;
                 block_on(lab.heal(node))
             }
-            Command::Restart { name, component } => {
+            Command::Gateway { name, scheme } => {
+            let lab = open(name)?;
+            block_on(lab.leave_by(scheme.into()))
+        }
+        Command::Restart { name, component } => {
                 let lab = open(name)?;
                 block_on(lab.restart(&component))
             }
@@ -366,7 +392,7 @@ fn request(arguments: &Up, settings: &Settings) -> anyhow::Result<lab::Request> 
             DatapathArgument::System => DatapathChoice::System,
             DatapathArgument::Dpdk => DatapathChoice::Dpdk,
         },
-        join_gateway: arguments.gateway == GatewayArgument::Join,
+        gateway: arguments.gateway.into(),
         central: arguments.central,
         supervised: !arguments.unsupervised,
         controllers: arguments.controllers,

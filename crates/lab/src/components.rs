@@ -126,6 +126,7 @@ impl Lab {
                 // Of several servers the near one is no better than the others.
                 format!("--northbound={}", self.remotes(Database::Northbound, self.parameters.central > 1)),
                 format!("--tunnel={}", self.parameters.tunnel.as_str()),
+                format!("--egress={}", self.parameters.gateway.as_str()),
                 // One that is alone is started again by hand only.
                 format!("--leader-elect={}", count > 1),
                 format!("--identity={name}"),
@@ -146,6 +147,7 @@ impl Lab {
             format!("--ovs={}", self.layout.remote(node, "db")),
             format!("--socket={}", self.layout.agent_socket(node).display()),
             format!("--mtu={}", self.parameters.tunnel.pod_mtu()),
+            format!("--egress={}", self.parameters.gateway.as_str()),
         ];
         self.own("agent", node, &arguments)
     }

@@ -1,7 +1,10 @@
 //! The physical network: a switch that joins central, the nodes and the outside hosts.
 
 use futures::future::try_join_all;
-use linux::{Handle, IpPrefix, LinkChange, Netns, VethEnd, ethtool};
+use linux::nft::schema::NfListObject;
+use linux::nft::types::NfFamily;
+use linux::{Handle, IpPrefix, LinkChange, Netns, VethEnd, ethtool, nft, sysctl};
+use serde_json::json;
 
 use crate::place::{PHYSICAL_LENGTH, PHYSICAL_MTU};
 use crate::{Datapath, Lab, Place};
@@ -25,6 +28,9 @@ impl Lab {
         switch.create_veth(&near, &far).await?;
         let up = LinkChange { up: Some(true), no_link_local: true, ..LinkChange::default() };
         switch.change(switch.index(&port).await?, LinkChange { master: Some(bridge), ..up }).await?;
+        if matches!(place, Place::Node(_)) {
+            harden(&netns)?;
+        }
         if self.parameters.datapath == Datapath::Netdev {
             // A userspace datapath anywhere on the network would see checksums that nobody filled in.
             ethtool::disable_tx_checksums(&netns, "eth0")?;
@@ -45,4 +51,21 @@ impl Lab {
     pub(crate) fn owns_uplink(&self, place: Place) -> bool {
         matches!(place, Place::Node(_)) && self.parameters.datapath == Datapath::Netdev
     }
+}
+
+/// The nft table of a node's own firewall.
+const FIREWALL: &str = "host";
+
+/// Sets a node up as real ones are: packets must come by the link that leads back to their source (RFC 3704), and what
+/// belongs to no connection is not passed on, as kube-proxy and firewalld have it.
+fn harden(netns: &Netns) -> anyhow::Result<()> {
+    for scope in ["all", "default"] {
+        sysctl::write(netns, &format!("net/ipv4/conf/{scope}/rp_filter"), "1")?;
+    }
+    let invalid = json!({ "match": { "op": "==", "left": { "ct": { "key": "state" } }, "right": "invalid" } });
+    let content: Vec<NfListObject<'static>> = serde_json::from_value(json!([
+        { "chain": { "family": "inet", "table": FIREWALL, "name": "forward", "type": "filter", "hook": "forward", "prio": 0, "policy": "accept" } },
+        { "rule": { "family": "inet", "table": FIREWALL, "chain": "forward", "expr": [invalid, { "drop": null }] } },
+    ]))?;
+    Ok(nft::replace_table(netns, NfFamily::INet, FIREWALL, content)?)
 }

@@ -45,7 +45,7 @@ pub use down::{down, labs};
 pub use kubelet::{ContainerRecord, Record};
 pub use layout::{Layout, RUN_FOLDER, RUN_VARIABLE};
 pub use name::LabName;
-pub use parameters::{Parameters, Tunnel};
+pub use parameters::{Gateway, Parameters, Tunnel};
 pub use partition::Cut;
 pub use place::Place;
 pub use program::Programs;

@@ -39,6 +39,31 @@ impl Tunnel {
     }
 }
 
+/// How pods of the default VPC leave the cluster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Gateway {
+    /// By a switch that each node has its own end of.
+    #[default]
+    Localnet,
+    /// By each node's own port.
+    Join,
+    /// Not at all.
+    None,
+}
+
+impl Gateway {
+    /// As `--egress` of controller and agents has it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Localnet => "localnet",
+            Self::Join => "join",
+            Self::None => "none",
+        }
+    }
+}
+
 /// What a lab was started with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -54,6 +79,9 @@ pub struct Parameters {
     /// How many controllers, of which one leads.
     #[serde(default = "one")]
     pub controllers: u32,
+    /// How pods leave the cluster.
+    #[serde(default)]
+    pub gateway: Gateway,
     /// Encapsulation between nodes.
     pub tunnel: Tunnel,
     /// Datapath of the nodes.

@@ -31,7 +31,7 @@ impl Scratch {
             central: 1,
             supervised: false,
             controllers: 1,
-            tunnel,
+            gateway: crate::Gateway::default(), tunnel,
             datapath: Datapath::Netdev,
             ovn: None,
             api_port: 0,
@@ -165,7 +165,7 @@ fn a_component_that_fails_says_where_to_look() {
     let (central, supervised, tunnel, datapath) = (1, false, Tunnel::Geneve, Datapath::Netdev);
     let program = "/bin/false".into();
     let parameters =
-        Parameters { nodes: 1, outside: 0, central, supervised, controllers: 1, tunnel, datapath, ovn: None, api_port: 0, program };
+        Parameters { nodes: 1, outside: 0, central, supervised, controllers: 1, gateway: crate::Gateway::default(), tunnel, datapath, ovn: None, api_port: 0, program };
     let scratch = Scratch { lab: Lab::prepare(layout, parameters).unwrap() };
     Netns::create(&name.netns(Place::Node(1)).unwrap()).unwrap();
     let component = scratch.lab.agent(Place::Node(1));

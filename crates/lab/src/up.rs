@@ -14,7 +14,7 @@ use crate::component::Component;
 use crate::layout::write;
 use crate::place::{API_PORT, MAX_NODES};
 use crate::progress::Progress;
-use crate::{DatapathChoice, Lab, Layout, NotYet, Parameters, Place, Programs, Tunnel, apply, cluster, kubelet, wait};
+use crate::{DatapathChoice, Gateway, Lab, Layout, NotYet, Parameters, Place, Programs, Tunnel, apply, cluster, kubelet, wait};
 
 /// What `lab up` is asked for.
 #[derive(Clone, Debug)]
@@ -25,8 +25,8 @@ pub struct Request {
     pub tunnel: Tunnel,
     /// Datapath of the nodes.
     pub datapath: DatapathChoice,
-    /// Whether egress uses the `join` scheme instead of `localnet`.
-    pub join_gateway: bool,
+    /// How pods leave the cluster.
+    pub gateway: Gateway,
     /// How many servers of OVN's central databases.
     pub central: u32,
     /// Whether `ferrovia central` keeps OVN's central services.
@@ -54,7 +54,6 @@ impl Request {
             _ if ![1, 3].contains(&self.central) => bail!("--central {}: 1 or 3 servers", self.central),
             _ if !(1..=3).contains(&self.controllers) => bail!("--controllers {}: 1 to 3", self.controllers),
             _ if self.central == 3 && !self.supervised => bail!("--unsupervised: only with --central 1"),
-            _ if self.join_gateway => return not_yet("--gateway join"),
             _ if self.kubeconfig.is_some() => return not_yet("--kubeconfig: agents cannot reach an API server outside the lab"),
             _ if !(1..=MAX_NODES).contains(&self.nodes) => bail!("--nodes {}: 1 to {MAX_NODES}", self.nodes),
             _ => {}
@@ -69,8 +68,8 @@ impl Request {
         let api_port =
             TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr()).context("no free loopback port")?.port();
         let (nodes, tunnel, ovn, program) = (self.nodes, self.tunnel, self.ovn.clone(), self.program.clone());
-        let (central, supervised, controllers) = (self.central, self.supervised, self.controllers);
-        Ok(Parameters { nodes, outside: 1, central, supervised, controllers, tunnel, datapath, ovn, api_port, program })
+        let (gateway, central, supervised, controllers) = (self.gateway, self.central, self.supervised, self.controllers);
+        Ok(Parameters { nodes, outside: 1, central, supervised, controllers, gateway, tunnel, datapath, ovn, api_port, program })
     }
 }
 
@@ -178,6 +177,28 @@ impl Lab {
         self.blocking(move |lab| component.restart(&lab.layout)).await?;
         if name == "ovs-vswitchd" {
             self.connect_uplink(place).await?;
+        }
+        Ok(())
+    }
+
+    /// Changes how pods of a running lab leave. What the new way needs is there before anybody is sent that way: where nodes get
+    /// a gateway bridge the agents come first, where they lose it the controllers do.
+    ///
+    /// # Errors
+    /// When a controller or an agent does not start again.
+    pub async fn leave_by(&self, gateway: Gateway) -> anyhow::Result<()> {
+        let lab = Self { layout: self.layout.clone(), parameters: Parameters { gateway, ..self.parameters.clone() } };
+        lab.parameters.save(&lab.layout)?;
+        let controllers: Vec<Component> = lab.controllers().collect();
+        let agents: Vec<Component> = lab.parameters.node_places().map(|node| lab.agent(node)).collect();
+        let order = if gateway == Gateway::Localnet { [agents, controllers] } else { [controllers, agents] };
+        for components in order {
+            for wanted in components {
+                let mut component = Component::find(&lab.layout, &format!("{}@{}", wanted.name, wanted.place))?;
+                component.argv = wanted.argv;
+                component.record(&lab.layout)?;
+                lab.restart(&format!("{}@{}", component.name, component.place)).await?;
+            }
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! What the kernel tells of its own accord: links that come, change and go, and neighbours that answer.
+//! What the kernel tells of its own accord: links that come, change and go, their addresses and routes, and neighbours that answer.
 
 use std::net::IpAddr;
 
@@ -11,7 +11,7 @@ use netlink_sys::SocketAddr;
 use rtnetlink::MulticastGroup;
 
 use crate::link::{self, Link};
-use crate::{Error, Handle, Mac, Netns, Result};
+use crate::{Error, Handle, Mac, Netns, Result, route};
 
 /// Something happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +20,10 @@ pub enum Event {
     Link(Link),
     /// A link is gone.
     LinkGone(Link),
+    /// An address of the link with this index came or went.
+    Address(u32),
+    /// A route by the link with this index came or went.
+    Route(u32),
     /// It is known who has an address on the link with this index.
     Neighbour(u32, IpAddr, Mac),
 }
@@ -29,6 +33,8 @@ pub enum Event {
 pub enum Subject {
     /// Links.
     Links,
+    /// Links, their addresses, and routes.
+    Addressing,
     /// Neighbours.
     Neighbours,
 }
@@ -48,16 +54,23 @@ impl Events {
     /// # Errors
     /// When the namespace cannot be entered or the socket not opened.
     pub fn open(netns: &Netns, subject: Subject) -> Result<(Handle, Self)> {
-        let group = match subject {
-            Subject::Links => MulticastGroup::Link,
-            Subject::Neighbours => MulticastGroup::Neigh,
+        let groups: &[_] = match subject {
+            Subject::Links => &[MulticastGroup::Link],
+            Subject::Addressing => &[
+                MulticastGroup::Link,
+                MulticastGroup::Ipv4Ifaddr,
+                MulticastGroup::Ipv6Ifaddr,
+                MulticastGroup::Ipv4Route,
+                MulticastGroup::Ipv6Route,
+            ],
+            Subject::Neighbours => &[MulticastGroup::Neigh],
         };
         let runtime = tokio::runtime::Handle::try_current()
             .map_err(|e| Error::new(netns.label(), "open a netlink socket in", std::io::Error::other(e.to_string())))?;
         let (connection, netlink, messages) = netns
             .run(|| {
                 let _context = runtime.enter();
-                rtnetlink::new_multicast_connection(&[group])
+                rtnetlink::new_multicast_connection(groups)
             })?
             .map_err(|e| Error::new(netns.label(), "open a netlink socket in", e))?;
         let handle = Handle::of(netlink, netns.label(), tokio::spawn(connection).abort_handle());
@@ -73,6 +86,14 @@ impl Events {
                 NetlinkPayload::Overrun(_) => return None,
                 NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(message)) => return Some(Event::Link(link::read(&message))),
                 NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(message)) => return Some(Event::LinkGone(link::read(&message))),
+                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewAddress(message) | RouteNetlinkMessage::DelAddress(message)) => {
+                    return Some(Event::Address(message.header.index));
+                }
+                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(message) | RouteNetlinkMessage::DelRoute(message)) => {
+                    if let Some(index) = route::device(&message) {
+                        return Some(Event::Route(index));
+                    }
+                }
                 NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNeighbour(message)) => {
                     if let Some(event) = neighbour(&message) {
                         return Some(event);

@@ -182,6 +182,14 @@ fn read(message: &RouteMessage, default: IpPrefix) -> Option<Route> {
     Some(route)
 }
 
+/// Index of the outgoing link of a route over one next hop.
+pub(crate) fn device(message: &RouteMessage) -> Option<u32> {
+    message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Oif(index) => Some(*index),
+        _ => None,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -38,7 +38,7 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
                 .set(policy::PRIORITY, INSIDE)
                 .set(policy::MATCH, format!("{family}.dst == {range}"))
                 .set(policy::ACTION, "allow".to_owned())
-                .set(policy::EXTERNAL_IDS, external_ids(&[(INSIDE_MARK, subnet)]))
+                .set(policy::EXTERNAL_IDS, external_ids(&[(MARK, &network.vpc), (INSIDE_MARK, subnet)]))
                 .say(out);
             refer(out, router(&network.vpc), lr::POLICIES, key);
         }

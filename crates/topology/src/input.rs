@@ -238,15 +238,7 @@ pub fn pod(object: &PodView) -> (PodKey, Option<Pod>, Age) {
 #[must_use]
 pub fn node(object: &NodeView) -> (Name, Node, Age) {
     let (meta, age) = (&object.metadata, age(&object.metadata));
-    let mut addresses: Vec<IpAddr> = Vec::new();
-    for shown in object.status.addresses.iter().filter(|address| &*address.kind == "InternalIP") {
-        if let Ok(address) = shown.address.parse::<IpAddr>()
-            && addresses.iter().all(|known| known.is_ipv4() != address.is_ipv4())
-        {
-            addresses.push(address);
-        }
-    }
-    addresses.sort_unstable();
+    let addresses = object.internal_addresses();
     let recorded = meta.annotations.as_ref().map_or(Ok(None), annotations::recorded);
     (name(meta), Node { uid: uid(meta), created: age.0, addresses, recorded }, age)
 }

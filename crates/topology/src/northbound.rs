@@ -80,7 +80,7 @@ pub fn ownership() -> Vec<Ownership> {
     let policies = Ownership {
         table: policy::TABLE,
         columns: vec![policy::PRIORITY.index, policy::MATCH.index, policy::ACTION.index, policy::NEXTHOPS.index],
-        maps: vec![(policy::EXTERNAL_IDS.index, &["vendor", node::MARK, egress::INSIDE_MARK])],
+        maps: vec![(policy::EXTERNAL_IDS.index, &["vendor", egress::MARK, node::MARK, egress::INSIDE_MARK])],
         mark: Some(policy::EXTERNAL_IDS.index),
         ..routes.clone()
     };
@@ -122,7 +122,7 @@ pub fn claimed(table: TableId, row: &Row<'_>) -> bool {
         return has(route::EXTERNAL_IDS, egress::MARK);
     }
     if table == policy::TABLE {
-        // An earlier controller's of a subnet's gateways, and of interconnections, belong to features to come.
+        // An earlier controller's of gateways for a whole subnet, and of interconnections, belong to features to come.
         let of = |key| has(policy::EXTERNAL_IDS, key);
         return match row.get(policy::PRIORITY).map(Datum::atoms) {
             Some([Atom::Integer(node::TO_NODE | node::LEAVE)]) => of(node::MARK),
@@ -136,6 +136,19 @@ pub fn claimed(table: TableId, row: &Row<'_>) -> bool {
         return has(group::EXTERNAL_IDS, node::MARK) && (name.starts_with(node::GROUP) || has(group::EXTERNAL_IDS, egress::INSIDE_MARK));
     }
     table == lr::TABLE || table == binding::TABLE
+}
+
+/// The same where pods do not leave by rules of ours: by an earlier controller's they go on leaving.
+#[must_use]
+pub fn claimed_but_ways_out(table: TableId, row: &Row<'_>) -> bool {
+    let has = |column: Column<BTreeMap<String, String>>, key: &str| row.get(column).and_then(|d| d.get(key)).is_some();
+    let foreign = |column| has(column, egress::INSIDE_MARK) && !has(column, egress::MARK);
+    let of_others = match table {
+        policy::TABLE => foreign(policy::EXTERNAL_IDS),
+        group::TABLE => foreign(group::EXTERNAL_IDS),
+        _ => false,
+    };
+    claimed(table, row) && !of_others
 }
 
 /// Key of the router port by which `vpc` serves `subnet`.

@@ -1,48 +1,117 @@
-//! The host's end of the gateway bridge: link, addresses, the router as a neighbour, and routes to pods.
+//! The host's ends of the links between its stack and the VPC: addresses, neighbours, and routes to pods.
 
-use std::collections::BTreeSet;
+use std::net::IpAddr;
 
-use api::Transit;
+use api::{Cidrs, Transit};
 use ipnet::IpNet;
-use linux::{IpPrefix, Link, LinkChange, Route, sysctl};
+use linux::{IpPrefix, Link, LinkChange, Mac, Route, sysctl};
 
 use super::{BRIDGE, Exits, same_family};
+use crate::cluster::OwnNode;
 use crate::node::Node;
 
-/// Makes the host's end what it is to be; what is right already is not touched.
-pub(super) async fn connect(node: &Node, link: &Link, transit: &Transit, exits: &Exits) -> linux::Result<()> {
+/// A way to pods.
+#[derive(Debug, PartialEq, Eq)]
+struct Way {
+    destination: IpPrefix,
+    via: IpAddr,
+    /// Address under which the node itself speaks to them.
+    source: Option<IpAddr>,
+}
+
+impl Way {
+    fn is(&self, route: &Route) -> bool {
+        route.destination == self.destination && route.via == Some(self.via) && route.source == self.source
+    }
+}
+
+/// Whether pods are reached by a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leads {
+    Yes,
+    No,
+    /// As it did until now.
+    AsBefore,
+}
+
+/// What a link of the host is to have.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct End {
+    addresses: Vec<IpPrefix>,
+    /// Who is never asked for its MAC.
+    neighbours: Vec<(IpAddr, Mac)>,
+    /// `None`: they stay as they are.
+    routes: Option<Vec<Way>>,
+}
+
+impl End {
+    /// That of the gateway bridge. It leads to pods only where the node has no port of its own.
+    pub(super) fn of_bridge(transit: &Transit, exits: &Exits, leads: Leads) -> Self {
+        let addresses = transit.node().iter().filter_map(prefix).collect();
+        let neighbours = transit.router().iter().map(|router| (router.addr(), Transit::ROUTER_MAC.octets())).collect();
+        let via = transit.router().iter().map(IpNet::addr).collect::<Vec<_>>();
+        let routes = match leads {
+            Leads::Yes => Some(routes(exits, &via, None)),
+            Leads::No => Some(Vec::new()),
+            Leads::AsBefore => None,
+        };
+        Self { addresses, neighbours, routes }
+    }
+
+    /// That of the node's own port.
+    ///
+    /// The node speaks to pods under its own addresses, as far as they are `there`: whoever answers from any address answers
+    /// from the one that was asked then, and pods know their node by it.
+    pub(super) fn of_port(own: &OwnNode, there: &[IpAddr], exits: &Exits) -> Self {
+        let record = &own.port;
+        let length = |address: &IpAddr| record.cidrs.and_then(|cidrs| cidrs.of_family(*address)).map(|net| net.prefix_len());
+        let addresses = record.addresses.iter().filter_map(|address| IpPrefix::new(*address, length(address)?).ok()).collect();
+        let mut routes = routes(exits, &record.gateways, record.cidrs);
+        for way in &mut routes {
+            way.source = own.addresses.iter().copied().find(|own| same_family(*own, way.via) && there.contains(own));
+        }
+        Self { addresses, neighbours: Vec::new(), routes: Some(routes) }
+    }
+}
+
+/// A route to each range that there is a next hop for, but for those that the link itself is in.
+fn routes(exits: &Exits, via: &[IpAddr], own: Option<Cidrs>) -> Vec<Way> {
+    let is_own = |range: &IpNet| own.is_some_and(|own| own.iter().any(|own| own == *range));
+    let others = exits.ranges.iter().filter(|range| !is_own(range));
+    let via = |range: &IpNet| via.iter().copied().find(|via| same_family(*via, range.addr()));
+    others.filter_map(|range| Some(Way { destination: prefix(range)?, via: via(range)?, source: None })).collect()
+}
+
+/// Makes an end what it is to be; what is right already is not touched. New routes replace those by another link.
+pub(super) async fn connect(node: &Node, link: &Link, end: &End) -> linux::Result<()> {
     let (links, index) = (&node.links, link.index);
-    forward(node, exits)?;
     if !link.up {
         links.change(index, LinkChange { up: Some(true), no_link_local: true, ..LinkChange::default() }).await?;
     }
     let has = links.addresses(Some(index)).await?;
-    let neighbours = links.permanent_neighbours(index).await?;
-    let own: Vec<IpPrefix> = transit.node().iter().filter_map(prefix).collect();
-    for address in own.iter().filter(|address| !has.contains(address)) {
+    for address in end.addresses.iter().filter(|address| !has.contains(address)) {
         links.add_address(index, *address).await?;
     }
-    // Of another link between router and node, that a former agent was given.
-    for stale in has.iter().filter(|address| !own.contains(address)) {
+    // That a former agent was given.
+    for stale in has.iter().filter(|address| !end.addresses.contains(address)) {
         links.delete_address(index, *stale).await?;
     }
-    for router in transit.router() {
-        let wanted = (router.addr(), Transit::ROUTER_MAC.octets());
-        if !neighbours.contains(&wanted) {
-            links.replace_neighbour(index, wanted.0, wanted.1).await?;
+    if !end.neighbours.is_empty() {
+        let known = links.permanent_neighbours(index).await?;
+        for (address, mac) in end.neighbours.iter().filter(|wanted| !known.contains(wanted)) {
+            links.replace_neighbour(index, *address, *mac).await?;
         }
     }
-    let there: Vec<Route> = links.routes().await?.into_iter().filter(|route| route.device == Some(index) && route.via.is_some()).collect();
-    let mut wanted = BTreeSet::new();
-    for range in &exits.ranges {
-        let Some(router) = transit.router().into_iter().find(|router| same_family(router.addr(), range.addr())) else { continue };
-        let Some(destination) = prefix(range) else { continue };
-        wanted.insert(destination);
-        if !there.iter().any(|route| route.destination == destination && route.via == Some(router.addr())) {
-            links.replace_route(&Route::new(destination).via(router.addr()).dev(index)).await?;
-        }
+    let Some(wanted) = &end.routes else { return Ok(()) };
+    let all = links.routes().await?;
+    let there = || all.iter().filter(|route| route.device == Some(index) && route.via.is_some());
+    for way in wanted.iter().filter(|way| !there().any(|route| way.is(route))) {
+        let route = Route::new(way.destination).via(way.via).dev(index);
+        links.replace_route(&Route { source: way.source, ..route }).await?;
     }
-    for stale in there.iter().filter(|route| !wanted.contains(&route.destination)) {
+    // One that differs in its source alone was replaced.
+    let is_wanted = |route: &Route| wanted.iter().any(|way| way.destination == route.destination && route.via == Some(way.via));
+    for stale in there().filter(|route| !is_wanted(route)) {
         links.delete_route(stale).await?;
     }
     Ok(())
@@ -53,19 +122,57 @@ fn prefix(net: &IpNet) -> Option<IpPrefix> {
 }
 
 /// Lets the kernel pass packets on, for the families that there are.
-fn forward(node: &Node, exits: &Exits) -> linux::Result<()> {
-    let turn_on = |key: &str| {
-        if sysctl::read(&node.netns, key)? != "1" {
-            sysctl::write(&node.netns, key, "1")?;
-            tracing::info!(key, link = BRIDGE, "the kernel forwards packets from now on");
-        }
-        Ok(())
-    };
+pub(super) fn forward(node: &Node, exits: &Exits) -> linux::Result<()> {
     if exits.ranges.iter().any(|range| range.addr().is_ipv4()) {
-        turn_on("net/ipv4/ip_forward")?;
+        set(node, "net/ipv4/ip_forward", "1")?;
     }
     if exits.ranges.iter().any(|range| range.addr().is_ipv6()) {
-        turn_on("net/ipv6/conf/all/forwarding")?;
+        set(node, "net/ipv6/conf/all/forwarding", "1")?;
     }
     Ok(())
+}
+
+/// Lets packets of pods in by the bridge although the way to those pods is the node's own port: loosely checked (ip-sysctl,
+/// `rp_filter`), whatever holds for all links.
+pub(super) fn accept_pods(node: &Node) -> linux::Result<()> {
+    set(node, &format!("net/ipv4/conf/{BRIDGE}/rp_filter"), "2")
+}
+
+fn set(node: &Node, key: &str, value: &str) -> linux::Result<()> {
+    if sysctl::read(&node.netns, key)? != value {
+        sysctl::write(&node.netns, key, value)?;
+        tracing::info!(key, value, "kernel setting");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pods_are_reached_by_the_nodes_own_port_or_else_by_the_bridge() {
+        let nets = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
+        let exits = Exits { ranges: nets(&["10.16.0.0/16", "100.64.0.0/16", "fd00::/64"]), ..Exits::default() };
+        let transit: Transit = Transit::DEFAULT.parse().unwrap();
+        let port = api::annotations::NicRecord {
+            subnet: "join".into(),
+            addresses: vec!["100.64.0.7".parse().unwrap()],
+            mac: Transit::NODE_MAC,
+            cidrs: Some("100.64.0.0/16".parse().unwrap()),
+            gateways: vec!["100.64.0.1".parse().unwrap()],
+            segment: None,
+        };
+        let addresses: Vec<IpAddr> = vec!["192.0.2.1".parse().unwrap()];
+        let own = OwnNode { port, addresses: addresses.clone() };
+        let port = End::of_port(&own, &addresses, &exits);
+        assert_eq!(port.addresses, ["100.64.0.7/16".parse().unwrap()]);
+        // Its own range is on the link, and there is no IPv6.
+        let way = |source| Way { destination: "10.16.0.0/16".parse().unwrap(), via: "100.64.0.1".parse().unwrap(), source };
+        assert_eq!(port.routes.unwrap(), [way(Some(addresses[0]))]);
+        // An address that is on none of its links is not the kernel's to speak from.
+        assert_eq!(End::of_port(&own, &[], &exits).routes.unwrap(), [way(None)]);
+        assert_eq!(End::of_bridge(&transit, &exits, Leads::No).routes.unwrap(), []);
+        assert_eq!(End::of_bridge(&transit, &exits, Leads::Yes).routes.unwrap().len(), 3);
+    }
 }

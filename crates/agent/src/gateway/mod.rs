@@ -1,6 +1,7 @@
-//! How pods leave through the node that they are on: the bridge `br-ex` between OVN's egress switch and the node's host stack, the
-//! host's own end, and the translation of addresses. All of it follows from the subnets of the default VPC, and is put right
-//! when the kernel, the switch or the API server tell that it differs.
+//! How the node's host stack and pods of the default VPC reach each other, and how pods leave by it: the node's own port `ovn0` in
+//! the VPC; the bridge `br-ex` between OVN's egress switch and the host stack; and the translation of addresses. All of it
+//! follows from the node's record and the VPC's subnets, and is put right when the kernel, the switch or the API server tell
+//! that it differs.
 
 mod exits;
 mod flows;
@@ -11,19 +12,23 @@ mod session;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use api::{DEFAULT_VPC, EGRESS_NETWORK, Transit, egress_port};
+use api::{DEFAULT_VPC, EGRESS_NETWORK, Egress, Transit, egress_port};
 use linux::{Event, Events, Subject};
 use openflow::Port;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use crate::cluster::OwnNode;
 use crate::node::Node;
-use crate::ovs::OvsError;
+use crate::ovs::{NodePort, OvsError};
 pub(crate) use exits::{Exception, Exits};
+use host::Leads;
 use session::{Session, SessionError};
 
 /// Name of the gateway bridge.
 pub(crate) const BRIDGE: &str = "br-ex";
+/// Name of the node's own port, and of its link.
+const PORT: &str = "ovn0";
 
 /// From one look at all to the next.
 const REST: Duration = Duration::from_millis(50);
@@ -48,23 +53,41 @@ enum GatewayError {
 struct Done {
     session: Option<Session>,
     flows: Option<flows::Ports>,
-    rules: Option<Exits>,
+    /// What is translated; none when the table is away.
+    rules: Option<Option<Exits>>,
+    /// Whether what a former agent made of the bridge was taken away.
+    withdrawn: bool,
 }
 
-/// What of the switch and the cluster the way out depends on. Pods come and go without changing it.
+/// What of the switch and the cluster all this depends on. Pods come and go without changing it.
 #[derive(PartialEq)]
 struct View {
-    /// Whether bridge and mapping are there; `None` without a switch.
+    /// Whether port, bridge and mapping are there; `None` without a switch.
     stands: Option<bool>,
+    installed: bool,
     patch: Option<Port>,
     exits: Option<Exits>,
+    own: Option<OwnNode>,
 }
 
 impl View {
     fn of(node: &Node) -> Self {
-        let lacks = node.ovs.look().and_then(|()| node.ovs.gateway_lacks(BRIDGE, EGRESS_NETWORK, node.config.mtu));
-        Self { stands: lacks.ok().map(|lacks| lacks.is_empty()), patch: patch(node), exits: node.cluster.exits() }
+        let own = node.cluster.own_node();
+        let lacks = node.ovs.look().and_then(|()| {
+            let bridge = match node.config.egress {
+                Some(Egress::Localnet(_)) => node.ovs.gateway_lacks(BRIDGE, EGRESS_NETWORK, node.config.mtu)?,
+                _ => Vec::new(),
+            };
+            let port = own.as_ref().map(|own| node.ovs.node_port_lacks(&wanted(node, own))).transpose()?;
+            Ok(bridge.is_empty() && port.is_none_or(|lacks| lacks.is_empty()))
+        });
+        Self { stands: lacks.ok(), installed: node.ovs.is_installed(PORT), patch: patch(node), exits: node.cluster.exits(), own }
     }
+}
+
+/// The node's own port, as it is to be.
+fn wanted(node: &Node, own: &OwnNode) -> NodePort {
+    NodePort { link: PORT, iface_id: api::node_port(&node.config.node), mac: own.port.mac, mtu: node.config.mtu }
 }
 
 /// The patch port between `br-ex` and OVN's egress switch. It comes with the first port on this node, and with another number each time.
@@ -72,36 +95,58 @@ fn patch(node: &Node) -> Option<Port> {
     node.ovs.number_of(&format!("patch-{}-to-br-int", egress_port(DEFAULT_VPC)))
 }
 
-/// Whether an event of the kernel is about the bridge's own link.
-fn is_of_bridge(event: &Event) -> bool {
-    matches!(event, Event::Link(link) | Event::LinkGone(link) if link.name == BRIDGE)
+/// Links that an event is about by index, or, of the links themselves, by name.
+#[derive(Default)]
+struct Links(Vec<u32>);
+
+impl Links {
+    /// Whether an event is about one of our links. What becomes of those indices is followed.
+    fn are_touched_by(&mut self, event: &Event) -> bool {
+        match event {
+            Event::Link(link) | Event::LinkGone(link) if [BRIDGE, PORT].contains(&link.name.as_str()) => {
+                self.0.retain(|index| *index != link.index);
+                if matches!(event, Event::Link(_)) {
+                    self.0.push(link.index);
+                }
+                true
+            }
+            // Whether the node has its own address matters, too; and pods' links have none.
+            Event::Address(_) => true,
+            Event::Route(index) => self.0.contains(index),
+            _ => false,
+        }
+    }
 }
 
 /// Runs until `shutdown`.
-pub(crate) async fn run(node: &Node, transit: &Transit, shutdown: &CancellationToken) {
+pub(crate) async fn run(node: &Node, shutdown: &CancellationToken) {
     let (mut switch, mut cluster) = (node.ovs.changes(), node.cluster.changes());
     let mut done = Done::default();
     let mut pause = FIRST_PAUSE;
     'open: loop {
-        let mut links = match Events::open(&node.netns, Subject::Links) {
-            Ok((_, links)) => links,
+        let mut events = match Events::open(&node.netns, Subject::Addressing) {
+            Ok((_, events)) => events,
             Err(error) => {
                 tracing::error!(%error, "links of the node cannot be followed");
                 return;
             }
         };
+        let mut links = Links::default();
+        for name in [BRIDGE, PORT] {
+            links.0.extend(node.links.link(name).await.ok().flatten().map(|link| link.index));
+        }
         loop {
             let began = Instant::now();
             switch.mark_unchanged();
             cluster.mark_unchanged();
             let seen = View::of(node);
-            let again = match step(node, transit, &mut done).await {
+            let again = match step(node, &mut done).await {
                 Ok(()) => {
                     pause = FIRST_PAUSE;
                     None
                 }
                 Err(error) => {
-                    tracing::warn!(%error, ?pause, "the way out through this node; tried again");
+                    tracing::warn!(%error, ?pause, "the way in and out through this node; tried again");
                     let again = Instant::now() + pause;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                     Some(again)
@@ -115,8 +160,8 @@ pub(crate) async fn run(node: &Node, transit: &Transit, shutdown: &CancellationT
                     () = shutdown.cancelled() => return,
                     _ = switch.changed() => woken |= View::of(node) != seen,
                     _ = cluster.changed() => woken |= View::of(node) != seen,
-                    event = links.next() => match event {
-                        Some(event) => woken |= is_of_bridge(&event),
+                    event = events.next() => match event {
+                        Some(event) => woken |= links.are_touched_by(&event),
                         None => continue 'open,
                     },
                     () = closed(&mut done.session) => {
@@ -131,22 +176,6 @@ pub(crate) async fn run(node: &Node, transit: &Transit, shutdown: &CancellationT
     }
 }
 
-/// Takes away what a former agent made of it, once the switch is there.
-pub(crate) async fn withdraw(node: &Node) {
-    let withdrawn = async {
-        node.ovs.ready(Duration::MAX).await?;
-        if node.ovs.withdraw_gateway(BRIDGE, EGRESS_NETWORK).await? {
-            // Addresses, neighbours and routes went with the bridge's link.
-            rules::remove(&node.netns)?;
-            tracing::info!(bridge = BRIDGE, "the way out through this node is taken away");
-        }
-        Ok::<(), GatewayError>(())
-    };
-    if let Err(error) = withdrawn.await {
-        tracing::warn!(%error, "the former way out through this node cannot be taken away");
-    }
-}
-
 /// Resolves when the connection to the bridge ends; never without one.
 async fn closed(session: &mut Option<Session>) {
     match session {
@@ -156,21 +185,76 @@ async fn closed(session: &mut Option<Session>) {
 }
 
 /// Looks at all, and makes it what it is to be.
-async fn step(node: &Node, transit: &Transit, done: &mut Done) -> Result<(), GatewayError> {
+async fn step(node: &Node, done: &mut Done) -> Result<(), GatewayError> {
     let Some(exits) = node.cluster.exits() else { return Ok(()) };
     if node.ovs.look().is_err() {
         (done.session, done.flows) = (None, None);
         return Ok(());
     }
-    node.ovs.gateway(BRIDGE, EGRESS_NETWORK, node.config.mtu).await?;
-    if done.rules.as_ref() != Some(&exits) {
-        rules::install(&node.netns, &exits)?;
-        tracing::info!(ranges = exits.ranges.len(), translated = exits.translated.len(), "translation of addresses");
-        done.rules = Some(exits.clone());
+    translate(node, &exits, done)?;
+    let own = node.cluster.own_node();
+    // Each for itself: what keeps one from being made does not keep the other.
+    let port = own_port(node, own.as_ref(), &exits).await;
+    match &node.config.egress {
+        Some(Egress::Localnet(transit)) => {
+            let leads = match &own {
+                None => Leads::Yes,
+                Some(_) if node.ovs.is_installed(PORT) => Leads::No,
+                Some(_) => Leads::AsBefore,
+            };
+            bridge(node, transit, &exits, leads, done).await?;
+        }
+        _ if !done.withdrawn => {
+            // Addresses, neighbours and routes go with the bridge's link.
+            if node.ovs.withdraw_gateway(BRIDGE, EGRESS_NETWORK).await? {
+                tracing::info!(bridge = BRIDGE, "the gateway bridge is taken away");
+            }
+            done.withdrawn = true;
+        }
+        _ => {}
     }
+    port
+}
+
+/// Who leaves under the node's address.
+fn translate(node: &Node, exits: &Exits, done: &mut Done) -> Result<(), GatewayError> {
+    let wanted = node.config.egress.is_some().then_some(exits);
+    if done.rules.as_ref().is_some_and(|done| done.as_ref() == wanted) {
+        return Ok(());
+    }
+    match wanted {
+        Some(exits) => {
+            host::forward(node, exits)?;
+            rules::install(&node.netns, exits)?;
+            tracing::info!(ranges = exits.ranges.len(), translated = exits.translated.len(), "translation of addresses");
+        }
+        // Where there is no nft, there is no table.
+        None => drop(rules::remove(&node.netns).inspect_err(|error| tracing::debug!(%error, "no table was taken away"))),
+    }
+    done.rules = Some(wanted.cloned());
+    Ok(())
+}
+
+/// The node's own port in the VPC, and the host's end of it.
+async fn own_port(node: &Node, own: Option<&OwnNode>, exits: &Exits) -> Result<(), GatewayError> {
+    let Some(own) = own else { return Ok(()) };
+    node.ovs.node_port(&wanted(node, own)).await?;
+    // It comes when the switch has made it, and wakes this; nobody is sent there before OVN knows of it.
+    let Some(link) = node.links.link(PORT).await? else { return Ok(()) };
+    if node.ovs.is_installed(PORT) {
+        let there: Vec<IpAddr> = node.links.addresses(None).await?.iter().map(|prefix| prefix.address()).collect();
+        host::connect(node, &link, &host::End::of_port(own, &there, exits)).await?;
+    }
+    Ok(())
+}
+
+/// The gateway bridge, its flows, and the host's end of it.
+async fn bridge(node: &Node, transit: &Transit, exits: &Exits, leads: Leads, done: &mut Done) -> Result<(), GatewayError> {
+    node.ovs.gateway(BRIDGE, EGRESS_NETWORK, node.config.mtu).await?;
     // The bridge's link comes when the switch has made it, and wakes this.
     let Some(link) = node.links.link(BRIDGE).await? else { return Ok(()) };
-    host::connect(node, &link, transit, &exits).await?;
+    host::accept_pods(node)?;
+    host::connect(node, &link, &host::End::of_bridge(transit, exits, leads)).await?;
     let Some(mac) = link.mac else { return Ok(()) };
     let Some(patch) = patch(node) else { return Ok(()) };
     let ports = flows::Ports { patch, mac };

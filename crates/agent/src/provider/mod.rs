@@ -92,7 +92,7 @@ pub(crate) async fn run(node: &Node, client: kube::Client, shutdown: &Cancellati
     let mut done = Done::default();
     let mut pause = FIRST_PAUSE;
     'open: loop {
-        let mut links = match Events::open(&node.netns, Subject::Links) {
+        let mut links = match Events::open(&node.netns, Subject::Addressing) {
             Ok((_, links)) => links,
             Err(error) => {
                 tracing::error!(%error, "links of the node cannot be followed");
@@ -111,7 +111,7 @@ pub(crate) async fn run(node: &Node, client: kube::Client, shutdown: &Cancellati
             };
             let again = (failed || !told).then(|| Instant::now() + pause);
             pause = if again.is_some() { (pause * 2).min(LONGEST_PAUSE) } else { FIRST_PAUSE };
-            let interest = interest(&watches.known);
+            let interest = Interest::of(node, &watches.known).await;
             let mut woken = false;
             loop {
                 tokio::select! {
@@ -119,8 +119,7 @@ pub(crate) async fn run(node: &Node, client: kube::Client, shutdown: &Cancellati
                     changed = watches.next() => woken |= changed,
                     _ = switch.changed() => woken |= View::of(node) != seen,
                     event = links.next() => match event {
-                        Some(Event::Link(link) | Event::LinkGone(link)) => woken |= interest.contains(&link.name),
-                        Some(_) => {}
+                        Some(event) => woken |= interest.has(&event),
                         None => continue 'open,
                     },
                     () = sleep_until(began + REST), if woken => break,
@@ -131,15 +130,35 @@ pub(crate) async fn run(node: &Node, client: kube::Client, shutdown: &Cancellati
     }
 }
 
-/// Names of the links that the networks are about.
-fn interest(known: &Known) -> BTreeSet<String> {
-    let networks = known.networks.iter().flatten();
-    networks
-        .flat_map(|(network, spec)| {
-            let custom = spec.custom_interfaces.iter().flatten().filter_map(|custom| custom.interface.clone());
-            custom.chain([spec.default_interface.clone(), provider_network::bridge(network)])
-        })
-        .collect()
+/// The links that the networks are about.
+struct Interest {
+    names: BTreeSet<String>,
+    indexes: Vec<u32>,
+}
+
+impl Interest {
+    async fn of(node: &Node, known: &Known) -> Self {
+        let networks = known.networks.iter().flatten();
+        let names: BTreeSet<String> = networks
+            .flat_map(|(network, spec)| {
+                let custom = spec.custom_interfaces.iter().flatten().filter_map(|custom| custom.interface.clone());
+                custom.chain([spec.default_interface.clone(), provider_network::bridge(network)])
+            })
+            .collect();
+        let mut indexes = Vec::new();
+        for name in &names {
+            indexes.extend(node.links.link(name).await.ok().flatten().map(|link| link.index));
+        }
+        Self { names, indexes }
+    }
+
+    fn has(&self, event: &Event) -> bool {
+        match event {
+            Event::Link(link) | Event::LinkGone(link) => self.names.contains(&link.name),
+            Event::Address(index) | Event::Route(index) => self.indexes.contains(index),
+            Event::Neighbour(..) => false,
+        }
+    }
 }
 
 /// Looks at all networks, and makes each what it is to be. Returns how they stand; `None` while that is not to be known.

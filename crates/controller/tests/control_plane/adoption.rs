@@ -5,6 +5,7 @@ use std::process::Command;
 
 use api::{annotations, v1};
 use controller::Config;
+use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use kube::api::PostParams;
 use serde_json::json;
@@ -49,6 +50,7 @@ lb-add cluster-tcp-loadbalancer 10.96.0.1:443 10.16.0.10:6443 tcp
 set load_balancer cluster-tcp-loadbalancer external_ids:vendor=kube-ovn
 ls-lb-add ovn-default cluster-tcp-loadbalancer
 lr-policy-add ovn-cluster 30000 ip4.dst==192.0.2.1 reroute 100.64.0.2
+--id=@p create logical_router_policy priority=29000 match=\"ip4.src==$ovn.default.one_ip4\" action=reroute nexthops=100.64.0.2 external_ids:vendor=kube-ovn external_ids:node=one external_ids:subnet=ovn-default -- add logical_router ovn-cluster policies @p
 lr-route-add ovn-cluster 0.0.0.0/0 100.64.0.1
 ls-add foreign
 ";
@@ -121,6 +123,16 @@ fn a_database_of_an_earlier_controller_is_taken_over_row_by_row() {
             ];
             create_pod(&client, name, &notes).await;
         }
+        let record = [
+            (annotations::ALLOCATED, "true"),
+            (annotations::IP_ADDRESS, "100.64.0.2"),
+            (annotations::MAC_ADDRESS, "00:00:00:5a:11:03"),
+            (annotations::CIDR, "100.64.0.0/16"),
+            (annotations::GATEWAY, "100.64.0.1"),
+            (annotations::LOGICAL_SWITCH, "join"),
+        ];
+        let node = json!({ "metadata": { "name": "one", "annotations": BTreeMap::from(record) } });
+        Api::<Node>::all(client.clone()).create(&PostParams::default(), &serde_json::from_value(node).unwrap()).await.unwrap();
         mirror.catch_up(&database).await;
         let (before, changes) = (identities(&database), mirror.changes);
 
@@ -129,12 +141,19 @@ fn a_database_of_an_earlier_controller_is_taken_over_row_by_row() {
         println!("{preview}");
         assert_eq!((&preview.created[..], &preview.added[..]), (&[][..], &[][..]));
         assert_eq!(preview.removed, ["Logical_Switch_Port stale.default"]);
-        assert_eq!(preview.changed, ["Logical_Switch ovn-default: ports loses Logical_Switch_Port stale.default"]);
+        let node = "Logical_Switch_Port node-one: external_ids gains ls=join, node=one";
+        assert_eq!(preview.changed, ["Logical_Switch ovn-default: ports loses Logical_Switch_Port stale.default", node]);
         let mac = |subnet: &str, mac: &str| format!("MAC {mac} of the gateway of Subnet {subnet}, as annotation ferrovia.io/gateway-mac");
         assert_eq!(preview.imported, [mac("join", "00:00:00:5a:11:02"), mac("ovn-default", "00:00:00:5a:11:01")]);
         let kept = [("Address_Set", 1), ("Load_Balancer", 1), ("Port_Group", 2), ("switches, routers and their ports", 1)];
         assert_eq!(preview.kept, kept.into());
         assert_eq!(preview.held, None);
+        // Once pods leave by rules of ours, an earlier controller's of each subnet and node make room.
+        let egress = Some(api::Egress::Join);
+        let leaving = Config { egress, ..Config::new(database.remote()) };
+        let preview = controller::preview(client.clone(), leaving, CancellationToken::new()).await.unwrap();
+        println!("{preview}");
+        assert!(preview.removed.iter().any(|row| row == "Port_Group ovn.default.one"), "{preview}");
         mirror.catch_up(&database).await;
         assert_eq!((mirror.changes, &identities(&database)), (changes, &before));
 

@@ -53,14 +53,16 @@ pub struct Intent {
     pub pods: Vec<PodIntent>,
     /// Pods that have no place in the network.
     pub skipped: Vec<Skipped>,
+    /// Nodes by name.
+    pub nodes: BTreeMap<String, IpAddr>,
     /// Outside hosts by name.
     pub outside: BTreeMap<String, IpAddr>,
 }
 
-/// A check to make; pods by their place in [`Intent::pods`].
+/// A check to make.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Planned {
-    pub(crate) from: usize,
+    pub(crate) from: Target,
     pub(crate) to: Target,
     pub(crate) address: IpAddr,
     pub(crate) kind: Kind,
@@ -69,7 +71,9 @@ pub(crate) struct Planned {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
+    /// By its place in [`Intent::pods`].
     Pod(usize),
+    Node(String),
     Gateway,
     Outside(String),
 }
@@ -77,9 +81,9 @@ pub(crate) enum Target {
 impl Intent {
     /// Reads pods and subnets.
     #[must_use]
-    pub fn new(pods: &[Pod], subnets: &[Subnet], outside: BTreeMap<String, IpAddr>) -> Self {
+    pub fn new(pods: &[Pod], subnets: &[Subnet], nodes: BTreeMap<String, IpAddr>, outside: BTreeMap<String, IpAddr>) -> Self {
         let subnets: BTreeMap<_, _> = subnets.iter().map(|subnet| (subnet.name_any(), subnet)).collect();
-        let mut intent = Self { outside, ..Self::default() };
+        let mut intent = Self { nodes, outside, ..Self::default() };
         let mut pods: Vec<_> = pods.iter().collect();
         pods.sort_by_key(|pod| key(pod));
         for pod in pods {
@@ -105,32 +109,51 @@ impl Intent {
                     &[Kind::Tcp, Kind::Udp, Kind::Icmp]
                 };
                 for address in target.addresses.iter().copied().filter(speaks) {
-                    plan.extend(kinds.iter().map(|kind| Planned { from, to: Target::Pod(to), address, kind: *kind, expected }));
+                    let (from, to) = (Target::Pod(from), Target::Pod(to));
+                    plan.extend(kinds.iter().map(|kind| Planned { from: from.clone(), to: to.clone(), address, kind: *kind, expected }));
                 }
             }
             for address in source.gateways.iter().copied().filter(speaks) {
-                plan.push(Planned { from, to: Target::Gateway, address, kind: Kind::Icmp, expected: true });
+                plan.push(Planned { from: Target::Pod(from), to: Target::Gateway, address, kind: Kind::Icmp, expected: true });
             }
             let told = source.leaves != Leaves::Routed;
             for (host, address) in self.outside.iter().filter(|(_, address)| told && speaks(address)) {
                 let to = Target::Outside(host.clone());
                 plan.extend([Kind::Tcp, Kind::Udp, Kind::Icmp].map(|kind| Planned {
-                    from,
+                    from: Target::Pod(from),
                     to: to.clone(),
                     address: *address,
                     kind,
                     expected: source.leaves == Leaves::Translated,
                 }));
             }
+            self.plan_nodes(from, source, &mut plan);
         }
         plan
+    }
+
+    /// A pod of the default VPC and each node reach each other; others do not.
+    fn plan_nodes(&self, pod: usize, intent: &PodIntent, plan: &mut Vec<Planned>) {
+        let expected = intent.vpc == api::DEFAULT_VPC;
+        let kinds: &[Kind] = if expected { &[Kind::Tcp, Kind::Udp, Kind::Icmp, Kind::Mtu] } else { &[Kind::Tcp, Kind::Icmp] };
+        for (node, node_address) in &self.nodes {
+            let ends = || (Target::Pod(pod), Target::Node(node.clone()));
+            for kind in kinds.iter().copied() {
+                for address in intent.addresses.iter().copied().filter(|own| own.is_ipv4() == node_address.is_ipv4()) {
+                    let (pod, node) = ends();
+                    plan.push(Planned { from: pod, to: node, address: *node_address, kind, expected });
+                    let (pod, node) = ends();
+                    plan.push(Planned { from: node, to: pod, address, kind, expected });
+                }
+            }
+        }
     }
 
     pub(crate) fn name(&self, target: &Target) -> String {
         match target {
             Target::Pod(index) => self.pods[*index].pod.clone(),
             Target::Gateway => "gateway".to_owned(),
-            Target::Outside(host) => host.clone(),
+            Target::Node(host) | Target::Outside(host) => host.clone(),
         }
     }
 }
@@ -187,11 +210,15 @@ mod tests {
         translated.spec.nat_outgoing = Some(true);
         let subnets = [subnet("s1", None), translated, subnet("red", Some("red"))];
         let pods = [pod("a", "s1", &["10.0.0.2"]), pod("b", "s2", &["10.1.0.2", "fd01::2"]), pod("c", "red", &["10.0.0.2"])];
-        let intent = Intent::new(&pods, &subnets, BTreeMap::from([("outside1".to_owned(), "10.9.0.101".parse().unwrap())]));
+        let host = |name: &str, address: &str| BTreeMap::from([(name.to_owned(), address.parse().unwrap())]);
+        let intent = Intent::new(&pods, &subnets, host("node1", "10.9.0.11"), host("outside1", "10.9.0.101"));
         let plan = intent.plan();
         let count = |from: usize, to: &Target, expected: bool| {
-            plan.iter().filter(|c| c.from == from && c.to == *to && c.expected == expected).count()
+            plan.iter().filter(|c| c.from == Target::Pod(from) && c.to == *to && c.expected == expected).count()
         };
+        let node = Target::Node("node1".to_owned());
+        assert_eq!((count(0, &node, true), count(2, &node, true), count(2, &node, false)), (4, 0, 2), "VPC red is not that of nodes");
+        assert_eq!(plan.iter().filter(|c| c.from == node && c.to == Target::Pod(1)).count(), 4);
         assert_eq!(count(0, &Target::Pod(1), true), 5, "IPv4 only, as the source has no other");
         assert_eq!((count(0, &Target::Pod(2), false), count(0, &Target::Pod(2), true)), (3, 0), "the same address in another VPC");
         assert_eq!((count(0, &Target::Gateway, true), count(1, &Target::Gateway, true)), (1, 2));
@@ -203,7 +230,7 @@ mod tests {
 
     #[test]
     fn a_pod_without_a_place_is_named_with_the_reason() {
-        let intent = Intent::new(&[pod("a", "gone", &["10.0.0.2"]), pod("b", "s", &[])], &[], BTreeMap::new());
+        let intent = Intent::new(&[pod("a", "gone", &["10.0.0.2"]), pod("b", "s", &[])], &[], BTreeMap::new(), BTreeMap::new());
         let reasons: Vec<_> = intent.skipped.iter().map(|skipped| skipped.reason.as_str()).collect();
         assert_eq!(reasons, ["there is no subnet gone", "it has no address"]);
     }

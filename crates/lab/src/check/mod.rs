@@ -33,9 +33,9 @@ pub enum Kind {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Check {
-    /// Source: `namespace/name` of a pod.
+    /// Source: `namespace/name` of a pod, or the name of a node.
     pub from: String,
-    /// Target: `namespace/name` of a pod, `gateway` or the name of an outside host.
+    /// Target: `namespace/name` of a pod, `gateway`, or the name of a node or of an outside host.
     pub to: String,
     /// Address that the target is reached at.
     pub address: IpAddr,

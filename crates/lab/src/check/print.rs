@@ -39,6 +39,17 @@ pub fn table(checked: &Checked) -> String {
         }
         table.add_row(cells);
     }
+    let mut hosts: Vec<_> = checked.pairs.iter().map(|check| &check.from).filter(|from| !targets[..checked.pods.len()].contains(from)).collect();
+    hosts.sort();
+    hosts.dedup();
+    for host in hosts {
+        let mut cells: Vec<Cell> = ["", host, host, "", "", ""].map(Cell::new).into_iter().collect();
+        for target in &targets {
+            let between: Vec<_> = checked.pairs.iter().filter(|check| check.from == *host && check.to == *target).collect();
+            cells.push(Cell::new(mark(&between)).set_alignment(CellAlignment::Center));
+        }
+        table.add_row(cells);
+    }
     let mut text = format!("{table}\n● reached, as expected   · not reached, as expected   ✗ differs\n");
     for check in checked.pairs.iter().filter(|check| check.expected != check.observed) {
         let Check { from, to, address, kind, detail, .. } = check;
@@ -83,12 +94,13 @@ mod tests {
             check("n/a", "n/c", false, true),
             check("n/b", "n/a", true, false),
             check("n/c", "n/a", false, false),
+            check("node1", "n/b", true, true),
         ];
         let checked = Checked {
             lab: "lab".to_owned(),
             tunnel: Tunnel::Geneve,
             datapath: Datapath::Netdev,
-            checks: 4,
+            checks: 5,
             differing: 2,
             skipped: vec![],
             notes: vec![],
@@ -99,6 +111,7 @@ mod tests {
         assert!(text.contains("✗ n/a → n/c (10.0.0.2) tcp: expected not to reach it, but did"), "{text}");
         assert!(text.contains("✗ n/b → n/a (10.0.0.2) tcp: expected to reach it, but nothing within 8s"), "{text}");
         let row = |name: &str| text.lines().find(|line| line.contains(name)).unwrap().split_whitespace().rev().take(2).collect::<Vec<_>>();
+        assert!(text.lines().any(|line| line.contains("node1") && line.contains("●") && !line.contains("n/")), "{text}");
         assert_eq!((row("n/a"), row("n/c")), (vec!["✗", "●"], vec!["·", "10.0.0.2"]));
     }
 }

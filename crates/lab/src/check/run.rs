@@ -37,11 +37,14 @@ struct Scene {
     intent: Intent,
     pods: Vec<Endpoint>,
     mtus: Vec<u32>,
-    outside: BTreeMap<String, Endpoint>,
+    /// MTU of pods where their subnet names none, and of nodes towards them.
+    mtu: u32,
+    /// Nodes and outside hosts.
+    hosts: BTreeMap<String, Endpoint>,
 }
 
 impl Lab {
-    /// Checks every pod against every other, its gateway and the outside hosts.
+    /// Checks every pod against every other, its gateway, the nodes and the outside hosts.
     ///
     /// # Errors
     /// When the cluster cannot be read or a probe not be opened; what differs from expectation is in the result.
@@ -68,7 +71,8 @@ impl Lab {
         let pods = Api::<Pod>::all(client.clone()).list(&all).await.context("cannot list pods")?.items;
         let subnets = Api::<Subnet>::all(client.clone()).list(&all).await.context("cannot list subnets")?.items;
         let outside = self.parameters.outside_places().filter_map(|place| Some((place.to_string(), place.address()?.into())));
-        let mut intent = Intent::new(&pods, &subnets, outside.collect());
+        let nodes = self.parameters.node_places().filter_map(|place| Some((place.to_string(), place.address()?.into())));
+        let mut intent = Intent::new(&pods, &subnets, nodes.collect(), outside.collect());
         let mut records = HashMap::new();
         for node in self.parameters.node_places() {
             records.extend(Record::all(&self.layout, node)?.into_iter().map(|record| (record.uid.clone(), record)));
@@ -86,12 +90,12 @@ impl Lab {
             endpoints.push(Endpoint::open(&pod.uid, &netns)?);
             intent.pods.push(pod);
         }
-        let outside = self.parameters.outside_places().map(|place: Place| {
+        let hosts = self.parameters.node_places().chain(self.parameters.outside_places()).map(|place: Place| {
             let name = place.to_string();
             Endpoint::open(&name, &self.layout.netns(place)?).map(|endpoint| (name, endpoint))
         });
-        let outside = outside.collect::<anyhow::Result<_>>()?;
-        Ok(Scene { intent, pods: endpoints, mtus, outside })
+        let hosts = hosts.collect::<anyhow::Result<_>>()?;
+        Ok(Scene { intent, pods: endpoints, mtus, mtu: self.parameters.tunnel.pod_mtu(), hosts })
     }
 }
 
@@ -106,7 +110,7 @@ impl Scene {
         let outcome = tokio::time::timeout(patience, self.probe(planned)).await;
         let outcome = outcome.unwrap_or_else(|_| Err(format!("nothing within {patience:?}")));
         Check {
-            from: self.intent.pods[planned.from].pod.clone(),
+            from: self.intent.name(&planned.from),
             to: self.intent.name(&planned.to),
             address: planned.address,
             kind: planned.kind,
@@ -118,12 +122,13 @@ impl Scene {
     }
 
     async fn probe(&self, planned: &Planned) -> Outcome {
-        let from = &self.pods[planned.from];
-        let target = match &planned.to {
-            Target::Pod(index) => Some(&self.pods[*index]),
-            Target::Outside(host) => self.outside.get(host),
+        let endpoint = |target: &Target| match target {
+            Target::Pod(index) => self.pods.get(*index),
+            Target::Node(host) | Target::Outside(host) => self.hosts.get(host),
             Target::Gateway => None,
         };
+        let from = endpoint(&planned.from).ok_or_else(|| "nobody is there to ask".to_owned())?;
+        let target = endpoint(&planned.to);
         let address = planned.address;
         // Where nothing should arrive, a request that does is a leak, whether or not its reply comes back.
         let ping = Ping { seen_by: target, answered: planned.expected, payload: ECHO };
@@ -133,7 +138,8 @@ impl Scene {
             (Kind::Transfer, Some(target)) => from.tcp(target, address, TRANSFER).await,
             (Kind::Mtu, _) => {
                 let headers = if address.is_ipv4() { 20 } else { 40 } + linux::icmp::HEADER;
-                let mtu = usize::try_from(self.mtus[planned.from]).unwrap_or_default();
+                let of = |target: &Target| if let Target::Pod(index) = target { self.mtus[*index] } else { self.mtu };
+                let mtu = usize::try_from(of(&planned.from).min(of(&planned.to))).unwrap_or_default();
                 from.ping(address, Ping { payload: mtu.saturating_sub(headers), ..ping }).await
             }
             (Kind::Icmp, _) => from.ping(address, ping).await,

@@ -45,7 +45,7 @@ impl Scratch {
             central: 1,
             supervised: false,
             controllers: 1,
-            tunnel: Tunnel::Geneve,
+            gateway: crate::Gateway::default(), tunnel: Tunnel::Geneve,
             datapath: Datapath::Netdev,
             ovn: None,
             api_port: 0,

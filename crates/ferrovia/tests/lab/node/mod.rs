@@ -3,6 +3,7 @@
 mod conformance;
 mod egress;
 mod histories;
+mod join;
 mod restarts;
 mod switch;
 mod traffic;
@@ -36,7 +37,12 @@ struct Nodes<'a> {
 
 /// Brings a lab up without a kubelet and runs a test in it.
 fn with_nodes(count: u32, test: impl AsyncFnOnce(Nodes<'_>)) {
-    let lab = Lab::up(&["--nodes", &count.to_string()]);
+    with_nodes_of(count, &[], test);
+}
+
+/// The same, with a lab of this kind.
+fn with_nodes_of(count: u32, kind: &[&str], test: impl AsyncFnOnce(Nodes<'_>)) {
+    let lab = Lab::up(&[&["--nodes", &count.to_string()], kind].concat());
     lab.ok(&["kill", "kubelet"]);
     tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(async {
         let opened = lab::Lab::open(lab.layout()).unwrap();
@@ -50,11 +56,11 @@ fn with_nodes(count: u32, test: impl AsyncFnOnce(Nodes<'_>)) {
 }
 
 impl Nodes<'_> {
-    /// Waits until the agent has made its node's way out, so that what a test finds at its end was there at its beginning.
+    /// Waits until the agent has made its node's ways in and out, so that what a test finds at its end was there at its beginning.
     async fn settles(&self, node: Place) {
         let deadline = tokio::time::Instant::now() + PATIENCE;
-        while !self.observe(node).await.lines("route 10.16.0.0/16 via ").any(|line| line.contains(" dev br-ex ")) {
-            assert!(tokio::time::Instant::now() < deadline, "{node} has no way out after {PATIENCE:?}");
+        while !self.observe(node).await.lines("route 10.16.0.0/16 via ").any(|line| line.contains(" dev ovn0 ")) {
+            assert!(tokio::time::Instant::now() < deadline, "{node} has no way to pods after {PATIENCE:?}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

@@ -1,0 +1,138 @@
+//! The node's own port: nodes and pods reach each other, and pods may leave by it.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use lab::probe::{Endpoint, Ping};
+use lab::{Gateway, Place};
+
+use super::{NODE1, NODE2, Nodes, answers, with_nodes_of};
+
+const NODE3: Place = Place::Node(3);
+const OUTSIDE: Place = Place::Outside(1);
+
+fn endpoint(nodes: &Nodes<'_>, place: Place) -> (IpAddr, Endpoint) {
+    (place.address().unwrap().into(), Endpoint::open(&place.to_string(), &nodes.opened.layout.netns(place).unwrap()).unwrap())
+}
+
+/// By TCP with as many bytes, UDP, and an unfragmented echo of this size.
+async fn reaches(from: &Endpoint, to: &Endpoint, address: IpAddr, bytes: usize, mtu: u32) {
+    answers(from, address, &format!("{} to {}", from.id(), to.id())).await;
+    from.tcp(to, address, bytes).await.unwrap_or_else(|why| panic!("{} to {}: {why}", from.id(), to.id()));
+    from.udp(to, address).await.unwrap_or_else(|why| panic!("{} to {}: {why}", from.id(), to.id()));
+    let whole = Ping { seen_by: None, answered: true, payload: mtu as usize - 28 };
+    from.ping(address, whole).await.unwrap_or_else(|why| panic!("{} to {}, {mtu} bytes: {why}", from.id(), to.id()));
+}
+
+fn nodes_and_pods_reach_each_other(kind: &[&str]) {
+    with_nodes_of(3, kind, async |nodes| {
+        let mtu = nodes.opened.parameters.tunnel.pod_mtu();
+        let mut pods = Vec::new();
+        for (node, name) in [(NODE1, "one"), (NODE2, "two")] {
+            let pod = nodes.pods(node, name, 1).await.remove(0);
+            let address = nodes.attach(node, &pod).await[0];
+            pods.push((address, Endpoint::open(name, &pod.sandbox().unwrap()).unwrap()));
+        }
+        // The third node has no pod.
+        for place in [NODE1, NODE2, NODE3] {
+            let (node_address, node) = endpoint(&nodes, place);
+            for (address, pod) in &pods {
+                reaches(&node, pod, *address, 3_000_000, mtu).await;
+                reaches(pod, &node, node_address, 3_000_000, mtu).await;
+            }
+        }
+        // As a NodePort does it: to the node's address, translated to a pod on another node, and under the node's own address there.
+        let (outside_address, outside) = endpoint(&nodes, OUTSIDE);
+        for place in [NODE1, NODE3] {
+            let (node_address, _) = endpoint(&nodes, place);
+            let (address, pod) = &pods[1];
+            let (from, to) = (format!("ip saddr {outside_address} ip daddr {node_address}"), place.to_string());
+            let rules = format!(
+                "table ip nodeport {{
+                    chain in {{ type nat hook prerouting priority dstnat; {from} meta l4proto {{ tcp, udp }} dnat to {address}; }}
+                    chain out {{ type nat hook postrouting priority srcnat; ip saddr {outside_address} oifname ovn0 masquerade; }}
+                }}"
+            );
+            nodes.lab.ok(&["node", &to, "--", "nft", &rules]);
+            outside.tcp(pod, node_address, 3_000_000).await.unwrap_or_else(|why| panic!("by {place}: {why}"));
+            outside.udp(pod, node_address).await.unwrap_or_else(|why| panic!("by {place}: {why}"));
+            nodes.lab.ok(&["node", &to, "--", "nft", "delete table ip nodeport"]);
+        }
+        for (_, pod) in &pods {
+            reaches(pod, &outside, outside_address, 3_000_000, mtu).await;
+        }
+        // Nothing was learned of anybody: all of it is known.
+        let learned = nodes.lab.ok(&["node", "central", "--", "ovn-sbctl", "--bare", "--columns=ip", "list", "mac_binding"]);
+        assert_eq!(learned.trim(), "");
+    });
+}
+
+#[test]
+fn nodes_and_pods_reach_each_other_over_geneve_and_pods_leave_by_their_own_switch() {
+    nodes_and_pods_reach_each_other(&["--tunnel", "geneve"]);
+}
+
+#[test]
+fn nodes_and_pods_reach_each_other_over_vxlan_and_pods_leave_by_the_nodes_port() {
+    nodes_and_pods_reach_each_other(&["--tunnel", "vxlan", "--gateway", "join"]);
+}
+
+#[test]
+fn a_running_cluster_changes_from_one_way_out_to_the_other_and_back() {
+    with_nodes_of(2, &[], async |nodes| {
+        let mut pods = Vec::new();
+        for (node, name) in [(NODE1, "one"), (NODE2, "two")] {
+            let pod = nodes.pods(node, name, 1).await.remove(0);
+            let address = nodes.attach(node, &pod).await[0];
+            pods.push((address, Endpoint::open(name, &pod.sandbox().unwrap()).unwrap()));
+        }
+        let (outside, _) = endpoint(&nodes, OUTSIDE);
+        let (node, _) = endpoint(&nodes, NODE2);
+        let (east, from) = (pods[1].0, &pods[0].1);
+        for address in [east, outside, node] {
+            answers(from, address, "before").await;
+        }
+        let pace = Duration::from_millis(5);
+        for gateway in [Gateway::Join, Gateway::Localnet] {
+            let change = async {
+                nodes.opened.leave_by(gateway).await.unwrap();
+                tokio::time::sleep(Duration::from_secs(2)).await;
+            };
+            let done = tokio::sync::Notify::new();
+            let (change, east, out, own) = tokio::join!(
+                async {
+                    change.await;
+                    done.notify_waiters();
+                },
+                from.stream(east, pace, done.notified()),
+                from.stream(outside, pace, done.notified()),
+                from.stream(node, pace, done.notified()),
+            );
+            let ((), east, out, own) = (change, east.unwrap(), out.unwrap(), own.unwrap());
+            println!("to {gateway:?}: pod to pod {east}; to the outside {out}; to the other node {own}");
+            // Where tunnels are in userspace, packets are lost while Open vSwitch reads all routes anew, as whenever one changes.
+            let unnoticed = Duration::from_millis(50);
+            assert!(east.gap < unnoticed && own.gap < unnoticed, "{east}; {own}");
+            answers(from, outside, "after").await;
+        }
+    });
+}
+
+#[test]
+fn what_somebody_takes_from_the_nodes_port_is_put_back_at_once() {
+    with_nodes_of(1, &["--gateway", "none"], async |nodes| {
+        let before = nodes.observe(NODE1).await;
+        assert!(before.lines("link br-ex").next().is_none(), "there is no gateway bridge without a way out");
+        for command in [
+            &["ip", "route", "del", "10.16.0.0/16"][..],
+            &["ip", "address", "flush", "dev", "ovn0"],
+            &["ip", "link", "set", "ovn0", "down"],
+            &["ovs-vsctl", "del-port", "ovn0"],
+            &["ovs-vsctl", "set", "interface", "ovn0", "external_ids:iface-id=other"],
+        ] {
+            nodes.lab.ok(&[&["node", "node1", "--"][..], command].concat());
+            nodes.settles(NODE1).await;
+            nodes.comes_back(NODE1, &before).await;
+        }
+    });
+}
