@@ -337,10 +337,10 @@ impl Lab {
                 block_on(lab.heal(node))
             }
             Command::Gateway { name, scheme } => {
-            let lab = open(name)?;
-            block_on(lab.leave_by(scheme.into()))
-        }
-        Command::Restart { name, component } => {
+                let lab = open(name)?;
+                block_on(lab.leave_by(scheme.into()))
+            }
+            Command::Restart { name, component } => {
                 let lab = open(name)?;
                 block_on(lab.restart(&component))
             }

@@ -162,13 +162,14 @@ impl Nic<'_> {
         }
         ovs.add_nic(wanted).await?;
         self.opened(wanted.nic).await?;
+        lost.lead_over(links, bridge.index).await?;
+        on_nic.lead_over(links, bridge.index).await?;
+        Addressing::take_from(links, nic.index).await?;
+        // Not before: until here the node is reached by these copies.
         if userspace && done.dropped.get(self.network) != Some(&nic.index) {
             frames::drop_copies(netns, self.network, wanted.nic)?;
             done.dropped.insert(self.network.to_owned(), nic.index);
         }
-        lost.lead_over(links, bridge.index).await?;
-        on_nic.lead_over(links, bridge.index).await?;
-        Addressing::take_from(links, nic.index).await?;
 
         let moved = Addressing::of(links, bridge.index).await?.record();
         let now = Record { boot: self.boot()?, link: bridge.index, moved, ..record.clone() };
