@@ -104,6 +104,13 @@ pub(crate) async fn run(node: &Node, client: kube::Client, shutdown: &Cancellati
             switch.mark_unchanged();
             let states = step(node, &watches.known, &mut done).await;
             let seen = View::of(node);
+            if let Some(states) = &states {
+                let ready = states.iter().filter_map(|(network, state)| match state {
+                    State::Ready { mtu, .. } => Some((network.clone(), *mtu)),
+                    _ => None,
+                });
+                node.cluster.networks_are(ready.collect());
+            }
             let failed = states.as_ref().is_some_and(|states| states.values().any(|state| matches!(state, State::NotReady { .. })));
             let told = match &states {
                 Some(states) => tell(&nodes, node, states, &watches.known).await,

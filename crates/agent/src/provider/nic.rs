@@ -227,6 +227,10 @@ impl Nic<'_> {
                 frames::receive(netns, self.network)?;
             }
             back.lead_over(links, nic.index).await?;
+            if let Some(bridge) = bridge.filter(|_| !record.exchanged && ovs.is_userspace()) {
+                // The kernel's stack receives by the NIC again: nothing need wait for the switch to take its link away.
+                Addressing::take_from(links, bridge.index).await?;
+            }
         } else {
             frames::receive(netns, self.network)?;
         }

@@ -126,6 +126,9 @@ fn pods_are_on_a_vlan_and_the_node_is_reached_by_the_nic_that_they_share() {
             answers(from, of(Vlans::HOST), "the host on the VLAN").await;
             answers(from, Vlans::BEYOND.into(), "what the gateway leads to").await;
             answers(&gateway, *address, "from the gateway").await;
+            // As long as any on the VLAN: nobody there would say that a packet is too long.
+            let long = Ping { seen_by: Some(&host), answered: true, payload: 1472 };
+            tokio::time::timeout(PATIENCE, from.ping(of(Vlans::HOST), long)).await.unwrap().unwrap();
             from.tcp(&host, of(Vlans::HOST), TRANSFER).await.unwrap();
             host.tcp(from, *address, TRANSFER).await.unwrap();
             tokio::time::timeout(PATIENCE, from.udp(&host, of(Vlans::HOST))).await.unwrap().unwrap();
