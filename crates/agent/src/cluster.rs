@@ -67,10 +67,12 @@ pub(crate) struct Ask<'a> {
 /// This node, as the cluster has it.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct OwnNode {
-    /// Its port in the default VPC.
-    pub(crate) port: NicRecord,
+    /// Its port in the default VPC, once that is recorded.
+    pub(crate) port: Option<NicRecord>,
     /// Its own addresses, one per family at most.
     pub(crate) addresses: Vec<IpAddr>,
+    /// Its chassis, as its annotation has it.
+    pub(crate) chassis: Option<String>,
 }
 
 /// What is known.
@@ -78,7 +80,7 @@ pub(crate) struct OwnNode {
 pub(crate) struct Known {
     pods: HashMap<Key, Pod>,
     definitions: HashMap<Key, Result<Definition, String>>,
-    /// What this node's own port is; nothing before it is recorded.
+    /// This node; nothing before it is known.
     nodes: HashMap<String, OwnNode>,
     /// Subnets; none before they are known.
     subnets: Option<HashMap<String, Subnet>>,
@@ -224,7 +226,7 @@ impl Cluster {
         Some(Exits::of_all(subnets.into_iter().map(|(_, exits)| exits)))
     }
 
-    /// What this node's own port in the default VPC is, once that is recorded.
+    /// This node, once it is known.
     pub(crate) fn own_node(&self) -> Option<OwnNode> {
         self.known.borrow().nodes.values().next().cloned()
     }
@@ -327,12 +329,13 @@ fn pod(pod: PodView) -> (Key, Option<Pod>) {
 
 fn own_node(node: NodeView) -> (String, Option<OwnNode>) {
     let (name, addresses) = (node.name_any(), node.internal_addresses());
-    let recorded = annotations::recorded(&node.metadata.annotations.unwrap_or_default()).unwrap_or_else(|error| {
+    let notes = node.metadata.annotations.unwrap_or_default();
+    let recorded = annotations::recorded(&notes).unwrap_or_else(|error| {
         tracing::warn!(%error, node = name, "what is recorded of the node's port cannot be read");
         None
     });
-    let recorded = recorded.filter(|record| *record.subnet == *api::JOIN_SUBNET);
-    (name, recorded.map(|port| OwnNode { port, addresses }))
+    let port = recorded.filter(|record| *record.subnet == *api::JOIN_SUBNET);
+    (name, Some(OwnNode { port, addresses, chassis: notes.get(annotations::CHASSIS).cloned() }))
 }
 
 fn definition(object: NetworkAttachmentDefinitionView) -> (Key, Option<Result<Definition, String>>) {

@@ -4,6 +4,7 @@
 //! pods for its address, and on the monitor of the node's OVSDB for `ovn-installed`.
 
 mod attachment;
+mod chassis;
 mod cluster;
 mod cni;
 mod config;

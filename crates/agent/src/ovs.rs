@@ -211,6 +211,13 @@ impl Ovs {
         ids.get("container_id").map(str::to_owned)
     }
 
+    /// Identifier of the chassis (`external_ids:system-id`, ovn-controller(8)).
+    pub(crate) fn system_id(&self) -> Option<String> {
+        let state = self.state.borrow();
+        let root = state.replica.rows(open_vswitch::TABLE).next()?;
+        root.get(open_vswitch::EXTERNAL_IDS)?.get("system-id").map(str::to_owned)
+    }
+
     /// Where tunnels lead to.
     pub(crate) fn tunnel_peers(&self) -> BTreeSet<IpAddr> {
         let state = self.state.borrow();

@@ -39,6 +39,8 @@ pub const PROVIDER_NETWORK: &str = "ovn.kubernetes.io/provider_network";
 /// Kind of NIC: `veth-pair`.
 pub const POD_NIC_TYPE: &str = "ovn.kubernetes.io/pod_nic_type";
 
+/// Of a node: identifier of its chassis, `external_ids:system-id` of its Open vSwitch.
+pub const CHASSIS: &str = "ovn.kubernetes.io/chassis";
 /// Of a node: its logical switch port.
 pub const PORT_NAME: &str = "ovn.kubernetes.io/port_name";
 

@@ -13,6 +13,7 @@ use ovsdb_types::nb::{
 };
 
 use crate::fact::Fact;
+use crate::centralized::CentralByVpc;
 use crate::node;
 use crate::northbound::{self, RowFact, external_ids, map, refer, router, switch};
 use crate::world::{Egress, Name, Network, Router, World};
@@ -28,7 +29,8 @@ pub(crate) const INSIDE: i64 = 31_000;
 
 pub(crate) fn register(engine: &mut Engine<World, Fact>) {
     engine.leaf::<Network>("egress-inside", |cx, subnet, network, out| {
-        if !network.router || !node::leaves_by_node(cx, &network.vpc) {
+        let by_policy = node::leaves_by_node(cx, &network.vpc) || cx.keys::<CentralByVpc>(&network.vpc).next().is_some();
+        if !network.router || !by_policy {
             return;
         }
         for range in network.cidrs.iter() {

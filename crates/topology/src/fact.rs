@@ -30,6 +30,8 @@ pub enum Fact {
     Node(Name),
     /// A node cannot be served.
     NodeProblem(Name),
+    /// Pods of a subnet cannot leave as it says.
+    GatewayProblem(Name),
     /// A pod cannot be served.
     PodProblem(PodKey),
     /// Some of a pod's NICs besides the primary one cannot be served.

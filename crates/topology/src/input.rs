@@ -16,7 +16,7 @@ use crate::defaults;
 use crate::fact::Problem;
 pub use crate::underlay::{node_reports, provider_network, vlan};
 use crate::world::{
-    DefinitionKey, Ip, Keeper, Link, Name, Namespace, NetworkDefinition, Networks, NicKey, NicNotes, Node, Pod, PodKey, Pool, PoolSpec,
+    Central,     DefinitionKey, Ip, Keeper, Link, Name, Namespace, NetworkDefinition, Networks, NicKey, NicNotes, Node, Pod, PodKey, Pool, PoolSpec,
     Replicas, ReplicasKey, ReplicasKind, Subnet, SubnetSpec, Vip, VipSpec, Vpc, Workload,
 };
 
@@ -122,8 +122,27 @@ fn subnet_spec(spec: &v1::SubnetSpec) -> Result<SubnetSpec, Problem> {
         default: spec.default.unwrap_or(false),
         provider: text(&spec.provider).filter(|provider| **provider != *OVN_PROVIDER),
         vlan: text(&spec.vlan),
+        central: central(spec)?.map(Box::new),
         logical_gateway: spec.logical_gateway.unwrap_or(false),
     })
+}
+
+/// The nodes that pods leave by, if not each by its own.
+fn central(spec: &v1::SubnetSpec) -> Result<Option<Central>, Problem> {
+    if spec.gateway_type.as_deref() != Some("centralized") {
+        return Ok(None);
+    }
+    let mut nodes: Vec<Name> = Vec::new();
+    for node in spec.gateway_node.as_deref().unwrap_or_default().split(',').map(str::trim).filter(|node| !node.is_empty()) {
+        if node.contains(':') {
+            let message = format!("spec.gatewayNode: {node}: addresses of egress: not yet");
+            return Err(Problem { reason: "NotYet", message });
+        }
+        if !nodes.iter().any(|known| **known == *node) {
+            nodes.push(node.into());
+        }
+    }
+    Ok(Some(Central { nodes, ecmp: spec.enable_ecmp == Some(true) }))
 }
 
 /// `a`, `a..b` (inclusive), or a prefix.
@@ -240,7 +259,8 @@ pub fn node(object: &NodeView) -> (Name, Node, Age) {
     let (meta, age) = (&object.metadata, age(&object.metadata));
     let addresses = object.internal_addresses();
     let recorded = meta.annotations.as_ref().map_or(Ok(None), annotations::recorded);
-    (name(meta), Node { uid: uid(meta), created: age.0, addresses, recorded }, age)
+    let chassis = meta.annotations.as_ref().and_then(|notes| text(&notes.get(annotations::CHASSIS).cloned()));
+    (name(meta), Node { uid: uid(meta), created: age.0, addresses, chassis, recorded }, age)
 }
 
 /// The NICs that a pod asks for besides its primary one; `None` when there are none.

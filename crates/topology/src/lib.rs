@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod centralized;
 mod defaults;
 mod egress;
 mod fact;
@@ -31,7 +32,7 @@ pub use holder::{Identity, Workload, pods_on, providers, recorded};
 pub use key::{DefinitionKey, NicKey, PodKey};
 pub use underlay::{NetworkState, NodeReports, ProviderNetwork, Report, Vlan, VlanSegment, VlanState};
 pub use world::{
-    Allocation, Attached, Attachment, Egress, Ip, Keeper, Link, Namespace, Network, NetworkDefinition, Networks, NicNotes, Node, Pod, Pool,
+    Allocation, Attached, Attachment, Central, Egress, Ip, Keeper, Link, Namespace, Network, NetworkDefinition, Networks, NicNotes, Node, Pod, Pool,
     PoolSpec, Replicas, ReplicasKey, ReplicasKind, Router, Subnet, SubnetSpec, Usage, Vip, VipSpec, Vpc, World,
 };
 
@@ -44,6 +45,7 @@ pub fn engine() -> engine::Engine<World, Fact> {
     engine.index::<world::SubnetsByDefault>();
     engine.index::<world::SubnetsByRouterPort>();
     engine.index::<world::SubnetsByProvider>();
+    engine.index::<centralized::CentralByVpc>();
     engine.index::<holder::PodsByHolder>();
     engine.index::<world::PoolsBySubnet>();
     engine.index::<world::PoolsByNamespace>();
@@ -61,6 +63,7 @@ pub fn engine() -> engine::Engine<World, Fact> {
     node::register(&mut engine);
     port::register(&mut engine);
     egress::register(&mut engine);
+    centralized::register(&mut engine);
     engine
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use api::{MacAddr, VENDOR};
 use ovsdb_types::nb::{
-    logical_router as lr, logical_router_policy as policy, logical_router_port as lrp, logical_router_static_route as route,
+    gateway_chassis as chassis,     logical_router as lr, logical_router_policy as policy, logical_router_port as lrp, logical_router_static_route as route,
     logical_switch as ls, logical_switch_port as lsp, nb_global, port_group as group, static_mac_binding as binding,
 };
 use ovsdb_types::{
@@ -22,7 +22,7 @@ pub const COMPLETE: &str = "ferrovia-complete";
 /// What the controller watches of the northbound database.
 #[must_use]
 pub fn monitored() -> Monitored {
-    let routers = [lr::TABLE, lrp::TABLE, route::TABLE, policy::TABLE, binding::TABLE];
+    let routers = [lr::TABLE, lrp::TABLE, chassis::TABLE, route::TABLE, policy::TABLE, binding::TABLE];
     let switches = [ls::TABLE, lsp::TABLE, group::TABLE];
     Monitored::tables(&nb::SCHEMA, &[&routers[..], &switches[..], &[nb_global::TABLE]].concat())
 }
@@ -36,6 +36,7 @@ pub fn indexes() -> Vec<IndexDef> {
         (ls::TABLE, ls::NAME.index),
         (lsp::TABLE, lsp::NAME.index),
         (group::TABLE, group::NAME.index),
+        (chassis::TABLE, chassis::NAME.index),
     ];
     names.map(|(table, column)| IndexDef { table, columns: vec![column] }).into()
 }
@@ -56,7 +57,7 @@ pub fn ownership() -> Vec<Ownership> {
     let mut routers =
         table(lr::TABLE, lr::NAME.index, lr::EXTERNAL_IDS.index, &[], &[lr::POLICIES.index, lr::PORTS.index, lr::STATIC_ROUTES.index]);
     routers.maps.push((lr::OPTIONS.index, &[]));
-    let router_ports = table(lrp::TABLE, lrp::NAME.index, lrp::EXTERNAL_IDS.index, &[lrp::MAC.index, lrp::NETWORKS.index], &[]);
+    let router_ports = table(lrp::TABLE, lrp::NAME.index, lrp::EXTERNAL_IDS.index, &[lrp::MAC.index, lrp::NETWORKS.index], &[lrp::GATEWAY_CHASSIS.index]);
     let switches = table(ls::TABLE, ls::NAME.index, ls::EXTERNAL_IDS.index, &[], &[ls::PORTS.index]);
     let mut ports = table(
         lsp::TABLE,
@@ -86,6 +87,16 @@ pub fn ownership() -> Vec<Ownership> {
     };
     let mut groups = table(group::TABLE, group::NAME.index, group::EXTERNAL_IDS.index, &[], &[group::PORTS.index]);
     groups.maps = vec![(group::EXTERNAL_IDS.index, &["vendor", node::MARK])];
+    let columns = [chassis::CHASSIS_NAME.index, chassis::PRIORITY.index];
+    let gateways = table(chassis::TABLE, chassis::NAME.index, chassis::EXTERNAL_IDS.index, &columns, &[]);
+    let global = Ownership {
+        table: nb_global::TABLE,
+        columns: Vec::new(),
+        maps: vec![(nb_global::OPTIONS.index, &["bfd-min-rx", "bfd-min-tx", "bfd-mult"])],
+        mark: None,
+        singleton: true,
+        ..routes.clone()
+    };
     // Has no place for a mark: it is ours as its router port is.
     let bindings = Ownership {
         table: binding::TABLE,
@@ -94,7 +105,7 @@ pub fn ownership() -> Vec<Ownership> {
         mark: None,
         ..routes.clone()
     };
-    vec![routers, router_ports, routes, policies, switches, ports, groups, bindings]
+    vec![routers, router_ports, routes, policies, switches, ports, groups, gateways, bindings, global]
 }
 
 /// Whether a row that carries our mark, and that no rule wants, is of a shape that some rule makes, and so may go.
@@ -125,7 +136,7 @@ pub fn claimed(table: TableId, row: &Row<'_>) -> bool {
         // An earlier controller's of gateways for a whole subnet, and of interconnections, belong to features to come.
         let of = |key| has(policy::EXTERNAL_IDS, key);
         return match row.get(policy::PRIORITY).map(Datum::atoms) {
-            Some([Atom::Integer(node::TO_NODE | node::LEAVE)]) => of(node::MARK),
+            Some([Atom::Integer(node::TO_NODE | node::LEAVE)]) => of(node::MARK) || of(egress::MARK),
             Some([Atom::Integer(egress::INSIDE)]) => of(egress::INSIDE_MARK),
             _ => false,
         };
@@ -135,7 +146,7 @@ pub fn claimed(table: TableId, row: &Row<'_>) -> bool {
         let name = row.text(group::NAME);
         return has(group::EXTERNAL_IDS, node::MARK) && (name.starts_with(node::GROUP) || has(group::EXTERNAL_IDS, egress::INSIDE_MARK));
     }
-    table == lr::TABLE || table == binding::TABLE
+    table == lr::TABLE || table == binding::TABLE || (table == chassis::TABLE && row.text(chassis::NAME).contains("-public_"))
 }
 
 /// The same where pods do not leave by rules of ours: by an earlier controller's they go on leaving.

@@ -49,6 +49,7 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
                 switch: spec.has_switch(),
                 router: spec.has_router(),
                 segment: segment.clone(),
+                central: spec.central.clone(),
             };
             out.derive(Arc::clone(name), network);
             let mut excluded = spec.excluded.clone();

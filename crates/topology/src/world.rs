@@ -39,6 +39,7 @@ pub struct Subnet {
     pub spec: Result<SubnetSpec, Problem>,
 }
 
+pub use crate::centralized::Central;
 pub use crate::fact::Problem;
 pub use crate::holder::{Identity, Workload};
 pub use crate::key::{DefinitionKey, NicKey, PodKey};
@@ -65,6 +66,8 @@ pub struct SubnetSpec {
     pub provider: Option<Name>,
     /// Vlan by which the subnet is part of a physical network.
     pub vlan: Option<Name>,
+    /// The nodes that its pods leave by, unless each leaves by its own.
+    pub central: Option<Box<Central>>,
     /// Whether the router of the VPC is the gateway of such a subnet, and not a host of the physical network.
     pub logical_gateway: bool,
 }
@@ -294,6 +297,8 @@ pub struct Node {
     pub created: i64,
     /// Addresses of the node itself, one per family at most, IPv4 first.
     pub addresses: Vec<IpAddr>,
+    /// Identifier of its chassis in OVN, which its agent tells.
+    pub chassis: Option<Name>,
     /// What its annotations record of its port in the default VPC, or why they cannot be read.
     pub recorded: Result<Option<NicRecord>, String>,
 }
@@ -334,6 +339,8 @@ pub struct Network {
     pub router: bool,
     /// Where it is in a physical network, if it is.
     pub segment: Option<Box<Segment>>,
+    /// The nodes that its pods leave by, unless each leaves by its own.
+    pub central: Option<Box<Central>>,
 }
 
 /// All collections.

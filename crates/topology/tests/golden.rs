@@ -188,6 +188,40 @@ fn a_node_has_a_port_and_a_policy_and_pods_may_leave_by_it() {
 }
 
 #[test]
+fn pods_of_a_centralized_subnet_leave_by_a_port_that_is_bound_to_chosen_nodes() {
+    let mut cluster = network(&format!("{DEFAULT}---\n{NODES}"));
+    let egress = topology::Egress::Localnet(api::Transit::DEFAULT.parse().unwrap());
+    cluster.engine.set::<topology::Egress>(&"ovn-cluster".into(), Some(egress), engine::Age(0));
+    cluster.round();
+    let before = cluster.northbound();
+    let subnet = |name: &str, third: u8, more: &str| {
+        let nodes = "gatewayType: centralized, gatewayNode: 'n-1.example.org, n2'";
+        format!("kind: Subnet\nmetadata: {{name: {name}, uid: {name}}}\nspec: {{cidrBlock: 10.20.{third}.0/24, {nodes}{more}}}\n")
+    };
+    cluster.apply(&subnet("central", 0, ""));
+    cluster.round();
+    assert!(cluster.told().contains("NoGateway: spec.gatewayNode: no chassis on n-1.example.org, n2"), "{}", cluster.told());
+    let first = NODES.replace("uid: n1}", "uid: n1, annotations: {ovn.kubernetes.io/chassis: c-n1}}");
+    cluster.apply(&first.replace("uid: n2\n  annotations:", "uid: n2\n  annotations:\n    ovn.kubernetes.io/chassis: c-n2"));
+    cluster.round();
+    insta::assert_snapshot!(cluster.northbound());
+    assert!(!cluster.told().contains("NoGateway"), "{}", cluster.told());
+    // Another one with the same nodes shares the port; one that uses both at once needs a second one, in the other order.
+    let ports = |cluster: &Cluster| cluster.northbound().matches("Gateway_Chassis ovn-cluster-").count();
+    cluster.apply(&subnet("second", 1, ""));
+    cluster.round();
+    assert_eq!(ports(&cluster), 2);
+    cluster.apply(&subnet("both", 2, ", enableEcmp: true"));
+    cluster.round();
+    assert_eq!(ports(&cluster), 4);
+    for name in ["central", "second", "both"] {
+        cluster.engine.set::<topology::Subnet>(&name.into(), None, engine::Age(0));
+    }
+    cluster.round();
+    assert_eq!(cluster.northbound(), before);
+}
+
+#[test]
 fn the_way_out_is_the_same_for_few_and_many_pods_and_subnets() {
     let rows = |subnets: usize, pods: usize| {
         let mut manifest = DEFAULT.to_owned();

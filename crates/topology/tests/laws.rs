@@ -332,7 +332,8 @@ fn apply(cluster: &mut Cluster, step: &Step) {
                 segment: None,
             };
             let addresses = vec![format!("192.0.2.{address}").parse().unwrap()];
-            let node = Node { uid: "n".into(), created: 0, addresses, recorded: Ok(recorded.then(record)) };
+            let chassis = (*address != 5).then(|| format!("chassis{name}").into());
+            let node = Node { uid: "n".into(), created: 0, addresses, chassis, recorded: Ok(recorded.then(record)) };
             engine.set::<Node>(&format!("node{name}").into(), there.then_some(node), Age(0));
             let report = Report { ready: *recorded, error: Some("why".into()) };
             let reports = NodeReports { networks: [(format!("l{}", address % 2).into(), report)].into(), labels: Default::default() };
@@ -358,6 +359,9 @@ fn apply(cluster: &mut Cluster, step: &Step) {
                     "cidrBlock": match range { 4 => "10.0.0.0/25".to_owned(), 5 => "10.0.0.0/99".to_owned(), r => format!("10.0.0.{}/26", r * 64) },
                     "namespaces": (0..2).filter(|i| namespaces & (1 << i) != 0).map(|i| format!("n{i}")).collect::<Vec<_>>(),
                     "default": default,
+                    "gatewayType": if *range % 2 == 0 { "centralized" } else { "distributed" },
+                    "gatewayNode": "node0,node1",
+                    "enableEcmp": default,
                     "vlan": vlan.0.map(|n| format!("w{n}")).unwrap_or_default(),
                     "logicalGateway": vlan.1,
                     "provider": match provider { 0 => "d0.n0.ovn", 1 => "d1.n0", _ => "ovn" },

@@ -20,15 +20,16 @@ pub(super) fn render(ports: &Ports) -> Vec<FlowMod> {
     let mut flows = vec![all];
     for family in [EtherType::IPV4, EtherType::IPV6] {
         let matching = |in_port, eth_dst: api::MacAddr| Match {
-            in_port: Some(in_port),
+            in_port,
             eth_dst: Some(eth_dst.octets()),
             network: Network::Type(family),
             ..Match::default()
         };
+        // Whichever switch of a way out it comes from: nodes that are gateways of subnets have some more.
         let to_host = vec![Action::SetEthDst(ports.mac), Action::Output(Port::LOCAL)];
-        flows.push(FlowMod::add(Priority(200), matching(ports.patch, Transit::NODE_MAC), to_host));
+        flows.push(FlowMod::add(Priority(200), matching(None, Transit::NODE_MAC), to_host));
         let to_router = vec![Action::Output(ports.patch)];
-        flows.push(FlowMod::add(Priority(200), matching(Port::LOCAL, Transit::ROUTER_MAC), to_router));
+        flows.push(FlowMod::add(Priority(200), matching(Some(Port::LOCAL), Transit::ROUTER_MAC), to_router));
     }
     flows
 }

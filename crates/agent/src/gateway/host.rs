@@ -2,12 +2,12 @@
 
 use std::net::IpAddr;
 
+use api::annotations::NicRecord;
 use api::{Cidrs, Transit};
 use ipnet::IpNet;
 use linux::{IpPrefix, Link, LinkChange, Mac, Route, sysctl};
 
 use super::{BRIDGE, Exits, same_family};
-use crate::cluster::OwnNode;
 use crate::node::Node;
 
 /// A way to pods.
@@ -62,13 +62,12 @@ impl End {
     ///
     /// The node speaks to pods under its own addresses, as far as they are `there`: whoever answers from any address answers
     /// from the one that was asked then, and pods know their node by it.
-    pub(super) fn of_port(own: &OwnNode, there: &[IpAddr], exits: &Exits) -> Self {
-        let record = &own.port;
+    pub(super) fn of_port(record: &NicRecord, own: &[IpAddr], there: &[IpAddr], exits: &Exits) -> Self {
         let length = |address: &IpAddr| record.cidrs.and_then(|cidrs| cidrs.of_family(*address)).map(|net| net.prefix_len());
         let addresses = record.addresses.iter().filter_map(|address| IpPrefix::new(*address, length(address)?).ok()).collect();
         let mut routes = routes(exits, &record.gateways, record.cidrs);
         for way in &mut routes {
-            way.source = own.addresses.iter().copied().find(|own| same_family(*own, way.via) && there.contains(own));
+            way.source = own.iter().copied().find(|own| same_family(*own, way.via) && there.contains(own));
         }
         Self { addresses, neighbours: Vec::new(), routes: Some(routes) }
     }
@@ -155,7 +154,7 @@ mod tests {
         let nets = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
         let exits = Exits { ranges: nets(&["10.16.0.0/16", "100.64.0.0/16", "fd00::/64"]), ..Exits::default() };
         let transit: Transit = Transit::DEFAULT.parse().unwrap();
-        let port = api::annotations::NicRecord {
+        let record = NicRecord {
             subnet: "join".into(),
             addresses: vec!["100.64.0.7".parse().unwrap()],
             mac: Transit::NODE_MAC,
@@ -164,14 +163,13 @@ mod tests {
             segment: None,
         };
         let addresses: Vec<IpAddr> = vec!["192.0.2.1".parse().unwrap()];
-        let own = OwnNode { port, addresses: addresses.clone() };
-        let port = End::of_port(&own, &addresses, &exits);
+        let port = End::of_port(&record, &addresses, &addresses, &exits);
         assert_eq!(port.addresses, ["100.64.0.7/16".parse().unwrap()]);
         // Its own range is on the link, and there is no IPv6.
         let way = |source| Way { destination: "10.16.0.0/16".parse().unwrap(), via: "100.64.0.1".parse().unwrap(), source };
         assert_eq!(port.routes.unwrap(), [way(Some(addresses[0]))]);
         // An address that is on none of its links is not the kernel's to speak from.
-        assert_eq!(End::of_port(&own, &[], &exits).routes.unwrap(), [way(None)]);
+        assert_eq!(End::of_port(&record, &addresses, &[], &exits).routes.unwrap(), [way(None)]);
         assert_eq!(End::of_bridge(&transit, &exits, Leads::No).routes.unwrap(), []);
         assert_eq!(End::of_bridge(&transit, &exits, Leads::Yes).routes.unwrap().len(), 3);
     }

@@ -12,6 +12,7 @@ mod session;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use api::annotations::NicRecord;
 use api::{DEFAULT_VPC, EGRESS_NETWORK, Egress, Transit, egress_port};
 use linux::{Event, Events, Subject};
 use openflow::Port;
@@ -78,7 +79,8 @@ impl View {
                 Some(Egress::Localnet(_)) => node.ovs.gateway_lacks(BRIDGE, EGRESS_NETWORK, node.config.mtu)?,
                 _ => Vec::new(),
             };
-            let port = own.as_ref().map(|own| node.ovs.node_port_lacks(&wanted(node, own))).transpose()?;
+            let port = own.as_ref().and_then(|own| own.port.as_ref());
+            let port = port.map(|record| node.ovs.node_port_lacks(&wanted(node, record))).transpose()?;
             Ok(bridge.is_empty() && port.is_none_or(|lacks| lacks.is_empty()))
         });
         Self { stands: lacks.ok(), installed: node.ovs.is_installed(PORT), patch: patch(node), exits: node.cluster.exits(), own }
@@ -86,8 +88,8 @@ impl View {
 }
 
 /// The node's own port, as it is to be.
-fn wanted(node: &Node, own: &OwnNode) -> NodePort {
-    NodePort { link: PORT, iface_id: api::node_port(&node.config.node), mac: own.port.mac, mtu: node.config.mtu }
+fn wanted(node: &Node, record: &NicRecord) -> NodePort {
+    NodePort { link: PORT, iface_id: api::node_port(&node.config.node), mac: record.mac, mtu: node.config.mtu }
 }
 
 /// The patch port between `br-ex` and OVN's egress switch. It comes with the first port on this node, and with another number each time.
@@ -197,7 +199,7 @@ async fn step(node: &Node, done: &mut Done) -> Result<(), GatewayError> {
     let port = own_port(node, own.as_ref(), &exits).await;
     match &node.config.egress {
         Some(Egress::Localnet(transit)) => {
-            let leads = match &own {
+            let leads = match own.as_ref().and_then(|own| own.port.as_ref()) {
                 None => Leads::Yes,
                 Some(_) if node.ovs.is_installed(PORT) => Leads::No,
                 Some(_) => Leads::AsBefore,
@@ -237,13 +239,13 @@ fn translate(node: &Node, exits: &Exits, done: &mut Done) -> Result<(), GatewayE
 
 /// The node's own port in the VPC, and the host's end of it.
 async fn own_port(node: &Node, own: Option<&OwnNode>, exits: &Exits) -> Result<(), GatewayError> {
-    let Some(own) = own else { return Ok(()) };
-    node.ovs.node_port(&wanted(node, own)).await?;
+    let Some((own, record)) = own.and_then(|own| Some((own, own.port.as_ref()?))) else { return Ok(()) };
+    node.ovs.node_port(&wanted(node, record)).await?;
     // It comes when the switch has made it, and wakes this; nobody is sent there before OVN knows of it.
     let Some(link) = node.links.link(PORT).await? else { return Ok(()) };
     if node.ovs.is_installed(PORT) {
         let there: Vec<IpAddr> = node.links.addresses(None).await?.iter().map(|prefix| prefix.address()).collect();
-        host::connect(node, &link, &host::End::of_port(own, &there, exits)).await?;
+        host::connect(node, &link, &host::End::of_port(record, &own.addresses, &there, exits)).await?;
     }
     Ok(())
 }

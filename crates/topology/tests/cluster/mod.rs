@@ -226,6 +226,11 @@ impl Cluster {
     }
 
     fn collect_garbage(&mut self) {
+        while self.collect_unreferred() > 0 {}
+    }
+
+    /// Rows that nobody refers to go, and with them what they refer to.
+    fn collect_unreferred(&mut self) -> usize {
         let schema = &nb::SCHEMA;
         let mut referred: BTreeSet<Atom> = BTreeSet::new();
         let tables: Vec<_> = self.replica.monitored().tables.iter().map(|(id, _)| *id).collect();
@@ -238,6 +243,7 @@ impl Cluster {
                 }
             }
         }
+        let mut count = 0;
         for id in tables {
             let gone: Vec<_> = self
                 .replica
@@ -245,10 +251,12 @@ impl Cluster {
                 .filter(|r| !schema.table(id).root && !referred.contains(&Atom::Uuid(r.uuid)))
                 .map(|r| r.uuid)
                 .collect();
+            count += gone.len();
             for uuid in gone {
                 self.replica.apply(TableUpdates(vec![(id, vec![(uuid, RowUpdate::Delete)])])).unwrap();
             }
         }
+        count
     }
 
     /// The names of all ports, of switches and of routers.
@@ -298,6 +306,7 @@ impl Cluster {
             .engine
             .facts()
             .filter_map(|(fact, value)| match (fact, value) {
+                (Fact::GatewayProblem(name), FactValue::Problem(p)) => Some(format!("subnet {name}: {}: {}", p.reason, p.message)),
                 (Fact::NodeProblem(name), FactValue::Problem(p)) => Some(format!("node {name}: {}: {}", p.reason, p.message)),
                 (Fact::IpProblem(name), FactValue::Problem(p)) => Some(format!("ip {name}: {}: {}", p.reason, p.message)),
                 (Fact::PodProblem(key) | Fact::NetworksProblem(key), FactValue::Problem(p)) => {

@@ -1,5 +1,6 @@
 //! Nodes whose pods a test attaches itself, by the CNI plugin and in the place of the kubelet, which stands aside.
 
+mod centralized;
 mod conformance;
 mod egress;
 mod histories;
