@@ -249,9 +249,9 @@ pub(crate) fn localnet_port<DK, D>(subnet: &Name, segment: &Segment, out: &mut O
     refer(out, switch(subnet), ls::PORTS, key);
 }
 
-/// Whether a port to a physical network is one of a subnet.
+/// Whether a port to a physical network is one of a subnet. That of the switch `external` belongs to a feature to come.
 pub(crate) fn is_port(name: &str) -> bool {
-    name.starts_with(PORT)
+    name.strip_prefix(PORT).is_some_and(|subnet| subnet != "external")
 }
 
 /// A provider network.

@@ -83,7 +83,7 @@ impl Nic<'_> {
             record => record,
         };
         // Up to here nothing of the node was touched.
-        let (link, mac) = self.look(nic, &names, record.is_some()).await?;
+        let (link, mac) = self.look(nic, &names, record.as_ref()).await?;
         let bridge = Bridge { network: self.network, name: &names.bridge, nic: &names.nic, mac, mtu: link.mtu };
         let record = match record {
             Some(record) => record,
@@ -111,11 +111,16 @@ impl Nic<'_> {
         }
     }
 
-    /// Whether the NIC can be had. `begun` says whether it was before, and so may have its new name.
-    async fn look(&self, nic: &str, names: &Names, begun: bool) -> Result<(Link, linux::Mac), ProviderError> {
+    /// Whether the NIC can be had. If it was before, it may have its new name, which a start of the host takes from it.
+    async fn look(&self, nic: &str, names: &Names, before: Option<&Record>) -> Result<(Link, linux::Mac), ProviderError> {
         let (ovs, links) = (&self.node.ovs, &self.node.links);
         let stands = ovs.has_bridge(&names.bridge)?;
-        let called = if begun && (stands || links.link(&names.nic).await?.is_some()) { &names.nic } else { nic };
+        let boot = self.boot()?;
+        let renamed = match before {
+            Some(before) => links.link(&names.nic).await?.is_some() || (stands && before.boot == boot),
+            None => false,
+        };
+        let called = if renamed { &names.nic } else { nic };
         let link = links.link(called).await?.filter(|link| link.name != "lo").ok_or_else(|| ProviderError::NoLink(called.to_owned()))?;
         let mac = link.mac.ok_or_else(|| ProviderError::NoMac(nic.to_owned()))?;
         match ovs.bridge_of(nic) {
@@ -133,7 +138,7 @@ impl Nic<'_> {
             }
         }
         let usual = provider_network::bridge(self.network);
-        if !stands && !begun && links.link(&usual).await?.is_some() {
+        if !stands && before.is_none() && links.link(&usual).await?.is_some() {
             return Err(ProviderError::Taken(usual));
         }
         ovs.mapped_elsewhere(self.network, &names.bridge)?;

@@ -175,6 +175,21 @@ fn pods_are_on_a_vlan_and_the_node_is_reached_by_the_nic_that_they_share() {
         assert!(!nodes.ip("node1", &["-o", "link"]).contains("br-wrong"));
         answers(&neighbour, of(NODE1), "with a wrong NIC").await;
         nodes.lab.kubectl(&["delete", "provider-network", "wrong"]);
+        // Neither a bridge of somebody else is taken, nor a NIC that another network has.
+        nodes.lab.ok(&["node", "node1", "--", "ovs-vsctl", "add-br", "br-mine"]);
+        let mine = "{name: mine}\nspec: {defaultInterface: eth1, excludeNodes: [node2]}\n";
+        nodes.lab.apply(&format!("apiVersion: kubeovn.io/v1\nkind: ProviderNetwork\nmetadata: {mine}"));
+        let says = |network: &ProviderNetwork, why: &str| {
+            let conditions = network.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
+            conditions.iter().any(|c| c.status == "False" && c.message == format!("node node1: {why}"))
+        };
+        let foreign = |network: &ProviderNetwork| says(network, "bridge br-mine is there already and not ours");
+        nodes.network_shows("mine", "the bridge is named", foreign).await;
+        nodes.lab.ok(&["node", "node1", "--", "ovs-vsctl", "del-br", "br-mine"]);
+        let taken = |network: &ProviderNetwork| says(network, "link eth1 is a port of bridge br-net1 already");
+        nodes.network_shows("mine", "the other network's bridge is named", taken).await;
+        nodes.lab.kubectl(&["delete", "provider-network", "mine"]);
+        answers(&neighbour, of(NODE1), "with networks that cannot be").await;
 
         // What was taken is given back.
         for (node, _, _, pod) in &pods {
