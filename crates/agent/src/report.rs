@@ -1,4 +1,4 @@
-//! What users are told of a pod's NICs: events, and the annotation that says what was attached. Written beside the work, which
+//! What users are told of a pod's NICs, and of the node's gateway: events, and the annotation that says what was attached. Written beside the work, which
 //! does not wait for it.
 
 use api::networks::NETWORK_STATUS;
@@ -38,6 +38,19 @@ impl Reporter {
             tracing::warn!(namespace = attachment.namespace, pod = attachment.pod, %problem, "NIC");
             self.send(Report::Problem(Box::new(self.event(attachment, problem))));
         }
+    }
+
+    /// Tells, at the node, why pods are not reached, or do not leave, by it. Its events are found by its name, as the kubelet's are.
+    pub(crate) fn gateway(&self, problem: String) {
+        let node = ObjectReference {
+            kind: Some("Node".to_owned()),
+            api_version: Some("v1".to_owned()),
+            name: Some(self.node.clone()),
+            uid: Some(self.node.clone()),
+            ..ObjectReference::default()
+        };
+        let source = EventSource { component: Some("ferrovia-agent".to_owned()), host: Some(self.node.clone()) };
+        self.send(Report::Problem(Box::new(api::event::warning(node, source, "GatewayNotReady", problem, Timestamp::now()))));
     }
 
     /// Tells what was attached.

@@ -1075,7 +1075,8 @@ impl Core {
             self.drift.hold_back(&mut self.dirty, now);
         }
         let Difference { operations, inserted, modified, removed, written, blocked, kept } = diff.compute(&self.dirty, &mut self.bindings);
-        let ours: usize = self.ownership.iter().map(|own| replica.len(own.table)).sum();
+        let tables = self.ownership.iter().filter(|own| !own.singleton);
+        let ours: usize = tables.map(|own| replica.len(own.table)).sum();
         if self.compare_all {
             tracing::info!(
                 wanted = self.desired.len(),

@@ -239,6 +239,9 @@ struct Up {
     /// How traffic leaves the cluster.
     #[arg(long, value_enum, default_value = "localnet")]
     gateway: GatewayArgument,
+    /// Give the subnets that the cluster starts with addresses of both families.
+    #[arg(long)]
+    dual_stack: bool,
     /// Datapath of the nodes.
     #[arg(long, value_enum, default_value = "auto")]
     datapath: DatapathArgument,
@@ -408,6 +411,7 @@ fn request(arguments: &Up, settings: &Settings) -> anyhow::Result<lab::Request> 
         central: arguments.central,
         supervised: !arguments.unsupervised,
         controllers: arguments.controllers,
+        dual_stack: arguments.dual_stack,
         ovn: arguments.ovn.clone(),
         kubeconfig: arguments.kubeconfig.clone(),
         manifests: arguments.file.clone(),
@@ -432,6 +436,7 @@ fn trial(arguments: Trial, settings: &Settings) -> anyhow::Result<ExitCode> {
             datapath,
             central: 1,
             controllers: 1,
+            dual_stack: false,
             unsupervised: false,
             ovn,
             kubeconfig: None,

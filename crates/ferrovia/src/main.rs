@@ -108,6 +108,9 @@ struct Controller {
     tunnel: String,
     #[command(flatten)]
     egress: Egress,
+    /// Ranges of the default subnet, `ovn-default`, which is created if it is missing: one of each family that pods use.
+    #[arg(long, default_value = "10.16.0.0/16", value_name = "CIDR,…")]
+    default_cidr: String,
     /// Ranges of the subnet `join`, in which each node has an address by which it and pods of the default VPC reach each other:
     /// one of each family that nodes and pods use. It is created if it is missing, unless this is empty.
     #[arg(long, default_value = "100.64.0.0/16", value_name = "CIDR,…")]
@@ -311,6 +314,7 @@ async fn controller(arguments: Controller, shutdown: CancellationToken) -> anyho
     let config = ::controller::Config {
         audit: arguments.audit.map(std::time::Duration::from_secs),
         egress: arguments.egress.chosen(),
+        default_cidr: arguments.default_cidr,
         join_cidr: Some(arguments.join_cidr).filter(|cidr| !cidr.is_empty()),
         metrics: arguments.metrics,
         confirm_removal,

@@ -73,9 +73,9 @@ async fn install_node(nodes: &Api<Node>, place: Place) -> anyhow::Result<()> {
         "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux"}},
     }))?;
     put(nodes, &name, &node).await?;
-    let address = place.address().map(|address| address.to_string()).unwrap_or_default();
+    let own = place.addresses().into_iter().map(|own| json!({"type": "InternalIP", "address": own.address().to_string()}));
     let status = json!({"status": {
-        "addresses": [{"type": "InternalIP", "address": address}, {"type": "Hostname", "address": name}],
+        "addresses": own.chain([json!({"type": "Hostname", "address": name})]).collect::<Vec<_>>(),
         "conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady", "message": "the lab's kubelet runs"}],
     }});
     nodes.patch_status(&name, &PatchParams::default(), &Patch::Merge(&status)).await?;

@@ -131,6 +131,8 @@ impl Lab {
                 format!("--leader-elect={}", count > 1),
                 format!("--identity={name}"),
             ];
+            let both = ["--default-cidr=10.16.0.0/16,fd00:10:16::/112", "--join-cidr=100.64.0.0/16,fd00:100:64::/112"].map(str::to_owned);
+            let arguments = [&arguments[..], if self.parameters.dual_stack { &both } else { &[] }].concat();
             let mut controller = self.own(&name, Place::CENTRAL, &arguments);
             // A large heap that is read all over: the glibc manual, "Memory Allocation Tunables".
             controller.env.insert("GLIBC_TUNABLES".to_owned(), "glibc.malloc.hugetlb=1".to_owned());

@@ -3,10 +3,10 @@
 use futures::future::try_join_all;
 use linux::nft::schema::NfListObject;
 use linux::nft::types::NfFamily;
-use linux::{Handle, IpPrefix, LinkChange, Netns, VethEnd, ethtool, nft, sysctl};
+use linux::{Handle, LinkChange, Netns, VethEnd, ethtool, nft, sysctl};
 use serde_json::json;
 
-use crate::place::{PHYSICAL_LENGTH, PHYSICAL_MTU};
+use crate::place::PHYSICAL_MTU;
 use crate::{Datapath, Lab, Place};
 
 impl Lab {
@@ -39,10 +39,10 @@ impl Lab {
         host.set_up(host.index("lo").await?).await?;
         let eth0 = host.index("eth0").await?;
         host.change(eth0, up).await?;
-        if !self.owns_uplink(place)
-            && let Some(address) = place.address()
-        {
-            host.add_address(eth0, IpPrefix::new(address.into(), PHYSICAL_LENGTH)?).await?;
+        if !self.owns_uplink(place) {
+            for address in place.addresses() {
+                host.add_address(eth0, address).await?;
+            }
         }
         Ok(())
     }

@@ -7,9 +7,8 @@ use anyhow::Context as _;
 use central::Database;
 use linux::nft::schema::{Chain, NfListObject};
 use linux::nft::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
-use linux::{Handle, IpPrefix, LinkChange, display_mac, nft};
+use linux::{Handle, LinkChange, display_mac, nft};
 
-use crate::place::PHYSICAL_LENGTH;
 use crate::{Component, Lab, Place};
 
 /// The nft table that keeps the kernel's copy of uplink frames from being answered a second time.
@@ -106,8 +105,8 @@ impl Lab {
         let handle = Handle::open(&netns)?;
         let bridge = handle.index("br-phy").await?;
         handle.change(bridge, LinkChange { up: Some(true), no_link_local: true, ..LinkChange::default() }).await?;
-        if let Some(address) = node.address() {
-            handle.add_address(bridge, IpPrefix::new(address.into(), PHYSICAL_LENGTH)?).await?;
+        for address in node.addresses() {
+            handle.add_address(bridge, address).await?;
         }
         Ok(())
     }

@@ -82,6 +82,9 @@ pub struct Parameters {
     /// How pods leave the cluster.
     #[serde(default)]
     pub gateway: Gateway,
+    /// Whether the subnets that a cluster starts with have both families.
+    #[serde(default)]
+    pub dual_stack: bool,
     /// Encapsulation between nodes.
     pub tunnel: Tunnel,
     /// Datapath of the nodes.

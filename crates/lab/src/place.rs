@@ -1,14 +1,16 @@
 //! The places of a lab: where its components run, and their addresses on the physical network.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-use linux::Mac;
+use linux::{IpPrefix, Mac};
 use serde::{Deserialize, Serialize};
 
 /// Prefix length of the physical network, 10.9.0.0/24. Every lab uses the same one, inside its own namespaces.
-pub const PHYSICAL_LENGTH: u8 = 24;
+const PHYSICAL_LENGTH: u8 = 24;
+/// And of fd00:10:9::/64, which it has beside it.
+const PHYSICAL_LENGTH6: u8 = 64;
 /// MTU of the physical network in bytes.
 pub const PHYSICAL_MTU: u32 = 1500;
 /// Most nodes that the physical network has addresses for.
@@ -49,6 +51,15 @@ impl Place {
             Self::Outside(n) => 100 + n,
         };
         u8::try_from(last).ok().map(|last| Ipv4Addr::new(10, 9, 0, last))
+    }
+
+    /// Both addresses on the physical network, with the lengths of its prefixes: 10.9.0.N/24 and fd00:10:9::N/64, N in hexadecimal digits.
+    #[must_use]
+    pub fn addresses(self) -> Vec<IpPrefix> {
+        let Some(v4) = self.address() else { return Vec::new() };
+        let v6 = Ipv6Addr::new(0xfd00, 0x10, 9, 0, 0, 0, 0, v4.octets()[3].into());
+        let both = [(IpAddr::V4(v4), PHYSICAL_LENGTH), (IpAddr::V6(v6), PHYSICAL_LENGTH6)];
+        both.into_iter().filter_map(|(address, length)| IpPrefix::new(address, length).ok()).collect()
     }
 
     /// Hardware address on the physical network, made of the address.
@@ -124,6 +135,8 @@ mod tests {
         }
         assert_eq!(Place::Node(2).address().unwrap().to_string(), "10.9.0.12");
         assert_eq!(Place::Outside(1).address().unwrap().to_string(), "10.9.0.101");
+        let both: Vec<_> = Place::Node(2).addresses().iter().map(ToString::to_string).collect();
+        assert_eq!(both, ["10.9.0.12/24", "fd00:10:9::c/64"]);
         for bad in ["node", "node0", "node01", "node+1", "outside", "xnode1", "central1", "central4"] {
             assert!(bad.parse::<Place>().is_err(), "{bad}");
         }

@@ -27,6 +27,8 @@ pub struct Request {
     pub datapath: DatapathChoice,
     /// How pods leave the cluster.
     pub gateway: Gateway,
+    /// Whether the subnets that a cluster starts with have both families.
+    pub dual_stack: bool,
     /// How many servers of OVN's central databases.
     pub central: u32,
     /// Whether `ferrovia central` keeps OVN's central services.
@@ -69,7 +71,7 @@ impl Request {
             TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr()).context("no free loopback port")?.port();
         let (nodes, tunnel, ovn, program) = (self.nodes, self.tunnel, self.ovn.clone(), self.program.clone());
         let (gateway, central, supervised, controllers) = (self.gateway, self.central, self.supervised, self.controllers);
-        Ok(Parameters { nodes, outside: 1, central, supervised, controllers, gateway, tunnel, datapath, ovn, api_port, program })
+        Ok(Parameters { nodes, outside: 1, central, supervised, controllers, gateway, dual_stack: self.dual_stack, tunnel, datapath, ovn, api_port, program })
     }
 }
 

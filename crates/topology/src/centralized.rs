@@ -12,7 +12,7 @@ use ovsdb_types::nb::{
     gateway_chassis as chassis, logical_router as lr, logical_router_policy as policy, logical_router_port as lrp, logical_switch as ls,
     logical_switch_port as lsp, nb_global, static_mac_binding as binding,
 };
-use ovsdb_types::{RowKey, nb};
+use ovsdb_types::{Fact as NbFact, FactValue as NbValue, RowKey, nb};
 
 use crate::egress::{INSIDE_MARK, MARK};
 use crate::fact::{Fact, FactValue, Problem};
@@ -129,7 +129,10 @@ fn port<DK, D>(vpc: &Name, group: &[Name], out: &mut Out<Fact, DK, D>) {
             .say(out);
         refer(out, northbound::router_port(vpc, &name), lrp::GATEWAY_CHASSIS, key);
     }
-    RowFact::new(RowKey::new(nb_global::TABLE, "")).set(nb_global::OPTIONS, map(&BFD)).say(out);
+    for (option, value) in BFD {
+        let fact = NbFact::Entry(RowKey::new(nb_global::TABLE, ""), nb_global::OPTIONS.index, option.into());
+        out.say(Fact::Northbound(fact), FactValue::Northbound(NbValue::Text(value.into())));
+    }
 }
 
 /// Follows from the chassis and their order alone, so that subnets with the same ones share a port. That two lists have one number is as

@@ -94,7 +94,8 @@ pub fn ownership() -> Vec<Ownership> {
     let global = Ownership {
         table: nb_global::TABLE,
         columns: Vec::new(),
-        maps: vec![(nb_global::OPTIONS.index, &["bfd-min-rx", "bfd-min-tx", "bfd-mult"])],
+        maps: Vec::new(),
+        entries: vec![nb_global::OPTIONS.index],
         mark: None,
         singleton: true,
         ..routes.clone()

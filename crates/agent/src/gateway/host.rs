@@ -38,6 +38,9 @@ pub(super) enum Leads {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct End {
     addresses: Vec<IpPrefix>,
+    /// Whether the link has a link-local address besides, without which the kernel asks for no neighbour but for packets from the
+    /// link's own addresses.
+    link_local: bool,
     /// Who is never asked for its MAC.
     neighbours: Vec<(IpAddr, Mac)>,
     /// `None`: they stay as they are.
@@ -55,7 +58,7 @@ impl End {
             Leads::No => Some(Vec::new()),
             Leads::AsBefore => None,
         };
-        Self { addresses, neighbours, routes }
+        Self { addresses, link_local: false, neighbours, routes }
     }
 
     /// That of the node's own port.
@@ -69,7 +72,8 @@ impl End {
         for way in &mut routes {
             way.source = own.iter().copied().find(|own| same_family(*own, way.via) && there.contains(own));
         }
-        Self { addresses, neighbours: Vec::new(), routes: Some(routes) }
+        let link_local = record.addresses.iter().any(IpAddr::is_ipv6);
+        Self { addresses, link_local, neighbours: Vec::new(), routes: Some(routes) }
     }
 }
 
@@ -84,10 +88,14 @@ fn routes(exits: &Exits, via: &[IpAddr], own: Option<Cidrs>) -> Vec<Way> {
 /// Makes an end what it is to be; what is right already is not touched. New routes replace those by another link.
 pub(super) async fn connect(node: &Node, link: &Link, end: &End) -> linux::Result<()> {
     let (links, index) = (&node.links, link.index);
-    if !link.up {
-        links.change(index, LinkChange { up: Some(true), no_link_local: true, ..LinkChange::default() }).await?;
+    if end.link_local {
+        set(node, &format!("net/ipv6/conf/{}/addr_gen_mode", link.name), "0")?;
     }
-    let has = links.addresses(Some(index)).await?;
+    if !link.up {
+        links.change(index, LinkChange { up: Some(true), no_link_local: !end.link_local, ..LinkChange::default() }).await?;
+    }
+    let mut has = links.addresses(Some(index)).await?;
+    has.retain(|address| !(end.link_local && is_link_local(address.address())));
     for address in end.addresses.iter().filter(|address| !has.contains(address)) {
         links.add_address(index, *address).await?;
     }
@@ -114,6 +122,10 @@ pub(super) async fn connect(node: &Node, link: &Link, end: &End) -> linux::Resul
         links.delete_route(stale).await?;
     }
     Ok(())
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }
 
 fn prefix(net: &IpNet) -> Option<IpPrefix> {

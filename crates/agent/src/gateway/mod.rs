@@ -149,6 +149,10 @@ pub(crate) async fn run(node: &Node, shutdown: &CancellationToken) {
                 }
                 Err(error) => {
                     tracing::warn!(%error, ?pause, "the way in and out through this node; tried again");
+                    // What is over at once, such as while the switch starts, is not told.
+                    if pause > FIRST_PAUSE {
+                        node.reporter.gateway(error.to_string());
+                    }
                     let again = Instant::now() + pause;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                     Some(again)

@@ -141,7 +141,7 @@ fn a_database_of_an_earlier_controller_is_taken_over_row_by_row() {
         println!("{preview}");
         assert_eq!((&preview.created[..], &preview.added[..]), (&[][..], &[][..]));
         assert_eq!(preview.removed, ["Logical_Switch_Port stale.default"]);
-        let node = "Logical_Switch_Port node-one: external_ids gains ls=join, node=one";
+        let node = "Logical_Switch_Port node-one: external_ids gains {ls=join, node=one}";
         assert_eq!(preview.changed, ["Logical_Switch ovn-default: ports loses Logical_Switch_Port stale.default", node]);
         let mac = |subnet: &str, mac: &str| format!("MAC {mac} of the gateway of Subnet {subnet}, as annotation ferrovia.io/gateway-mac");
         assert_eq!(preview.imported, [mac("join", "00:00:00:5a:11:02"), mac("ovn-default", "00:00:00:5a:11:01")]);

@@ -50,6 +50,21 @@ fn example_works(tunnel: &str) {
 }
 
 #[test]
+fn pods_nodes_and_hosts_outside_reach_each_other_in_both_families() {
+    for gateway in ["localnet", "join"] {
+        let lab = Lab::up(&["--nodes", "3", "--dual-stack", "--gateway", gateway, "-f", &example_file("01-default-vpc.yaml"), "--wait", "60s"]);
+        let checked: Value = serde_json::from_str(&lab.ok(&["check", "-o", "json"])).unwrap();
+        let checks = checked["pairs"].as_array().unwrap();
+        let differing: Vec<&Value> = checks.iter().filter(|c| c["expected"] != c["observed"]).collect();
+        assert!(differing.is_empty(), "{gateway}: {differing:#?}");
+        for to in ["node1", "outside1"] {
+            let tried = checks.iter().filter(|c| c["to"] == to && c["address"].as_str().unwrap().contains(':') && c["observed"] == true);
+            assert!(tried.count() >= 3, "{gateway}: {to}");
+        }
+    }
+}
+
+#[test]
 fn the_example_works_over_geneve() {
     example_works("geneve");
 }

@@ -54,9 +54,9 @@ pub struct Intent {
     /// Pods that have no place in the network.
     pub skipped: Vec<Skipped>,
     /// Nodes by name.
-    pub nodes: BTreeMap<String, IpAddr>,
+    pub nodes: BTreeMap<String, Vec<IpAddr>>,
     /// Outside hosts by name.
-    pub outside: BTreeMap<String, IpAddr>,
+    pub outside: BTreeMap<String, Vec<IpAddr>>,
 }
 
 /// A check to make.
@@ -81,7 +81,7 @@ pub(crate) enum Target {
 impl Intent {
     /// Reads pods and subnets.
     #[must_use]
-    pub fn new(pods: &[Pod], subnets: &[Subnet], nodes: BTreeMap<String, IpAddr>, outside: BTreeMap<String, IpAddr>) -> Self {
+    pub fn new(pods: &[Pod], subnets: &[Subnet], nodes: BTreeMap<String, Vec<IpAddr>>, outside: BTreeMap<String, Vec<IpAddr>>) -> Self {
         let subnets: BTreeMap<_, _> = subnets.iter().map(|subnet| (subnet.name_any(), subnet)).collect();
         let mut intent = Self { nodes, outside, ..Self::default() };
         let mut pods: Vec<_> = pods.iter().collect();
@@ -117,7 +117,8 @@ impl Intent {
                 plan.push(Planned { from: Target::Pod(from), to: Target::Gateway, address, kind: Kind::Icmp, expected: true });
             }
             let told = source.leaves != Leaves::Routed;
-            for (host, address) in self.outside.iter().filter(|(_, address)| told && speaks(address)) {
+            let outside = self.outside.iter().flat_map(|(host, addresses)| addresses.iter().map(move |address| (host, address)));
+            for (host, address) in outside.filter(|(_, address)| told && speaks(address)) {
                 let to = Target::Outside(host.clone());
                 plan.extend([Kind::Tcp, Kind::Udp, Kind::Icmp].map(|kind| Planned {
                     from: Target::Pod(from),
@@ -136,7 +137,7 @@ impl Intent {
     fn plan_nodes(&self, pod: usize, intent: &PodIntent, plan: &mut Vec<Planned>) {
         let expected = intent.vpc == api::DEFAULT_VPC;
         let kinds: &[Kind] = if expected { &[Kind::Tcp, Kind::Udp, Kind::Icmp, Kind::Mtu] } else { &[Kind::Tcp, Kind::Icmp] };
-        for (node, node_address) in &self.nodes {
+        for (node, node_address) in self.nodes.iter().flat_map(|(node, all)| all.iter().map(move |address| (node, address))) {
             let ends = || (Target::Pod(pod), Target::Node(node.clone()));
             for kind in kinds.iter().copied() {
                 for address in intent.addresses.iter().copied().filter(|own| own.is_ipv4() == node_address.is_ipv4()) {
@@ -210,7 +211,7 @@ mod tests {
         translated.spec.nat_outgoing = Some(true);
         let subnets = [subnet("s1", None), translated, subnet("red", Some("red"))];
         let pods = [pod("a", "s1", &["10.0.0.2"]), pod("b", "s2", &["10.1.0.2", "fd01::2"]), pod("c", "red", &["10.0.0.2"])];
-        let host = |name: &str, address: &str| BTreeMap::from([(name.to_owned(), address.parse().unwrap())]);
+        let host = |name: &str, address: &str| BTreeMap::from([(name.to_owned(), vec![address.parse().unwrap()])]);
         let intent = Intent::new(&pods, &subnets, host("node1", "10.9.0.11"), host("outside1", "10.9.0.101"));
         let plan = intent.plan();
         let count = |from: usize, to: &Target, expected: bool| {

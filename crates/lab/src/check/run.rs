@@ -70,8 +70,8 @@ impl Lab {
         let all = ListParams::default();
         let pods = Api::<Pod>::all(client.clone()).list(&all).await.context("cannot list pods")?.items;
         let subnets = Api::<Subnet>::all(client.clone()).list(&all).await.context("cannot list subnets")?.items;
-        let outside = self.parameters.outside_places().filter_map(|place| Some((place.to_string(), place.address()?.into())));
-        let nodes = self.parameters.node_places().filter_map(|place| Some((place.to_string(), place.address()?.into())));
+        let named = |place: Place| (place.to_string(), place.addresses().iter().map(|own| own.address()).collect());
+        let (nodes, outside) = (self.parameters.node_places().map(named), self.parameters.outside_places().map(named));
         let mut intent = Intent::new(&pods, &subnets, nodes.collect(), outside.collect());
         let mut records = HashMap::new();
         for node in self.parameters.node_places() {

@@ -1,7 +1,7 @@
 //! Subnets whose pods leave by chosen nodes.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use lab::probe::Endpoint;
@@ -17,29 +17,19 @@ const OUTSIDE: Place = Place::Outside(1);
 const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// Somebody outside who sees under which addresses pods come.
-struct Witness(SocketAddr, UdpSocket);
+struct Witness(SocketAddr, TcpListener);
 
 impl Witness {
     fn new(nodes: &Nodes<'_>) -> Self {
         let netns = nodes.opened.layout.netns(OUTSIDE).unwrap();
-        let socket = netns.run(|| UdpSocket::bind(ANY)).unwrap().unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-        Self(SocketAddr::new(OUTSIDE.address().unwrap().into(), socket.local_addr().unwrap().port()), socket)
+        let listener = netns.run(|| TcpListener::bind(ANY)).unwrap().unwrap();
+        Self(SocketAddr::new(OUTSIDE.address().unwrap().into(), listener.local_addr().unwrap().port()), listener)
     }
 
-    /// The sources of so many connections.
+    /// The sources of so many connections, without those that do not come about.
     fn sources(&self, from: &Netns, count: u8) -> BTreeSet<IpAddr> {
-        let seen = (0..count).map(|number| {
-            from.run(|| UdpSocket::bind(ANY)?.send_to(&[number], self.0)).unwrap().unwrap();
-            let mut buffer = [0; 4];
-            loop {
-                let (_, source) = self.1.recv_from(&mut buffer).unwrap();
-                if buffer[0] == number {
-                    return source.ip();
-                }
-            }
-        });
-        seen.collect()
+        let connected = (0..count).filter_map(|_| from.run(|| TcpStream::connect_timeout(&self.0, Duration::from_millis(500))).unwrap().ok());
+        connected.map(|_| self.1.accept().unwrap().1.ip()).collect()
     }
 
     /// Waits until connections come from exactly these nodes.

@@ -3,11 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use lab::Place;
+use lab::{Gateway, Place};
 use lab::probe::Endpoint;
 use serde_json::json;
 
-use super::{NODE1, NODE2, Nodes, answers, pod, with_nodes};
+use super::{NODE1, NODE2, Nodes, PATIENCE, answers, pod, with_nodes, with_nodes_of};
 
 const OUTSIDE: Place = Place::Outside(1);
 const TRANSFER: usize = 10_000_000;
@@ -109,5 +109,26 @@ fn an_agent_that_restarts_loses_nothing_that_leaves_and_a_switch_that_restarts_i
             }
             answers(&from, address, component).await;
         }
+    });
+}
+
+#[test]
+fn a_bridge_of_somebody_else_is_left_alone_and_told_at_the_node() {
+    with_nodes_of(1, &["--gateway", "none"], async |nodes| {
+        let ovs = |words: &[&str]| nodes.lab.ok(&[&["node", "node1", "--", "ovs-vsctl"], words].concat());
+        ovs(&["add-br", "br-ex", "--", "set", "bridge", "br-ex", "datapath_type=netdev"]);
+        nodes.opened.leave_by(Gateway::Localnet).await.unwrap();
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let told = || nodes.lab.kubectl(&["get", "events", "-A", "--field-selector=involvedObject.name=node1", "-o", "jsonpath={.items[*].message}"]);
+        while !told().contains("bridge br-ex is there already and not ours") {
+            assert!(tokio::time::Instant::now() < deadline, "{}", told());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert!(!ovs(&["get", "bridge", "br-ex", "external_ids"]).contains("vendor"));
+        // What does not need it works.
+        let pod = nodes.pods(NODE1, "one", 1).await.remove(0);
+        let address = nodes.attach(NODE1, &pod).await[0];
+        let node = Endpoint::open("node1", &nodes.opened.layout.netns(NODE1).unwrap()).unwrap();
+        answers(&node, address, "a pod").await;
     });
 }
