@@ -67,7 +67,18 @@ struct Done {
 
 /// What of the switch the bridges depend on. Pods come and go without changing it.
 #[derive(PartialEq)]
-struct View(Option<Vec<(String, String, Option<String>, bool)>>);
+struct View(Option<Vec<Seen>>);
+
+/// What it shows of a network.
+#[derive(PartialEq)]
+struct Seen {
+    network: String,
+    record: String,
+    /// The bridge that has the NIC.
+    holder: Option<String>,
+    /// Whether the bridge stands, and the network is behind it.
+    stands: bool,
+}
 
 impl View {
     fn of(node: &Node) -> Self {
@@ -76,7 +87,7 @@ impl View {
                 let names = serde_json::from_str::<Record>(&record).unwrap_or_default().names(&network);
                 let stands = node.ovs.has_bridge(&names.bridge).unwrap_or(false);
                 let stands = stands && node.ovs.mapped_elsewhere(&network, &names.bridge).is_ok();
-                (network, record, node.ovs.bridge_of(&names.nic), stands)
+                Seen { network, record, holder: node.ovs.bridge_of(&names.nic), stands }
             };
             records.into_iter().map(of).collect()
         });
