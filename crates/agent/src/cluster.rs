@@ -84,6 +84,8 @@ pub(crate) struct Known {
     nodes: HashMap<String, OwnNode>,
     /// Subnets; none before they are known.
     subnets: Option<HashMap<String, Subnet>>,
+    /// MTUs in bytes of the provider networks that are ready on this node.
+    networks: BTreeMap<String, u32>,
 }
 
 /// Why NICs are not known.
@@ -155,6 +157,13 @@ impl Known {
             let prefix = IpPrefix::new(*address, net.map_or(whole, |net| net.prefix_len()));
             addresses.push(prefix.map_err(|why| Unknown::Wrong(why.to_string()))?);
         }
+        // Nobody on a physical network says that a packet is too long: all there have the same MTU.
+        let mtu = match &record.segment {
+            Some(segment) => *self.networks.get(&*segment.network).ok_or_else(|| {
+                Unknown::Yet(format!("provider network {} is not ready on this node; its conditions say why", segment.network))
+            })?,
+            None => mtu,
+        };
         let default_route = tuning.default_route.unwrap_or(provider == OVN_PROVIDER || routed);
         let nic = Nic {
             provider: provider.to_owned(),
@@ -174,6 +183,7 @@ impl Known {
 /// The API server's view. Waiters are woken by the watches.
 #[derive(Clone)]
 pub(crate) struct Cluster {
+    sender: watch::Sender<Known>,
     known: watch::Receiver<Known>,
     mtu: u32,
 }
@@ -221,6 +231,15 @@ impl Cluster {
         self.known.borrow().nodes.values().next().cloned()
     }
 
+    /// Says which provider networks are ready on this node, with their MTUs in bytes.
+    pub(crate) fn networks_are(&self, networks: BTreeMap<String, u32>) {
+        self.sender.send_if_modified(|known| {
+            let differs = known.networks != networks;
+            known.networks = networks;
+            differs
+        });
+    }
+
     /// Wakes whenever something changed.
     pub(crate) fn changes(&self) -> watch::Receiver<Known> {
         self.known.clone()
@@ -232,6 +251,7 @@ pub(crate) fn watch_cluster(client: kube::Client, node: &str, mtu: u32) -> (Clus
     let (sender, known) = watch::channel(Known::default());
     let on_node = watcher::Config::default().fields(&format!("spec.nodeName={node}"));
     let own = watcher::Config::default().fields(&format!("metadata.name={node}"));
+    let cluster = Cluster { sender: sender.clone(), known, mtu };
     let work = async move {
         let mut feeds = JoinSet::new();
         feeds.spawn(feed(client.clone(), on_node, sender.clone(), pod, |known| &mut known.pods));
@@ -240,7 +260,7 @@ pub(crate) fn watch_cluster(client: kube::Client, node: &str, mtu: u32) -> (Clus
         feeds.spawn(feed(client, watcher::Config::default(), sender, subnet, |known| known.subnets.get_or_insert_default()));
         while feeds.join_next().await.is_some() {}
     };
-    (Cluster { known, mtu }, work)
+    (cluster, work)
 }
 
 /// Follows a kind into a table. What parses to nothing is not in it.
@@ -393,5 +413,16 @@ mod tests {
         // As Multus asks for one.
         let one = known.nics(Ask { provider: "d.ns.ovn", ifname: "net7", ..ASK }, 1400).unwrap();
         assert_eq!((one.len(), one[0].ifname.as_str()), (1, "net7"));
+    }
+
+    #[test]
+    fn a_pod_on_a_physical_network_waits_for_it_and_has_its_mtu() {
+        let mut notes = recorded("ovn", 1);
+        notes.push((annotations::PROVIDER_NETWORK.to_owned(), "net1".to_owned()));
+        let pairs: Vec<_> = notes.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        let mut known = known(&pairs);
+        assert!(matches!(known.nics(ASK, 1400), Err(Unknown::Yet(what)) if what.contains("provider network net1 is not ready")));
+        known.networks.insert("net1".to_owned(), 9000);
+        assert_eq!(known.nics(ASK, 1400).unwrap()[0].nic.mtu, 9000);
     }
 }

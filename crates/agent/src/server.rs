@@ -55,7 +55,9 @@ pub async fn run(client: kube::Client, config: Config, listener: UnixListener, s
         let (node, shutdown, client) = (Arc::clone(&node), shutdown.clone(), client.clone());
         tasks.spawn(async move { duty.run(&node, client, &shutdown).await });
     };
-    for duty in [Duty::Reconcile, Duty::Tunnels, Duty::Health, Duty::Conflist, Duty::Deletions, Duty::Gateway, Duty::Chassis, Duty::Provider] {
+    for duty in
+        [Duty::Reconcile, Duty::Tunnels, Duty::Health, Duty::Conflist, Duty::Deletions, Duty::Gateway, Duty::Chassis, Duty::Provider]
+    {
         spawn(&mut tasks, duty);
     }
 

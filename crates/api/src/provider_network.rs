@@ -10,7 +10,19 @@ use crate::v1::ProviderNetworkSpec;
 const SUFFIX: &str = ".provider-network.kubernetes.io/";
 
 /// Longest name of a provider network: its bridge's, three letters longer, is that of a link.
-pub const LONGEST: usize = 12;
+const LONGEST: usize = 12;
+
+/// Names that would give a network one of our own bridges, or be taken for the way out.
+const RESERVED: [&str; 3] = ["int", "ex", crate::EGRESS_NETWORK];
+
+/// What is wrong with the name of a network, if anything.
+#[must_use]
+pub fn unusable(network: &str) -> Option<String> {
+    if network.len() > LONGEST {
+        return Some(format!("{network:?} has more than {LONGEST} characters, which the name of a bridge has no room for"));
+    }
+    RESERVED.contains(&network).then(|| format!("{network:?} is reserved for our own bridges"))
+}
 
 /// A label or annotation of nodes about a network: `<network>.provider-network.kubernetes.io/<what>`, where `what` is `ready`, `exclude`,
 /// `interface`, `mtu` or, as an annotation, `err_mesg`.
@@ -91,5 +103,6 @@ mod tests {
         assert!(ProviderNetworkSpec::default().includes("n1", &labels(&[])));
         assert_eq!(of_key(&key("net1", "ready")), Some(("net1", "ready")));
         assert_eq!(of_key("kubernetes.io/hostname"), None);
+        assert_eq!(["net1", "ex", "public", "thirteen-long"].map(|name| unusable(name).is_some()), [false, true, true, true]);
     }
 }

@@ -134,6 +134,14 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true, value_name = "[HOST] CMD")]
         command: Vec<String>,
     },
+    /// Add a second physical network, with a VLAN, to a lab that is up.
+    Vlans {
+        #[command(flatten)]
+        name: Name,
+        /// Identifier of the VLAN of its gateway, `outside8`, and of a host, `outside9`.
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..4095))]
+        vlan: u16,
+    },
     /// Kill a component; what `central` keeps comes back by itself.
     Kill {
         #[command(flatten)]
@@ -331,6 +339,10 @@ impl Lab {
             }
             Command::Pause { name, component } => pause(&open(name)?, &component, true),
             Command::Resume { name, component } => pause(&open(name)?, &component, false),
+            Command::Vlans { name, vlan } => {
+                let lab = open(name)?;
+                block_on(lab.add_vlans(lab::Vlans { vlan }))
+            }
             Command::Partition { name, node, from } => {
                 let (lab, cut) = (open(name)?, from.map_or(Cut::Everybody, |FromArgument::Central| Cut::Central));
                 block_on(lab.partition(node, cut))
@@ -340,10 +352,10 @@ impl Lab {
                 block_on(lab.heal(node))
             }
             Command::Gateway { name, scheme } => {
-            let lab = open(name)?;
-            block_on(lab.leave_by(scheme.into()))
-        }
-        Command::Restart { name, component } => {
+                let lab = open(name)?;
+                block_on(lab.leave_by(scheme.into()))
+            }
+            Command::Restart { name, component } => {
                 let lab = open(name)?;
                 block_on(lab.restart(&component))
             }

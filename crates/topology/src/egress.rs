@@ -12,8 +12,8 @@ use ovsdb_types::nb::{
     logical_switch_port as lsp, static_mac_binding as binding,
 };
 
-use crate::fact::Fact;
 use crate::centralized::CentralByVpc;
+use crate::fact::Fact;
 use crate::node;
 use crate::northbound::{self, RowFact, external_ids, map, refer, router, switch};
 use crate::world::{Egress, Name, Network, Router, World};

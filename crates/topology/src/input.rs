@@ -16,8 +16,8 @@ use crate::defaults;
 use crate::fact::Problem;
 pub use crate::underlay::{node_reports, provider_network, vlan};
 use crate::world::{
-    Central,     DefinitionKey, Ip, Keeper, Link, Name, Namespace, NetworkDefinition, Networks, NicKey, NicNotes, Node, Pod, PodKey, Pool, PoolSpec,
-    Replicas, ReplicasKey, ReplicasKind, Subnet, SubnetSpec, Vip, VipSpec, Vpc, Workload,
+    Central, DefinitionKey, Ip, Keeper, Link, Name, Namespace, NetworkDefinition, Networks, NicKey, NicNotes, Node, Pod, PodKey, Pool,
+    PoolSpec, Replicas, ReplicasKey, ReplicasKind, Subnet, SubnetSpec, Vip, VipSpec, Vpc, Workload,
 };
 
 /// `spec.podType` of an `IP` object whose holder is a pod of a StatefulSet.
@@ -92,6 +92,9 @@ pub fn in_force(object: &v1::Subnet) -> Option<(Cidrs, Vec<IpAddr>)> {
 
 fn subnet_spec(spec: &v1::SubnetSpec) -> Result<SubnetSpec, Problem> {
     let bad = |field: &str, why: &dyn std::fmt::Display| Problem { reason: "BadField", message: format!("spec.{field}: {why}") };
+    if text(&spec.vlan).is_some() && spec.u2o_interconnection == Some(true) {
+        return Err(Problem { reason: "NotYet", message: "spec.u2oInterconnection: true: not yet".to_owned() });
+    }
     let cidrs: Cidrs = spec.cidr_block.as_deref().unwrap_or_default().parse().map_err(|e| bad("cidrBlock", &e))?;
     let given = parse_addresses(spec.gateway.as_deref().unwrap_or_default()).map_err(|e| bad("gateway", &e))?;
     if let Some(outside) = given.iter().find(|ip| !cidrs.contains(**ip)) {

@@ -32,8 +32,8 @@ pub use holder::{Identity, Workload, pods_on, providers, recorded};
 pub use key::{DefinitionKey, NicKey, PodKey};
 pub use underlay::{NetworkState, NodeReports, ProviderNetwork, Report, Vlan, VlanSegment, VlanState};
 pub use world::{
-    Allocation, Attached, Attachment, Central, Egress, Ip, Keeper, Link, Namespace, Network, NetworkDefinition, Networks, NicNotes, Node, Pod, Pool,
-    PoolSpec, Replicas, ReplicasKey, ReplicasKind, Router, Subnet, SubnetSpec, Usage, Vip, VipSpec, Vpc, World,
+    Allocation, Attached, Attachment, Central, Egress, Ip, Keeper, Link, Namespace, Network, NetworkDefinition, Networks, NicNotes, Node,
+    Pod, Pool, PoolSpec, Replicas, ReplicasKey, ReplicasKind, Router, Subnet, SubnetSpec, Usage, Vip, VipSpec, Vpc, World,
 };
 
 /// An engine over an empty world, with every rule of the network.

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use api::{MacAddr, VENDOR};
 use ovsdb_types::nb::{
-    gateway_chassis as chassis,     logical_router as lr, logical_router_policy as policy, logical_router_port as lrp, logical_router_static_route as route,
-    logical_switch as ls, logical_switch_port as lsp, nb_global, port_group as group, static_mac_binding as binding,
+    gateway_chassis as chassis, logical_router as lr, logical_router_policy as policy, logical_router_port as lrp,
+    logical_router_static_route as route, logical_switch as ls, logical_switch_port as lsp, nb_global, port_group as group,
+    static_mac_binding as binding,
 };
 use ovsdb_types::{
     Atom, Column, Datum, Element, Fact as NbFact, FactValue as NbValue, IndexDef, IntoDatum, Monitored, Ownership, Row, RowKey, TableId, nb,
@@ -57,7 +58,8 @@ pub fn ownership() -> Vec<Ownership> {
     let mut routers =
         table(lr::TABLE, lr::NAME.index, lr::EXTERNAL_IDS.index, &[], &[lr::POLICIES.index, lr::PORTS.index, lr::STATIC_ROUTES.index]);
     routers.maps.push((lr::OPTIONS.index, &[]));
-    let router_ports = table(lrp::TABLE, lrp::NAME.index, lrp::EXTERNAL_IDS.index, &[lrp::MAC.index, lrp::NETWORKS.index], &[lrp::GATEWAY_CHASSIS.index]);
+    let router_ports =
+        table(lrp::TABLE, lrp::NAME.index, lrp::EXTERNAL_IDS.index, &[lrp::MAC.index, lrp::NETWORKS.index], &[lrp::GATEWAY_CHASSIS.index]);
     let switches = table(ls::TABLE, ls::NAME.index, ls::EXTERNAL_IDS.index, &[], &[ls::PORTS.index]);
     let mut ports = table(
         lsp::TABLE,

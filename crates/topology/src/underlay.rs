@@ -162,7 +162,10 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
                 let message = format!("spec.provider: ProviderNetwork {network:?} does not exist");
                 Err(Problem { reason: "UnknownProviderNetwork", message })
             }
-            None => Ok(Segment { network: network.as_ref().into(), vlan: vlan.id }),
+            None => match labels::unusable(network) {
+                Some(why) => Err(Problem { reason: "UnknownProviderNetwork", message: format!("spec.provider: {why}") }),
+                None => Ok(Segment { network: network.as_ref().into(), vlan: vlan.id }),
+            },
         };
         let subnets: Vec<Name> = cx.keys::<SubnetsByVlan>(name).cloned().collect();
         let in_use = !subnets.is_empty();
@@ -206,10 +209,8 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
 }
 
 fn problem(name: &Name, why: &[String]) -> Option<Problem> {
-    if name.len() > labels::LONGEST {
-        let message =
-            format!("metadata.name: {name:?} has more than {} characters, which the name of a bridge has no room for", labels::LONGEST);
-        return Some(Problem { reason: "BadName", message });
+    if let Some(why) = labels::unusable(name) {
+        return Some(Problem { reason: "BadName", message: format!("metadata.name: {why}") });
     }
     let more = why.len().saturating_sub(NAMED);
     let more = if more > 0 { format!("; and {more} more nodes") } else { String::new() };
@@ -248,9 +249,9 @@ pub(crate) fn localnet_port<DK, D>(subnet: &Name, segment: &Segment, out: &mut O
     refer(out, switch(subnet), ls::PORTS, key);
 }
 
-/// Whether a port to a physical network is one of a subnet.
+/// Whether a port to a physical network is one of a subnet. That of the switch `external` belongs to a feature to come.
 pub(crate) fn is_port(name: &str) -> bool {
-    name.starts_with(PORT)
+    name.strip_prefix(PORT).is_some_and(|subnet| subnet != "external")
 }
 
 /// A provider network.

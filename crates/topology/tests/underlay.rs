@@ -89,6 +89,10 @@ kind: Subnet
 metadata: {name: c-missing, uid: c}
 spec: {cidrBlock: 10.3.0.0/24, vlan: missing}
 ---
+kind: Subnet
+metadata: {name: d-later, uid: d}
+spec: {cidrBlock: 10.4.0.0/24, vlan: vlan7, u2oInterconnection: true}
+---
 kind: ProviderNetwork
 metadata: {name: much-too-long, uid: m}
 spec: {defaultInterface: eth1}

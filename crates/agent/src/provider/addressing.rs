@@ -51,6 +51,15 @@ impl Addressing {
         self.addresses.is_empty() && self.routes.is_empty()
     }
 
+    /// All of both, each once.
+    pub(super) fn and(mut self, other: Self) -> Self {
+        let news: Vec<_> = other.addresses.into_iter().filter(|address| !self.addresses.contains(address)).collect();
+        self.addresses.extend(news);
+        self.routes.extend(other.routes);
+        self.routes.sort_by_key(|route| route.via.is_some());
+        self
+    }
+
     /// Gives the addresses to a link, which others may have, too.
     pub(super) async fn give_addresses(&self, links: &Handle, to: u32) -> linux::Result<()> {
         let has = links.addresses(Some(to)).await?;

@@ -40,10 +40,8 @@ pub(crate) enum ProviderError {
     Linux(#[from] linux::Error),
     #[error("what is recorded of a NIC, or rules of our own, cannot be read: {0}")]
     Json(#[from] serde_json::Error),
-    #[error("metadata.name: {0:?} has more than {max} characters, which the name of a bridge has no room for", max = provider_network::LONGEST)]
-    LongName(String),
-    #[error("metadata.name: {0:?} is reserved: the bridge br-{0}, or a physical network of this name, is there for other purposes")]
-    Reserved(String),
+    #[error("metadata.name: {0}")]
+    Name(String),
     #[error("link {0} does not exist")]
     NoLink(String),
     #[error("link {0} has no hardware address of six bytes")]
@@ -54,10 +52,10 @@ pub(crate) enum ProviderError {
     HasMaster(String, String),
     #[error("link {0} is there already, and no bridge of Open vSwitch")]
     Taken(String),
-    #[error("spec.exchangeLinkName: not yet")]
-    Exchange,
     #[error("Open vSwitch has not opened {0} within {1:?}; is ovs-vswitchd running?")]
     NotOpened(String, Duration),
+    #[error("Open vSwitch has not taken link {0} away within {1:?}; is ovs-vswitchd running?")]
+    NotGone(String, Duration),
 }
 
 /// What was done, and is not done again while nothing says that it is undone.
@@ -69,16 +67,27 @@ struct Done {
 
 /// What of the switch the bridges depend on. Pods come and go without changing it.
 #[derive(PartialEq)]
-struct View(Option<Vec<(String, String, Option<String>, bool)>>);
+struct View(Option<Vec<Seen>>);
+
+/// What it shows of a network.
+#[derive(PartialEq)]
+struct Seen {
+    network: String,
+    record: String,
+    /// The bridge that has the NIC.
+    holder: Option<String>,
+    /// Whether the bridge stands, and the network is behind it.
+    stands: bool,
+}
 
 impl View {
     fn of(node: &Node) -> Self {
         let looked = node.ovs.records().map(|records| {
             let of = |(network, record): (String, String)| {
-                let nic = serde_json::from_str::<Record>(&record).map(|record| record.nic).unwrap_or_default();
-                let stands = node.ovs.has_bridge(&provider_network::bridge(&network)).unwrap_or(false);
-                let stands = stands && node.ovs.mapped_elsewhere(&network, &provider_network::bridge(&network)).is_ok();
-                (network, record, node.ovs.bridge_of(&nic), stands)
+                let names = serde_json::from_str::<Record>(&record).unwrap_or_default().names(&network);
+                let stands = node.ovs.has_bridge(&names.bridge).unwrap_or(false);
+                let stands = stands && node.ovs.mapped_elsewhere(&network, &names.bridge).is_ok();
+                Seen { network, record, holder: node.ovs.bridge_of(&names.nic), stands }
             };
             records.into_iter().map(of).collect()
         });
@@ -94,7 +103,7 @@ pub(crate) async fn run(node: &Node, client: kube::Client, shutdown: &Cancellati
     let mut done = Done::default();
     let mut pause = FIRST_PAUSE;
     'open: loop {
-        let mut links = match Events::open(&node.netns, Subject::Links) {
+        let mut links = match Events::open(&node.netns, Subject::Addressing) {
             Ok((_, links)) => links,
             Err(error) => {
                 tracing::error!(%error, "links of the node cannot be followed");
@@ -106,6 +115,13 @@ pub(crate) async fn run(node: &Node, client: kube::Client, shutdown: &Cancellati
             switch.mark_unchanged();
             let states = step(node, &watches.known, &mut done).await;
             let seen = View::of(node);
+            if let Some(states) = &states {
+                let ready = states.iter().filter_map(|(network, state)| match state {
+                    State::Ready { mtu, .. } => Some((network.clone(), *mtu)),
+                    _ => None,
+                });
+                node.cluster.networks_are(ready.collect());
+            }
             let failed = states.as_ref().is_some_and(|states| states.values().any(|state| matches!(state, State::NotReady { .. })));
             let told = match &states {
                 Some(states) => tell(&nodes, node, states, &watches.known).await,
@@ -113,7 +129,7 @@ pub(crate) async fn run(node: &Node, client: kube::Client, shutdown: &Cancellati
             };
             let again = (failed || !told).then(|| Instant::now() + pause);
             pause = if again.is_some() { (pause * 2).min(LONGEST_PAUSE) } else { FIRST_PAUSE };
-            let interest = interest(&watches.known);
+            let interest = Interest::of(node, &watches.known).await;
             let mut woken = false;
             loop {
                 tokio::select! {
@@ -121,8 +137,7 @@ pub(crate) async fn run(node: &Node, client: kube::Client, shutdown: &Cancellati
                     changed = watches.next() => woken |= changed,
                     _ = switch.changed() => woken |= View::of(node) != seen,
                     event = links.next() => match event {
-                        Some(Event::Link(link) | Event::LinkGone(link)) => woken |= interest.contains(&link.name),
-                        Some(_) => {}
+                        Some(event) => woken |= interest.has(&event),
                         None => continue 'open,
                     },
                     () = sleep_until(began + REST), if woken => break,
@@ -133,15 +148,35 @@ pub(crate) async fn run(node: &Node, client: kube::Client, shutdown: &Cancellati
     }
 }
 
-/// Names of the links that the networks are about.
-fn interest(known: &Known) -> BTreeSet<String> {
-    let networks = known.networks.iter().flatten();
-    networks
-        .flat_map(|(network, spec)| {
-            let custom = spec.custom_interfaces.iter().flatten().filter_map(|custom| custom.interface.clone());
-            custom.chain([spec.default_interface.clone(), provider_network::bridge(network)])
-        })
-        .collect()
+/// The links that the networks are about.
+struct Interest {
+    names: BTreeSet<String>,
+    indexes: Vec<u32>,
+}
+
+impl Interest {
+    async fn of(node: &Node, known: &Known) -> Self {
+        let networks = known.networks.iter().flatten();
+        let names: BTreeSet<String> = networks
+            .flat_map(|(network, spec)| {
+                let custom = spec.custom_interfaces.iter().flatten().filter_map(|custom| custom.interface.clone());
+                custom.chain([spec.default_interface.clone(), provider_network::bridge(network)])
+            })
+            .collect();
+        let mut indexes = Vec::new();
+        for name in &names {
+            indexes.extend(node.links.link(name).await.ok().flatten().map(|link| link.index));
+        }
+        Self { names, indexes }
+    }
+
+    fn has(&self, event: &Event) -> bool {
+        match event {
+            Event::Link(link) | Event::LinkGone(link) => self.names.contains(&link.name),
+            Event::Address(index) | Event::Route(index) => self.indexes.contains(index),
+            Event::Neighbour(..) => false,
+        }
+    }
 }
 
 /// Looks at all networks, and makes each what it is to be. Returns how they stand; `None` while that is not to be known.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use api::provider_network;
 use api::v1::ProviderNetworkSpec;
-use linux::{Event, Events, Link, Subject, ethtool};
+use linux::{Event, Events, Link, LinkChange, Subject, ethtool};
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
@@ -24,11 +24,33 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[serde(default)]
 pub(super) struct Record {
     pub(super) nic: String,
+    /// Whether NIC and bridge have each other's name.
+    exchanged: bool,
     /// The run of the host, and the index of the bridge's link in it, that had what follows; 0 before there is one.
     boot: String,
     link: u32,
     #[serde(flatten)]
     moved: Recorded,
+}
+
+/// What bridge and NIC are called: `br-<network>` and as ever, or the other way round.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Names {
+    pub(super) bridge: String,
+    pub(super) nic: String,
+}
+
+impl Names {
+    fn of(network: &str, nic: &str, exchanged: bool) -> Self {
+        let (bridge, nic) = (provider_network::bridge(network), nic.to_owned());
+        if exchanged { Self { bridge: nic, nic: bridge } } else { Self { bridge, nic } }
+    }
+}
+
+impl Record {
+    pub(super) fn names(&self, network: &str) -> Names {
+        Names::of(network, &self.nic, self.exchanged)
+    }
 }
 
 /// What a network has of the node.
@@ -46,36 +68,39 @@ impl Nic<'_> {
         record: Option<Record>,
         done: &mut Done,
     ) -> Result<u32, ProviderError> {
-        if self.network.len() > provider_network::LONGEST {
-            return Err(ProviderError::LongName(self.network.to_owned()));
+        let usual = provider_network::bridge(self.network);
+        let taken = (usual == self.node.config.bridge || usual == gateway::BRIDGE).then(|| format!("{:?} is reserved", self.network));
+        if let Some(why) = provider_network::unusable(self.network).or(taken) {
+            return Err(ProviderError::Name(why));
         }
-        let name = provider_network::bridge(self.network);
-        if name == self.node.config.bridge || name == gateway::BRIDGE || self.network == api::EGRESS_NETWORK {
-            return Err(ProviderError::Reserved(self.network.to_owned()));
-        }
-        if spec.exchange_link_name == Some(true) {
-            return Err(ProviderError::Exchange);
-        }
+        let exchanged = spec.exchange_link_name == Some(true);
+        let names = Names::of(self.network, nic, exchanged);
         let record = match record {
-            Some(record) if record.nic != nic => {
+            Some(record) if record.nic != nic || record.exchanged != exchanged => {
                 self.give_back(&record, done).await?;
                 None
             }
             record => record,
         };
         // Up to here nothing of the node was touched.
-        let (link, mac) = self.look(nic, record.is_some()).await?;
-        let bridge = Bridge { network: self.network, name: &provider_network::bridge(self.network), nic, mac, mtu: link.mtu };
+        let (link, mac) = self.look(nic, &names, record.as_ref()).await?;
+        let bridge = Bridge { network: self.network, name: &names.bridge, nic: &names.nic, mac, mtu: link.mtu };
         let record = match record {
             Some(record) => record,
             None => {
                 let moved = Addressing::of(&self.node.links, link.index).await?.record();
-                let record = Record { nic: nic.to_owned(), boot: self.boot()?, link: 0, moved };
+                let record = Record { nic: nic.to_owned(), exchanged, boot: self.boot()?, link: 0, moved };
                 self.write(&record).await?;
                 record
             }
         };
-        match self.connect(bridge, &link, &record, done).await {
+        let connected = async {
+            if link.name != names.nic {
+                self.rename(&link, &names.nic).await?;
+            }
+            self.connect(bridge, &link, &record, done).await
+        };
+        match connected.await {
             Ok(()) => Ok(link.mtu),
             Err(error) => {
                 if let Err(undo) = self.give_back(&record, done).await {
@@ -86,14 +111,20 @@ impl Nic<'_> {
         }
     }
 
-    /// Whether the NIC can be had. `begun` says whether it was before.
-    async fn look(&self, nic: &str, begun: bool) -> Result<(Link, linux::Mac), ProviderError> {
+    /// Whether the NIC can be had. If it was before, it may have its new name, which a start of the host takes from it.
+    async fn look(&self, nic: &str, names: &Names, before: Option<&Record>) -> Result<(Link, linux::Mac), ProviderError> {
         let (ovs, links) = (&self.node.ovs, &self.node.links);
-        let name = provider_network::bridge(self.network);
-        let link = links.link(nic).await?.filter(|link| link.name != "lo").ok_or_else(|| ProviderError::NoLink(nic.to_owned()))?;
+        let stands = ovs.has_bridge(&names.bridge)?;
+        let boot = self.boot()?;
+        let renamed = match before {
+            Some(before) => links.link(&names.nic).await?.is_some() || (stands && before.boot == boot),
+            None => false,
+        };
+        let called = if renamed { &names.nic } else { nic };
+        let link = links.link(called).await?.filter(|link| link.name != "lo").ok_or_else(|| ProviderError::NoLink(called.to_owned()))?;
         let mac = link.mac.ok_or_else(|| ProviderError::NoMac(nic.to_owned()))?;
         match ovs.bridge_of(nic) {
-            Some(other) if other != name => return Err(ProviderError::InBridge(nic.to_owned(), other)),
+            Some(other) if other != names.bridge => return Err(ProviderError::InBridge(nic.to_owned(), other)),
             Some(_) => {}
             None => {
                 if let Some(master) = link.master {
@@ -106,10 +137,11 @@ impl Nic<'_> {
                 }
             }
         }
-        if !ovs.has_bridge(&name)? && !begun && links.link(&name).await?.is_some() {
-            return Err(ProviderError::Taken(name));
+        let usual = provider_network::bridge(self.network);
+        if !stands && before.is_none() && links.link(&usual).await?.is_some() {
+            return Err(ProviderError::Taken(usual));
         }
-        ovs.mapped_elsewhere(self.network, &name)?;
+        ovs.mapped_elsewhere(self.network, &names.bridge)?;
         Ok((link, mac))
     }
 
@@ -135,16 +167,17 @@ impl Nic<'_> {
         }
         ovs.add_nic(wanted).await?;
         self.opened(wanted.nic).await?;
+        lost.lead_over(links, bridge.index).await?;
+        on_nic.lead_over(links, bridge.index).await?;
+        Addressing::take_from(links, nic.index).await?;
+        // Not before: until here the node is reached by these copies.
         if userspace && done.dropped.get(self.network) != Some(&nic.index) {
             frames::drop_copies(netns, self.network, wanted.nic)?;
             done.dropped.insert(self.network.to_owned(), nic.index);
         }
-        lost.lead_over(links, bridge.index).await?;
-        on_nic.lead_over(links, bridge.index).await?;
-        Addressing::take_from(links, nic.index).await?;
 
         let moved = Addressing::of(links, bridge.index).await?.record();
-        let now = Record { nic: wanted.nic.to_owned(), boot: self.boot()?, link: bridge.index, moved };
+        let now = Record { boot: self.boot()?, link: bridge.index, moved, ..record.clone() };
         if now != *record {
             self.write(&now).await?;
         }
@@ -167,33 +200,69 @@ impl Nic<'_> {
     /// Gives the NIC back to the node, with what it is reached by, and takes the bridge away.
     pub(super) async fn give_back(&self, record: &Record, done: &mut Done) -> Result<(), ProviderError> {
         let Node { ovs, links, netns, .. } = self.node;
-        let name = provider_network::bridge(self.network);
-        let bridge = if ovs.has_bridge(&name)? { links.link(&name).await? } else { None };
+        let names = record.names(self.network);
+        let bridge = if ovs.has_bridge(&names.bridge)? { links.link(&names.bridge).await? } else { None };
+        let called = match links.link(&names.nic).await? {
+            None if bridge.is_none() => &record.nic,
+            _ => &names.nic,
+        };
+        let on_bridge = match &bridge {
+            Some(bridge) => Addressing::of(links, bridge.index).await?,
+            None => Addressing::default(),
+        };
         done.dropped.remove(self.network);
-        if let Some(nic) = links.link(&record.nic).await? {
+        if let Some(nic) = links.link(called).await? {
+            let on_nic = Addressing::of(links, nic.index).await?;
+            let back = self.lost(record, bridge.as_ref().map_or(0, |link| link.index).max(1), &on_nic)?.and(on_bridge);
             if !nic.up {
                 links.set_up(nic.index).await?;
             }
-            let on_nic = Addressing::of(links, nic.index).await?;
-            let lost = self.lost(record, bridge.as_ref().map_or(0, |link| link.index).max(1), &on_nic)?;
-            let on_bridge = match &bridge {
-                Some(bridge) => Addressing::of(links, bridge.index).await?,
-                None => Addressing::default(),
-            };
-            for addressing in [&lost, &on_bridge] {
-                addressing.give_addresses(links, nic.index).await?;
+            if record.exchanged {
+                // The bridge has the name that the NIC is to have: it goes first, and what it had is nowhere but in the record.
+                self.write(&Record { boot: self.boot()?, link: 0, moved: back.record(), ..record.clone() }).await?;
+                ovs.remove_bridge(self.network, &names.bridge).await?;
+                frames::receive(netns, self.network)?;
+                if nic.name != record.nic {
+                    self.gone(&names.bridge).await?;
+                    self.rename(&nic, &record.nic).await?;
+                }
+                back.give_addresses(links, nic.index).await?;
+            } else {
+                back.give_addresses(links, nic.index).await?;
+                frames::receive(netns, self.network)?;
             }
-            frames::receive(netns, self.network)?;
-            for addressing in [&lost, &on_bridge] {
-                addressing.lead_over(links, nic.index).await?;
+            back.lead_over(links, nic.index).await?;
+            if let Some(bridge) = bridge.filter(|_| !record.exchanged && ovs.is_userspace()) {
+                // The kernel's stack receives by the NIC again: nothing need wait for the switch to take its link away.
+                Addressing::take_from(links, bridge.index).await?;
             }
         } else {
             frames::receive(netns, self.network)?;
         }
-        ovs.remove_bridge(self.network, &name).await?;
+        ovs.remove_bridge(self.network, &names.bridge).await?;
         ovs.record(self.network, None).await?;
         tracing::info!(network = self.network, nic = record.nic, "NIC given back to the node");
         Ok(())
+    }
+
+    /// Gives a link another name, for which it has to be down for a moment, and loses its routes.
+    async fn rename(&self, link: &Link, name: &str) -> Result<(), ProviderError> {
+        let links = &self.node.links;
+        links.change(link.index, LinkChange { up: Some(false), ..LinkChange::default() }).await?;
+        links.change(link.index, LinkChange { name: Some(name), ..LinkChange::default() }).await?;
+        Ok(links.set_up(link.index).await?)
+    }
+
+    /// Waits until a link of the switch is gone.
+    async fn gone(&self, name: &str) -> Result<(), ProviderError> {
+        let (handle, mut events) = Events::open(&self.node.netns, Subject::Links)?;
+        let gone = async {
+            while handle.link(name).await?.is_some() {
+                while !matches!(events.next().await, None | Some(Event::LinkGone(_))) {}
+            }
+            Ok(())
+        };
+        timeout(PATIENCE, gone).await.unwrap_or_else(|_| Err(ProviderError::NotGone(name.to_owned(), PATIENCE)))
     }
 
     async fn write(&self, record: &Record) -> Result<(), ProviderError> {

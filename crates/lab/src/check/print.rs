@@ -39,7 +39,8 @@ pub fn table(checked: &Checked) -> String {
         }
         table.add_row(cells);
     }
-    let mut hosts: Vec<_> = checked.pairs.iter().map(|check| &check.from).filter(|from| !targets[..checked.pods.len()].contains(from)).collect();
+    let mut hosts: Vec<_> =
+        checked.pairs.iter().map(|check| &check.from).filter(|from| !targets[..checked.pods.len()].contains(from)).collect();
     hosts.sort();
     hosts.dedup();
     for host in hosts {

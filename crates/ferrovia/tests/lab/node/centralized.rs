@@ -90,14 +90,11 @@ fn pods_leave_by_their_subnets_gateway_and_by_the_next_one_within_a_second_when_
         };
         let done = tokio::sync::Notify::new();
         let pace = Duration::from_millis(10);
-        let (single, shared, ()) = tokio::join!(
-            from[0].stream(outside, pace, done.notified()),
-            from[1].stream(outside, pace, done.notified()),
-            async {
+        let (single, shared, ()) =
+            tokio::join!(from[0].stream(outside, pace, done.notified()), from[1].stream(outside, pace, done.notified()), async {
                 lost.await;
                 done.notify_waiters();
-            }
-        );
+            });
         let (single, shared) = (single.unwrap(), shared.unwrap());
         println!("gateway lost: active-backup {single}; ECMP {shared}");
         assert!(single.gap <= Duration::from_secs(1) && shared.gap <= Duration::from_secs(1), "{single}; {shared}");

@@ -3,8 +3,10 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use api::v1::ProviderNetwork;
+use api::v1::{ProviderNetwork, ProviderNetworkSpec};
+use k8s_openapi::api::core::v1::Node;
 use kube::Api;
+use kube::api::{DeleteParams, ListParams, PostParams};
 use lab::probe::{Endpoint, Ping};
 use lab::{Place, Vlans};
 use serde_json::json;
@@ -14,12 +16,7 @@ use crate::harness::counted;
 
 const TRANSFER: usize = 3_000_000;
 
-const NETWORK: &str = "
-apiVersion: kubeovn.io/v1
-kind: ProviderNetwork
-metadata: {name: net1}
-spec: {defaultInterface: eth1}
----
+const SUBNET: &str = "
 apiVersion: kubeovn.io/v1
 kind: Vlan
 metadata: {name: vlan100}
@@ -43,6 +40,25 @@ impl Nodes<'_> {
             }
             assert!(tokio::time::Instant::now() < deadline, "{what}: {:#?}", network.status);
             tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Creates the provider network.
+    async fn give_nics(&self, exchanged: bool) {
+        let spec = ProviderNetworkSpec { default_interface: "eth1".to_owned(), exchange_link_name: Some(exchanged), ..Default::default() };
+        let network = ProviderNetwork::new("net1", spec);
+        Api::all(self.client.clone()).create(&PostParams::default(), &network).await.unwrap();
+    }
+
+    /// Deletes it, and waits until no node says anything of it any more.
+    async fn take_nics_back(&self) {
+        Api::<ProviderNetwork>::all(self.client.clone()).delete("net1", &DeleteParams::default()).await.unwrap();
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let says = |node: &Node| node.metadata.labels.iter().flatten().any(|(key, _)| key.starts_with("net1."));
+        while nodes.list(&ListParams::default()).await.unwrap().items.iter().any(says) {
+            assert!(tokio::time::Instant::now() < deadline, "nodes still have a part in the network");
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
@@ -84,12 +100,13 @@ fn pods_are_on_a_vlan_and_the_node_is_reached_by_the_nic_that_they_share() {
         }
 
         let moves = async {
-            nodes.lab.apply(NETWORK);
+            nodes.give_nics(false).await;
             let all = ["node1".to_owned(), "node2".to_owned()];
             let ready = |n: &ProviderNetwork| n.status.as_ref().is_some_and(|s| s.ready_nodes.as_deref() == Some(&all));
             nodes.network_shows("net1", "both nodes are ready", ready).await;
         };
         let streamed = neighbour.stream(of(NODE1), Duration::from_millis(2), moves).await.unwrap();
+        nodes.lab.apply(SUBNET);
         println!("the node's own address while its NIC passes into the bridge: {streamed}");
         for node in [NODE1, NODE2] {
             nodes.is_reached_by(node, "br-net1").await;
@@ -109,6 +126,9 @@ fn pods_are_on_a_vlan_and_the_node_is_reached_by_the_nic_that_they_share() {
             answers(from, of(Vlans::HOST), "the host on the VLAN").await;
             answers(from, Vlans::BEYOND.into(), "what the gateway leads to").await;
             answers(&gateway, *address, "from the gateway").await;
+            // As long as any on the VLAN: nobody there would say that a packet is too long.
+            let long = Ping { seen_by: Some(&host), answered: true, payload: 1472 };
+            tokio::time::timeout(PATIENCE, from.ping(of(Vlans::HOST), long)).await.unwrap().unwrap();
             from.tcp(&host, of(Vlans::HOST), TRANSFER).await.unwrap();
             host.tcp(from, *address, TRANSFER).await.unwrap();
             tokio::time::timeout(PATIENCE, from.udp(&host, of(Vlans::HOST))).await.unwrap().unwrap();
@@ -155,24 +175,68 @@ fn pods_are_on_a_vlan_and_the_node_is_reached_by_the_nic_that_they_share() {
         assert!(!nodes.ip("node1", &["-o", "link"]).contains("br-wrong"));
         answers(&neighbour, of(NODE1), "with a wrong NIC").await;
         nodes.lab.kubectl(&["delete", "provider-network", "wrong"]);
+        // Neither a bridge of somebody else is taken, nor a NIC that another network has.
+        nodes.lab.ok(&["node", "node1", "--", "ovs-vsctl", "add-br", "br-mine"]);
+        let mine = "{name: mine}\nspec: {defaultInterface: eth1, excludeNodes: [node2]}\n";
+        nodes.lab.apply(&format!("apiVersion: kubeovn.io/v1\nkind: ProviderNetwork\nmetadata: {mine}"));
+        let says = |network: &ProviderNetwork, why: &str| {
+            let conditions = network.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
+            conditions.iter().any(|c| c.status == "False" && c.message == format!("node node1: {why}"))
+        };
+        let foreign = |network: &ProviderNetwork| says(network, "bridge br-mine is there already and not ours");
+        nodes.network_shows("mine", "the bridge is named", foreign).await;
+        nodes.lab.ok(&["node", "node1", "--", "ovs-vsctl", "del-br", "br-mine"]);
+        let taken = |network: &ProviderNetwork| says(network, "link eth1 is a port of bridge br-net1 already");
+        nodes.network_shows("mine", "the other network's bridge is named", taken).await;
+        nodes.lab.kubectl(&["delete", "provider-network", "mine"]);
+        answers(&neighbour, of(NODE1), "with networks that cannot be").await;
 
         // What was taken is given back.
         for (node, _, _, pod) in &pods {
             nodes.detach(*node, pod).await;
         }
-        let back = async {
-            nodes.lab.kubectl(&["delete", "pod", "one", "two", "--force"]);
-            nodes.lab.kubectl(&["delete", "subnet/lan", "vlan/vlan100", "provider-network/net1", "--timeout=30s"]);
-            for node in [NODE1, NODE2] {
-                nodes.is_reached_by(node, "eth1").await;
-            }
-        };
-        let streamed = neighbour.stream(of(NODE1), Duration::from_millis(2), back).await.unwrap();
+        nodes.lab.kubectl(&["delete", "pod", "one", "two", "--force"]);
+        nodes.lab.kubectl(&["delete", "subnet/lan", "vlan/vlan100", "--timeout=30s"]);
+        let streamed = neighbour.stream(of(NODE1), Duration::from_millis(2), nodes.take_nics_back()).await.unwrap();
+        for node in [NODE1, NODE2] {
+            nodes.is_reached_by(node, "eth1").await;
+        }
         println!("the node's own address while its NIC is given back: {streamed}");
         assert!(streamed.gap < Duration::from_secs(1), "{streamed}");
         answers(&neighbour, of(NODE1), "given back").await;
         assert!(!nodes.ip("node1", &["-o", "link"]).contains("br-net1"));
         let mappings = nodes.lab.ok(&["node", "node1", "--", "ovs-vsctl", "get", "open", ".", "external_ids"]);
         assert!(!mappings.contains("net1"), "{mappings}");
+    });
+}
+
+#[test]
+fn an_agent_that_is_killed_while_a_nic_passes_goes_on_where_it_was() {
+    with_nodes(1, async |nodes| {
+        nodes.opened.add_vlans(Vlans { vlan: 100 }).await.unwrap();
+        let neighbour = Endpoint::open("neighbour", &nodes.opened.layout.netns(Vlans::NEIGHBOUR).unwrap()).unwrap();
+        let address = IpAddr::from(Vlans::address(NODE1));
+        nodes.ip("node1", &["route", "add", "198.51.100.0/24", "via", "172.30.0.1", "metric", "50", "src", &address.to_string()]);
+        let ready = |n: &ProviderNetwork| n.status.as_ref().is_some_and(|s| s.ready_nodes == Some(vec!["node1".to_owned()]));
+        for (round, pause) in [0, 10, 20, 40, 80, 120, 200].into_iter().enumerate() {
+            let exchanged = round % 2 == 1;
+            let kill = async || {
+                tokio::time::sleep(Duration::from_millis(pause)).await;
+                nodes.kill("agent@node1").await;
+                nodes.restart("agent@node1").await;
+            };
+            nodes.give_nics(exchanged).await;
+            kill().await;
+            nodes.network_shows("net1", "the node is ready", ready).await;
+            let (bridge, nic) = if exchanged { ("eth1", "br-net1") } else { ("br-net1", "eth1") };
+            nodes.is_reached_by(NODE1, bridge).await;
+            assert!(nodes.ip("node1", &["-d", "link", "show", nic]).contains("veth"), "{nic} is the NIC");
+            answers(&neighbour, address, &format!("killed {pause} ms after the network came")).await;
+            tokio::join!(nodes.take_nics_back(), kill());
+            nodes.is_reached_by(NODE1, "eth1").await;
+            assert!(nodes.ip("node1", &["-d", "link", "show", "eth1"]).contains("veth"), "eth1 is the NIC");
+            answers(&neighbour, address, &format!("killed {pause} ms after the network went")).await;
+            assert!(!nodes.ip("node1", &["-o", "link"]).contains("br-net1"));
+        }
     });
 }
