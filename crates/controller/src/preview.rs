@@ -179,7 +179,7 @@ fn count_kept(batch: &Batch, replica: &Replica, preview: &mut Preview) {
         }
     }
     if batch.kept > 0 {
-        preview.kept.insert("switches, routers and their ports", batch.kept);
+        preview.kept.insert("switches, routers and what belongs to them", batch.kept);
     }
 }
 

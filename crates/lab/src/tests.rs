@@ -31,7 +31,9 @@ impl Scratch {
             central: 1,
             supervised: false,
             controllers: 1,
-            gateway: crate::Gateway::default(), dual_stack: false, tunnel,
+            gateway: crate::Gateway::default(),
+            dual_stack: false,
+            tunnel,
             datapath: Datapath::Netdev,
             ovn: None,
             api_port: 0,
@@ -164,8 +166,20 @@ fn a_component_that_fails_says_where_to_look() {
     let layout = Layout::new(std::env::temp_dir().join(format!("fvt-fail-{}", std::process::id())), name.clone());
     let (central, supervised, tunnel, datapath) = (1, false, Tunnel::Geneve, Datapath::Netdev);
     let program = "/bin/false".into();
-    let parameters =
-        Parameters { nodes: 1, outside: 0, central, supervised, controllers: 1, gateway: crate::Gateway::default(), dual_stack: false, tunnel, datapath, ovn: None, api_port: 0, program };
+    let parameters = Parameters {
+        nodes: 1,
+        outside: 0,
+        central,
+        supervised,
+        controllers: 1,
+        gateway: crate::Gateway::default(),
+        dual_stack: false,
+        tunnel,
+        datapath,
+        ovn: None,
+        api_port: 0,
+        program,
+    };
     let scratch = Scratch { lab: Lab::prepare(layout, parameters).unwrap() };
     Netns::create(&name.netns(Place::Node(1)).unwrap()).unwrap();
     let component = scratch.lab.agent(Place::Node(1));

@@ -71,7 +71,20 @@ impl Request {
             TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr()).context("no free loopback port")?.port();
         let (nodes, tunnel, ovn, program) = (self.nodes, self.tunnel, self.ovn.clone(), self.program.clone());
         let (gateway, central, supervised, controllers) = (self.gateway, self.central, self.supervised, self.controllers);
-        Ok(Parameters { nodes, outside: 1, central, supervised, controllers, gateway, dual_stack: self.dual_stack, tunnel, datapath, ovn, api_port, program })
+        Ok(Parameters {
+            nodes,
+            outside: 1,
+            central,
+            supervised,
+            controllers,
+            gateway,
+            dual_stack: self.dual_stack,
+            tunnel,
+            datapath,
+            ovn,
+            api_port,
+            program,
+        })
     }
 }
 

@@ -192,18 +192,18 @@ async fn closed(session: &mut Option<Session>) {
 
 /// Looks at all, and makes it what it is to be.
 async fn step(node: &Node, done: &mut Done) -> Result<(), GatewayError> {
-    let Some(exits) = node.cluster.exits() else { return Ok(()) };
+    // Nothing is moved for want of knowledge: routes that pass from one link to another and back would be noticed.
+    let (Some(exits), Some(own)) = (node.cluster.exits(), node.cluster.own_node()) else { return Ok(()) };
     if node.ovs.look().is_err() {
         (done.session, done.flows) = (None, None);
         return Ok(());
     }
     translate(node, &exits, done)?;
-    let own = node.cluster.own_node();
     // Each for itself: what keeps one from being made does not keep the other.
-    let port = own_port(node, own.as_ref(), &exits).await;
+    let port = own_port(node, &own, &exits).await;
     match &node.config.egress {
         Some(Egress::Localnet(transit)) => {
-            let leads = match own.as_ref().and_then(|own| own.port.as_ref()) {
+            let leads = match &own.port {
                 None => Leads::Yes,
                 Some(_) if node.ovs.is_installed(PORT) => Leads::No,
                 Some(_) => Leads::AsBefore,
@@ -242,8 +242,8 @@ fn translate(node: &Node, exits: &Exits, done: &mut Done) -> Result<(), GatewayE
 }
 
 /// The node's own port in the VPC, and the host's end of it.
-async fn own_port(node: &Node, own: Option<&OwnNode>, exits: &Exits) -> Result<(), GatewayError> {
-    let Some((own, record)) = own.and_then(|own| Some((own, own.port.as_ref()?))) else { return Ok(()) };
+async fn own_port(node: &Node, own: &OwnNode, exits: &Exits) -> Result<(), GatewayError> {
+    let Some(record) = &own.port else { return Ok(()) };
     node.ovs.node_port(&wanted(node, record)).await?;
     // It comes when the switch has made it, and wakes this; nobody is sent there before OVN knows of it.
     let Some(link) = node.links.link(PORT).await? else { return Ok(()) };

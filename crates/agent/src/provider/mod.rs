@@ -185,7 +185,12 @@ async fn step(node: &Node, known: &Known, done: &mut Done) -> Option<BTreeMap<St
     let name = node.config.node.as_str();
     let records = node.ovs.records()?;
     let mut states = BTreeMap::new();
-    for (network, record) in &records {
+    if known.lost && !records.is_empty() {
+        tracing::warn!(
+            "the API server shows no provider network at all: NICs stay in their bridges until it shows one, or that one was deleted"
+        );
+    }
+    for (network, record) in records.iter().filter(|_| !known.lost) {
         let is_wanted = |spec: &ProviderNetworkSpec| spec.includes(name, labels);
         if !networks.get(network).is_some_and(is_wanted) {
             let taken_away = match serde_json::from_str::<Record>(record) {

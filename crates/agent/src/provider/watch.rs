@@ -14,6 +14,9 @@ use kube::{Api, ResourceExt};
 pub(super) struct Known {
     /// None before they are known: nothing is taken away for want of knowledge.
     pub(super) networks: Option<BTreeMap<String, ProviderNetworkSpec>>,
+    /// Whether a list had none at all: perhaps they were lost, as when the API server was restored to an empty state, and nothing is
+    /// given back for that.
+    pub(super) lost: bool,
     /// Labels and annotations of the node; none before they are known.
     pub(super) node: Option<(BTreeMap<String, String>, BTreeMap<String, String>)>,
 }
@@ -47,11 +50,18 @@ impl Watches {
                 match event {
                     Ok(Event::Init) => self.listing.clear(),
                     Ok(Event::InitApply(network)) => drop(self.listing.insert(network.name_any(), network.spec)),
-                    Ok(Event::InitDone) => self.known.networks = Some(std::mem::take(&mut self.listing)),
+                    Ok(Event::InitDone) => {
+                        self.known.lost = self.listing.is_empty();
+                        self.known.networks = Some(std::mem::take(&mut self.listing));
+                    }
                     Ok(Event::Apply(network)) => {
+                        self.known.lost = false;
                         drop(self.known.networks.get_or_insert_default().insert(network.name_any(), network.spec));
                     }
-                    Ok(Event::Delete(network)) => drop(self.known.networks.get_or_insert_default().remove(&network.name_any())),
+                    Ok(Event::Delete(network)) => {
+                        self.known.lost = false;
+                        drop(self.known.networks.get_or_insert_default().remove(&network.name_any()));
+                    }
                     Err(watcher::Error::InitialListFailed(kube::Error::Api(status))) if status.code == 404 => {}
                     Err(error) => tracing::warn!(kind = "ProviderNetwork", %error, "watch interrupted; it goes on by itself"),
                 }

@@ -145,7 +145,7 @@ fn a_database_of_an_earlier_controller_is_taken_over_row_by_row() {
         assert_eq!(preview.changed, ["Logical_Switch ovn-default: ports loses Logical_Switch_Port stale.default", node]);
         let mac = |subnet: &str, mac: &str| format!("MAC {mac} of the gateway of Subnet {subnet}, as annotation ferrovia.io/gateway-mac");
         assert_eq!(preview.imported, [mac("join", "00:00:00:5a:11:02"), mac("ovn-default", "00:00:00:5a:11:01")]);
-        let kept = [("Address_Set", 1), ("Load_Balancer", 1), ("Port_Group", 2), ("switches, routers and their ports", 1)];
+        let kept = [("Address_Set", 1), ("Load_Balancer", 1), ("switches, routers and what belongs to them", 3)];
         assert_eq!(preview.kept, kept.into());
         assert_eq!(preview.held, None);
         // Once pods leave by rules of ours, an earlier controller's of each subnet and node make room.

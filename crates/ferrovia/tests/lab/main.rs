@@ -52,7 +52,8 @@ fn example_works(tunnel: &str) {
 #[test]
 fn pods_nodes_and_hosts_outside_reach_each_other_in_both_families() {
     for gateway in ["localnet", "join"] {
-        let lab = Lab::up(&["--nodes", "3", "--dual-stack", "--gateway", gateway, "-f", &example_file("01-default-vpc.yaml"), "--wait", "60s"]);
+        let lab =
+            Lab::up(&["--nodes", "3", "--dual-stack", "--gateway", gateway, "-f", &example_file("01-default-vpc.yaml"), "--wait", "60s"]);
         let checked: Value = serde_json::from_str(&lab.ok(&["check", "-o", "json"])).unwrap();
         let checks = checked["pairs"].as_array().unwrap();
         let differing: Vec<&Value> = checks.iter().filter(|c| c["expected"] != c["observed"]).collect();

@@ -28,7 +28,8 @@ impl Witness {
 
     /// The sources of so many connections, without those that do not come about.
     fn sources(&self, from: &Netns, count: u8) -> BTreeSet<IpAddr> {
-        let connected = (0..count).filter_map(|_| from.run(|| TcpStream::connect_timeout(&self.0, Duration::from_millis(500))).unwrap().ok());
+        let connected =
+            (0..count).filter_map(|_| from.run(|| TcpStream::connect_timeout(&self.0, Duration::from_millis(500))).unwrap().ok());
         connected.map(|_| self.1.accept().unwrap().1.ip()).collect()
     }
 

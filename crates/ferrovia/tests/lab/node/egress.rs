@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use lab::{Gateway, Place};
 use lab::probe::Endpoint;
+use lab::{Gateway, Place};
 use serde_json::json;
 
 use super::{NODE1, NODE2, Nodes, PATIENCE, answers, pod, with_nodes, with_nodes_of};
@@ -119,7 +119,9 @@ fn a_bridge_of_somebody_else_is_left_alone_and_told_at_the_node() {
         ovs(&["add-br", "br-ex", "--", "set", "bridge", "br-ex", "datapath_type=netdev"]);
         nodes.opened.leave_by(Gateway::Localnet).await.unwrap();
         let deadline = tokio::time::Instant::now() + PATIENCE;
-        let told = || nodes.lab.kubectl(&["get", "events", "-A", "--field-selector=involvedObject.name=node1", "-o", "jsonpath={.items[*].message}"]);
+        let told = || {
+            nodes.lab.kubectl(&["get", "events", "-A", "--field-selector=involvedObject.name=node1", "-o", "jsonpath={.items[*].message}"])
+        };
         while !told().contains("bridge br-ex is there already and not ours") {
             assert!(tokio::time::Instant::now() < deadline, "{}", told());
             tokio::time::sleep(Duration::from_millis(100)).await;
