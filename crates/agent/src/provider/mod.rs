@@ -113,6 +113,9 @@ pub(crate) async fn run(node: &Node, client: kube::Client, shutdown: &Cancellati
         loop {
             let began = Instant::now();
             switch.mark_unchanged();
+            if watches.known.lost {
+                watches.known.lost = !stands(&nodes, &node.config.node).await;
+            }
             let states = step(node, &watches.known, &mut done).await;
             let seen = View::of(node);
             if let Some(states) = &states {
@@ -186,9 +189,7 @@ async fn step(node: &Node, known: &Known, done: &mut Done) -> Option<BTreeMap<St
     let records = node.ovs.records()?;
     let mut states = BTreeMap::new();
     if known.lost && !records.is_empty() {
-        tracing::warn!(
-            "the API server shows no provider network at all: NICs stay in their bridges until it shows one, or that one was deleted"
-        );
+        tracing::warn!("the API server shows neither provider networks nor this node: NICs stay in their bridges");
     }
     for (network, record) in records.iter().filter(|_| !known.lost) {
         let is_wanted = |spec: &ProviderNetworkSpec| spec.includes(name, labels);
@@ -222,6 +223,11 @@ async fn step(node: &Node, known: &Known, done: &mut Done) -> Option<BTreeMap<St
         states.insert(network.clone(), state);
     }
     Some(states)
+}
+
+/// Whether the API server has the node's object: who lost its networks as well lost everything.
+async fn stands(nodes: &Api<NodeView>, node: &str) -> bool {
+    matches!(nodes.get_opt(node).await, Ok(Some(_)))
 }
 
 /// Says on the node's object how its networks stand. Returns whether it does.

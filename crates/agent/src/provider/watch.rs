@@ -14,8 +14,8 @@ use kube::{Api, ResourceExt};
 pub(super) struct Known {
     /// None before they are known: nothing is taken away for want of knowledge.
     pub(super) networks: Option<BTreeMap<String, ProviderNetworkSpec>>,
-    /// Whether a list had none at all: perhaps they were lost, as when the API server was restored to an empty state, and nothing is
-    /// given back for that.
+    /// Whether a list had none at all, and the node's object was not seen since: perhaps they were lost, as when the API server was
+    /// restored to an empty state, and nothing is given back for that.
     pub(super) lost: bool,
     /// Labels and annotations of the node; none before they are known.
     pub(super) node: Option<(BTreeMap<String, String>, BTreeMap<String, String>)>,
