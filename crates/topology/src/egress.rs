@@ -91,11 +91,23 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
 
 /// What is for nobody in the VPC goes to `gateway`.
 fn default_route<DK, D>(vpc: &Name, gateway: IpAddr, out: &mut Out<Fact, DK, D>) {
-    let all = if gateway.is_ipv4() { "0.0.0.0/0" } else { "::/0" };
-    let key = RowKey::new(route::TABLE, format!("egress/{vpc}/{all}"));
+    lead(vpc, if gateway.is_ipv4() { "0.0.0.0/0" } else { "::/0" }, gateway, out);
+}
+
+/// Whether there is a default route for the family of an address.
+pub(crate) fn leads(egress: &Egress, family_of: IpAddr) -> bool {
+    match egress {
+        Egress::Localnet(transit) => transit.of_family(family_of).is_some(),
+        Egress::Join => true,
+    }
+}
+
+/// What is for `prefix` goes to `via`.
+pub(crate) fn lead<DK, D>(vpc: &Name, prefix: &str, via: IpAddr, out: &mut Out<Fact, DK, D>) {
+    let key = RowKey::new(route::TABLE, format!("egress/{vpc}/{prefix}"));
     RowFact::new(key.clone())
-        .set(route::IP_PREFIX, all.to_owned())
-        .set(route::NEXTHOP, gateway.to_string())
+        .set(route::IP_PREFIX, prefix.to_owned())
+        .set(route::NEXTHOP, via.to_string())
         .set(route::EXTERNAL_IDS, external_ids(&[(MARK, vpc)]))
         .say(out);
     refer(out, router(vpc), lr::STATIC_ROUTES, key);

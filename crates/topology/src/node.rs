@@ -15,8 +15,8 @@ use ovsdb_types::nb::{
 use crate::fact::{Fact, FactValue, IpHolder, NicRequest, Problem};
 use crate::holder::Identity;
 use crate::northbound::{RowFact, external_ids, refer, router, switch};
-use crate::security;
 use crate::world::{Allocation, Egress, Name, Network, NicKey, Node, NodePods, World};
+use crate::{egress, security};
 
 /// Key in `external_ids` of a port, group or policy of a node.
 pub(crate) const MARK: &str = "node";
@@ -53,6 +53,8 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
         refer(out, switch(&held.subnet), ls::PORTS, row);
 
         let leaves = leaves_by_node(cx, &network.vpc);
+        // Policies are looked at only for what has a route, and families without a way out have none for all.
+        let way_out = cx.get::<Egress>(&network.vpc);
         if leaves {
             RowFact::new(pods_of(name)).set(group::NAME, group_name(name)).set(group::EXTERNAL_IDS, external_ids(&[(MARK, name)])).say(out);
             out.derive(Arc::clone(name), NodePods);
@@ -61,6 +63,9 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
             let family = if via.is_ipv4() { "ip4" } else { "ip6" };
             if let Some(address) = node.addresses.iter().find(|address| address.is_ipv4() == via.is_ipv4()) {
                 reroute(out, name, TO_NODE, &format!("{family}.dst == {address}"), *via);
+                if !way_out.is_some_and(|egress| egress::leads(egress, *via)) {
+                    egress::lead(&network.vpc, &address.to_string(), *via, out);
+                }
             }
             if leaves {
                 reroute(out, name, LEAVE, &format!("{family}.src == ${}_{family}", group_name(name)), *via);

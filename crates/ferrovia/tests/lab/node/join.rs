@@ -121,6 +121,13 @@ fn a_running_cluster_changes_from_one_way_out_to_the_other_and_back() {
 #[test]
 fn what_somebody_takes_from_the_nodes_port_is_put_back_at_once() {
     with_nodes_of(1, &["--gateway", "none"], async |nodes| {
+        let (node_address, node) = endpoint(&nodes, NODE1);
+        let pod = nodes.pods(NODE1, "one", 1).await.remove(0);
+        let address = nodes.attach(NODE1, &pod).await[0];
+        // Whether or not pods have a way to the outside.
+        let pod = Endpoint::open("one", &pod.sandbox().unwrap()).unwrap();
+        answers(&node, address, "a pod").await;
+        answers(&pod, node_address, "its node").await;
         let before = nodes.observe(NODE1).await;
         assert!(before.lines("link br-ex").next().is_none(), "there is no gateway bridge without a way out");
         for command in [
