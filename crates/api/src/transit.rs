@@ -2,10 +2,10 @@
 //! route serves all.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::MacAddr;
 
@@ -52,6 +52,19 @@ impl Transit {
     pub const ROUTER_MAC: MacAddr = MacAddr::local(0x0e, 0xfe_0000_0001);
     /// MAC under which the router knows the node's end, whatever the node's own is.
     pub const NODE_MAC: MacAddr = MacAddr::local(0x0e, 0xfe_0000_0002);
+
+    /// How many links [`Transit::numbered`] tells apart.
+    pub const NUMBERED: u16 = 8192;
+
+    /// One of many links beside that of [`Transit::DEFAULT`], in 169.254.128.0/17 and fd00:169:254:128::/64; numbers count modulo
+    /// [`Transit::NUMBERED`].
+    #[must_use]
+    pub fn numbered(number: u16) -> Self {
+        let offset = u32::from(number % Self::NUMBERED) * 4;
+        let v4 = Ipv4Addr::from(u32::from(Ipv4Addr::new(169, 254, 128, 0)) + offset);
+        let v6 = Ipv6Addr::from(u128::from(Ipv6Addr::new(0xfd00, 0x169, 0x254, 0x128, 0, 0, 0, 0)) + u128::from(offset));
+        Self(vec![IpNet::V4(Ipv4Net::new_assert(v4, 30)), IpNet::V6(Ipv6Net::new_assert(v6, 126))])
+    }
 
     /// The prefixes, IPv4 first.
     pub fn iter(&self) -> impl Iterator<Item = IpNet> + use<'_> {
@@ -121,6 +134,9 @@ mod tests {
         assert_eq!(texts(transit.router()), ["169.254.77.1/30", "fd00:169:254:77::1/126"]);
         assert_eq!(texts(transit.node()), ["169.254.77.2/30", "fd00:169:254:77::2/126"]);
         assert_eq!(transit.to_string(), Transit::DEFAULT);
+        assert_eq!(texts(Transit::numbered(6141).router()), ["169.254.223.245/30", "fd00:169:254:128::5ff5/126"]);
+        assert_eq!(texts(Transit::numbered(6141).node()), ["169.254.223.246/30", "fd00:169:254:128::5ff6/126"]);
+        assert_eq!(Transit::numbered(Transit::NUMBERED), Transit::numbered(0));
         assert_eq!("fd00::/64,172.168.0.0/30".parse::<Transit>().unwrap().to_string(), "172.168.0.0/30,fd00::/64");
         for (bad, why) in [
             ("nonsense", "\"nonsense\" is not a CIDR"),

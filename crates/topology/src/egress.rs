@@ -4,18 +4,15 @@
 
 use std::net::IpAddr;
 
-use api::{EGRESS_NETWORK, JOIN_SUBNET, Transit, egress_port};
+use api::{EGRESS_NETWORK, JOIN_SUBNET, MacAddr, Transit, egress_port};
 use engine::{Engine, Out};
 use ovsdb_types::RowKey;
-use ovsdb_types::nb::{
-    logical_router as lr, logical_router_policy as policy, logical_router_static_route as route, logical_switch as ls,
-    logical_switch_port as lsp, static_mac_binding as binding,
-};
+use ovsdb_types::nb::{logical_router as lr, logical_router_static_route as route, static_mac_binding as binding};
 
 use crate::centralized::CentralByVpc;
 use crate::fact::Fact;
 use crate::node;
-use crate::northbound::{self, RowFact, external_ids, map, refer, router, switch};
+use crate::northbound::{self, Policy, RowFact, external_ids, refer, router};
 use crate::world::{Egress, Name, Network, Router, World};
 
 /// Key in `external_ids` of a route of ours.
@@ -34,15 +31,16 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
             return;
         }
         for range in network.cidrs.iter() {
-            let family = if range.addr().is_ipv4() { "ip4" } else { "ip6" };
-            let key = RowKey::new(policy::TABLE, format!("inside/{subnet}/{family}"));
-            RowFact::new(key.clone())
-                .set(policy::PRIORITY, INSIDE)
-                .set(policy::MATCH, format!("{family}.dst == {range}"))
-                .set(policy::ACTION, "allow".to_owned())
-                .set(policy::EXTERNAL_IDS, external_ids(&[(MARK, &network.vpc), (INSIDE_MARK, subnet)]))
-                .say(out);
-            refer(out, router(&network.vpc), lr::POLICIES, key);
+            let family = northbound::family(range.addr());
+            let policy = Policy {
+                key: format!("inside/{subnet}/{family}"),
+                priority: INSIDE,
+                matching: format!("{family}.dst == {range}"),
+                action: "allow",
+                via: &[],
+                marks: &[(MARK, &network.vpc), (INSIDE_MARK, subnet)],
+            };
+            policy.say(&network.vpc, out);
         }
     });
     engine.leaf::<Egress>("egress", |cx, vpc, egress, out| {
@@ -62,31 +60,28 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
         };
         let name = format!("{EGRESS_NETWORK}_{vpc}");
         // Without a gateway chassis: the port is on every node, and what leaves by it leaves the node that it is on.
-        let networks = transit.router().iter().map(ToString::to_string).collect();
-        northbound::switch_on_router(&name, vpc, format!("{name}-{vpc}"), Transit::ROUTER_MAC, networks, out);
-
-        let key = RowKey::new(lsp::TABLE, format!("localnet/{name}"));
-        RowFact::new(key.clone())
-            .set(lsp::NAME, egress_port(vpc))
-            .set(lsp::TYPE, "localnet".to_owned())
-            .set(lsp::ADDRESSES, ["unknown".to_owned()].into())
-            .set(lsp::OPTIONS, map(&[("network_name", EGRESS_NETWORK)]))
-            .set(lsp::EXTERNAL_IDS, external_ids(&[]))
-            .say(out);
-        refer(out, switch(&name), ls::PORTS, key);
-
+        exit(vpc, &name, egress_port(vpc), Transit::ROUTER_MAC, transit, out);
         for node in transit.node() {
-            let address = node.addr();
-            default_route(vpc, address, out);
-            // The southbound database could remember but one node's answer for all of them.
-            RowFact::new(RowKey::new(binding::TABLE, format!("{vpc}/{address}")))
-                .set(binding::LOGICAL_PORT, northbound::router_port_name(vpc, &name))
-                .set(binding::IP, address.to_string())
-                .set(binding::MAC, Transit::NODE_MAC.to_string())
-                .set(binding::OVERRIDE_DYNAMIC_MAC, true)
-                .say(out);
+            default_route(vpc, node.addr(), out);
         }
     });
+}
+
+/// A switch on the router that leads over a link to the host stacks of nodes, and the port by which each node has its own end of it.
+pub(crate) fn exit<DK, D>(vpc: &Name, name: &str, localnet: String, mac: MacAddr, link: &Transit, out: &mut Out<Fact, DK, D>) {
+    let networks = link.router().iter().map(ToString::to_string).collect();
+    northbound::switch_on_router(name, vpc, format!("{name}-{vpc}"), mac, networks, out);
+    northbound::localnet_port(name, localnet, EGRESS_NETWORK, 0, out);
+    for node in link.node() {
+        let address = node.addr();
+        // The southbound database could remember but one node's answer for all of them.
+        RowFact::new(RowKey::new(binding::TABLE, format!("{vpc}/{address}")))
+            .set(binding::LOGICAL_PORT, northbound::router_port_name(vpc, name))
+            .set(binding::IP, address.to_string())
+            .set(binding::MAC, Transit::NODE_MAC.to_string())
+            .set(binding::OVERRIDE_DYNAMIC_MAC, true)
+            .say(out);
+    }
 }
 
 /// What is for nobody in the VPC goes to `gateway`.

@@ -8,13 +8,11 @@ use api::annotations::NicRecord;
 use api::{DEFAULT_VPC, JOIN_SUBNET};
 use engine::{Cx, Engine};
 use ovsdb_types::RowKey;
-use ovsdb_types::nb::{
-    logical_router as lr, logical_router_policy as policy, logical_switch as ls, logical_switch_port as lsp, port_group as group,
-};
+use ovsdb_types::nb::{logical_switch as ls, logical_switch_port as lsp, port_group as group};
 
 use crate::fact::{Fact, FactValue, IpHolder, NicRequest, Problem};
 use crate::holder::Identity;
-use crate::northbound::{RowFact, external_ids, refer, router, switch};
+use crate::northbound::{self, Policy, RowFact, external_ids, refer, switch};
 use crate::world::{Allocation, Egress, Name, Network, NicKey, Node, NodePods, World};
 use crate::{egress, security};
 
@@ -60,15 +58,15 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
             out.derive(Arc::clone(name), NodePods);
         }
         for via in &held.addresses {
-            let family = if via.is_ipv4() { "ip4" } else { "ip6" };
+            let family = northbound::family(*via);
             if let Some(address) = node.addresses.iter().find(|address| address.is_ipv4() == via.is_ipv4()) {
-                reroute(out, name, TO_NODE, &format!("{family}.dst == {address}"), *via);
+                reroute(out, name, TO_NODE, format!("{family}.dst == {address}"), *via);
                 if !way_out.is_some_and(|egress| egress::leads(egress, *via)) {
                     egress::lead(&network.vpc, &address.to_string(), *via, out);
                 }
             }
             if leaves {
-                reroute(out, name, LEAVE, &format!("{family}.src == ${}_{family}", group_name(name)), *via);
+                reroute(out, name, LEAVE, format!("{family}.src == ${}_{family}", group_name(name)), *via);
             }
         }
 
@@ -102,17 +100,10 @@ fn request(node: &Node, subnet: Name, recorded: Option<&NicRecord>) -> NicReques
 }
 
 /// A policy of the router that leads what matches to the node.
-fn reroute<DK, D>(out: &mut engine::Out<Fact, DK, D>, node: &Name, priority: i64, matching: &str, via: IpAddr) {
+fn reroute<DK, D>(out: &mut engine::Out<Fact, DK, D>, node: &Name, priority: i64, matching: String, via: IpAddr) {
     let family = if via.is_ipv4() { 4 } else { 6 };
-    let key = RowKey::new(policy::TABLE, format!("node/{node}/{priority}/{family}"));
-    RowFact::new(key.clone())
-        .set(policy::PRIORITY, priority)
-        .set(policy::MATCH, matching.to_owned())
-        .set(policy::ACTION, "reroute".to_owned())
-        .set(policy::NEXTHOPS, [via.to_string()].into())
-        .set(policy::EXTERNAL_IDS, external_ids(&[(MARK, node)]))
-        .say(out);
-    refer(out, router(DEFAULT_VPC), lr::POLICIES, key);
+    let key = format!("node/{node}/{priority}/{family}");
+    Policy { key, priority, matching, action: "reroute", via: &[via], marks: &[(MARK, node)] }.say(DEFAULT_VPC, out);
 }
 
 /// Whether pods of the VPC leave by the port of their node.

@@ -1,6 +1,7 @@
 //! The part of the northbound database that is ours, and how rows are spelled.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use api::{MacAddr, VENDOR};
@@ -211,6 +212,51 @@ pub(crate) fn switch_on_router<DK, D>(
 /// A switch, on no router.
 pub(crate) fn switch_row<DK, D>(name: &str, out: &mut engine::Out<Fact, DK, D>) {
     RowFact::new(switch(name)).set(ls::NAME, name.to_owned()).set(ls::EXTERNAL_IDS, external_ids(&[])).say(out);
+}
+
+/// The port by which a switch is connected to the physical network, on every node that has a bridge for it. Untagged with VLAN 0.
+pub(crate) fn localnet_port<DK, D>(of: &str, name: String, network: &str, vlan: u16, out: &mut engine::Out<Fact, DK, D>) {
+    let key = RowKey::new(lsp::TABLE, format!("localnet/{of}"));
+    RowFact::new(key.clone())
+        .set(lsp::NAME, name)
+        .set(lsp::TYPE, "localnet".to_owned())
+        // Whoever answers there, such as a gateway, need not be told to OVN.
+        .set(lsp::ADDRESSES, ["unknown".to_owned()].into())
+        .set(lsp::OPTIONS, map(&[("network_name", network)]))
+        .set(lsp::TAG, (vlan != 0).then_some(i64::from(vlan)))
+        .set(lsp::EXTERNAL_IDS, external_ids(&[]))
+        .say(out);
+    refer(out, switch(of), ls::PORTS, key);
+}
+
+/// What the router of `vpc` does with what matches.
+pub(crate) struct Policy<'a> {
+    pub(crate) key: String,
+    pub(crate) priority: i64,
+    pub(crate) matching: String,
+    pub(crate) action: &'a str,
+    pub(crate) via: &'a [IpAddr],
+    /// Further keys in `external_ids`.
+    pub(crate) marks: &'a [(&'a str, &'a str)],
+}
+
+impl Policy<'_> {
+    pub(crate) fn say<DK, D>(self, vpc: &str, out: &mut engine::Out<Fact, DK, D>) {
+        let key = RowKey::new(policy::TABLE, self.key);
+        RowFact::new(key.clone())
+            .set(policy::PRIORITY, self.priority)
+            .set(policy::MATCH, self.matching)
+            .set(policy::ACTION, self.action.to_owned())
+            .set(policy::NEXTHOPS, self.via.iter().map(ToString::to_string).collect())
+            .set(policy::EXTERNAL_IDS, external_ids(self.marks))
+            .say(out);
+        refer(out, router(vpc), lr::POLICIES, key);
+    }
+}
+
+/// How a match calls the family of an address (ovn-sb(5), `Logical_Flow:match`).
+pub(crate) const fn family(of: IpAddr) -> &'static str {
+    if of.is_ipv4() { "ip4" } else { "ip6" }
 }
 
 /// Key of a VPC's router.

@@ -8,12 +8,10 @@ use api::annotations::Segment;
 use api::view::NodeView;
 use api::{provider_network as labels, v1};
 use engine::{Age, Cx, Engine, Index, Out};
-use ovsdb_types::RowKey;
-use ovsdb_types::nb::{logical_switch as ls, logical_switch_port as lsp};
 
 use crate::fact::{Fact, FactValue, Problem};
 use crate::input::{age, name};
-use crate::northbound::{RowFact, external_ids, map, refer, switch};
+use crate::northbound;
 use crate::world::{Name, Subnet, World};
 
 /// What names of ports to physical networks begin with, as Kube-OVN has them.
@@ -234,19 +232,9 @@ pub(crate) fn segment(cx: &mut Cx<'_, World>, vlan: &Name) -> Result<Segment, Pr
     }
 }
 
-/// The port by which a subnet's switch is connected to the physical network, on every node that has a bridge for it.
+/// The port by which a subnet's switch is connected to the physical network.
 pub(crate) fn localnet_port<DK, D>(subnet: &Name, segment: &Segment, out: &mut Out<Fact, DK, D>) {
-    let key = RowKey::new(lsp::TABLE, format!("localnet/{subnet}"));
-    RowFact::new(key.clone())
-        .set(lsp::NAME, format!("{PORT}{subnet}"))
-        .set(lsp::TYPE, "localnet".to_owned())
-        // Whoever answers there, such as the gateway, need not be told to OVN.
-        .set(lsp::ADDRESSES, ["unknown".to_owned()].into())
-        .set(lsp::OPTIONS, map(&[("network_name", &segment.network)]))
-        .set(lsp::TAG, (segment.vlan != 0).then_some(i64::from(segment.vlan)))
-        .set(lsp::EXTERNAL_IDS, external_ids(&[]))
-        .say(out);
-    refer(out, switch(subnet), ls::PORTS, key);
+    northbound::localnet_port(subnet, format!("{PORT}{subnet}"), &segment.network, segment.vlan, out);
 }
 
 /// Whether a port to a physical network is one of a subnet. That of the switch `external` belongs to a feature to come.
