@@ -2,7 +2,7 @@
 
 use openflow::Port;
 use ovsdb_types::vswitch::{bridge, interface, open_vswitch, port};
-use ovsdb_types::{Atom, Condition, Datum, Mutation, Mutator, Operation, RowKey, vswitch};
+use ovsdb_types::{Atom, Condition, Datum, Mutation, Mutator, Operation, RowKey, Uuid, vswitch};
 
 use super::{Ovs, OvsError, bridge_row, is_ours, named};
 
@@ -35,10 +35,9 @@ impl Ovs {
         }
         if there.is_none() {
             let int = bridge_row(replica, &self.bridge).ok_or_else(|| OvsError::NoBridge(self.bridge.clone()))?;
-            operations.extend(insertions(name, int.text(bridge::DATAPATH_TYPE), mtu));
-            let uuid = RowKey::new(bridge::TABLE, name).uuid(&vswitch::SCHEMA);
-            let mutations = vec![Mutation { column: "bridges", mutator: Mutator::Insert, value: Datum::One(Atom::Uuid(uuid)) }];
-            operations.push(Operation::Mutate { table: "Open_vSwitch", condition: Condition::row(root.uuid), mutations });
+            // Without our flows nothing passes.
+            let secure = ("fail_mode", Datum::One(Atom::from("secure")));
+            operations.extend(bridge_insertions(root.uuid, name, int.text(bridge::DATAPATH_TYPE), mtu, secure));
         }
         let shown = root.get(open_vswitch::EXTERNAL_IDS).and_then(|ids| ids.get(MAPPINGS)).unwrap_or_default();
         if let Some(wanted) = mappings(shown, network, name)? {
@@ -50,21 +49,11 @@ impl Ovs {
 
     /// Takes away the bridge that [`Ovs::gateway`] made, and what it said of the network. Returns whether there was one.
     pub(crate) async fn withdraw_gateway(&self, name: &str, network: &str) -> Result<bool, OvsError> {
-        let operations = {
-            let state = self.state.borrow();
-            let replica = &state.replica;
-            let root = replica.rows(open_vswitch::TABLE).next().ok_or(OvsError::Disconnected)?;
-            let made = bridge_row(replica, name).filter(|row| row.get(bridge::EXTERNAL_IDS).is_some_and(is_ours));
-            let Some(made) = made else { return Ok(false) };
-            let mut mutations = vec![Mutation { column: "bridges", mutator: Mutator::Delete, value: Datum::One(Atom::Uuid(made.uuid)) }];
-            let shown = root.get(open_vswitch::EXTERNAL_IDS).and_then(|ids| ids.get(MAPPINGS)).unwrap_or_default();
-            let ours = format!("{network}:{name}");
-            let others: Vec<&str> = shown.split(',').filter(|mapping| !mapping.is_empty() && *mapping != ours).collect();
-            mutations.extend(map_to(&others.join(",")));
-            [Operation::Mutate { table: "Open_vSwitch", condition: Condition::row(root.uuid), mutations }]
-        };
-        self.client.transact(&operations).await?;
-        Ok(true)
+        let made = bridge_row(&self.state.borrow().replica, name).is_some_and(|row| row.get(bridge::EXTERNAL_IDS).is_some_and(is_ours));
+        if made {
+            self.remove_bridge(network, name).await?;
+        }
+        Ok(made)
     }
 
     /// The OpenFlow number of a port, once the switch has opened it.
@@ -102,28 +91,30 @@ pub(super) fn mappings(shown: &str, network: &str, bridge: &str) -> Result<Optio
     }
 }
 
-fn insertions(name: &str, datapath: &str, mtu: u32) -> [Operation; 3] {
+/// A bridge with its own link, of this MTU in bytes, and what else is said of the bridge.
+pub(super) fn bridge_insertions(root: Uuid, name: &str, datapath: &str, mtu: u32, further: (&'static str, Datum)) -> [Operation; 4] {
     let uuid = |table| RowKey::new(table, name).uuid(&vswitch::SCHEMA);
     let text = |text: &str| Datum::One(Atom::from(text));
     let insert = |table, key, mut row: Vec<(&'static str, Datum)>| {
-        row.push(("name", text(name)));
-        row.push(("external_ids", Datum::map(vec![(Atom::from("vendor"), Atom::from(api::VENDOR))])));
+        row.extend([("name", text(name)), marked()]);
         Operation::Insert { table, uuid: Some(uuid(key)), name: None, row }
     };
+    let mutation = Mutation { column: "bridges", mutator: Mutator::Insert, value: Datum::One(Atom::Uuid(uuid(bridge::TABLE))) };
     [
         insert("Interface", interface::TABLE, vec![("type", text("internal")), ("mtu_request", Datum::One(Atom::Integer(mtu.into())))]),
         insert("Port", port::TABLE, vec![("interfaces", Datum::One(Atom::Uuid(uuid(interface::TABLE))))]),
         insert(
             "Bridge",
             bridge::TABLE,
-            vec![
-                ("datapath_type", text(datapath)),
-                // Without our flows nothing passes.
-                ("fail_mode", text("secure")),
-                ("ports", Datum::One(Atom::Uuid(uuid(port::TABLE)))),
-            ],
+            vec![("datapath_type", text(datapath)), ("ports", Datum::One(Atom::Uuid(uuid(port::TABLE)))), further],
         ),
+        Operation::Mutate { table: "Open_vSwitch", condition: Condition::row(root), mutations: vec![mutation] },
     ]
+}
+
+/// That a row is ours.
+pub(super) fn marked() -> (&'static str, Datum) {
+    ("external_ids", Datum::map(vec![(Atom::from("vendor"), Atom::from(api::VENDOR))]))
 }
 
 #[cfg(test)]

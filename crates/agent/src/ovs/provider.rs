@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ovsdb_types::vswitch::{bridge, interface, open_vswitch, port};
 use ovsdb_types::{Atom, Condition, Datum, Mutation, Mutator, Operation, Replica, Row, RowKey, vswitch};
 
-use super::gateway::{MAPPINGS, map_to, mappings};
+use super::gateway::{MAPPINGS, bridge_insertions, map_to, mappings, marked};
 use super::{Ovs, OvsError, bridge_row, is_ours, named};
 
 /// What the keys in `Open_vSwitch:external_ids` begin with under which is recorded what was moved from a NIC.
@@ -89,7 +89,10 @@ impl Ovs {
             let root = self.root()?;
             let state = self.state.borrow();
             let int = bridge_row(&state.replica, &self.bridge).ok_or_else(|| OvsError::NoBridge(self.bridge.clone()))?;
-            bridge_insertions(root, int.text(bridge::DATAPATH_TYPE), wanted)
+            // Neighbours know the node by the NIC's address.
+            let mac = linux::display_mac(wanted.mac);
+            let hwaddr = ("other_config", Datum::map(vec![(Atom::from("hwaddr"), Atom::from(mac.as_str()))]));
+            bridge_insertions(root, wanted.name, int.text(bridge::DATAPATH_TYPE), wanted.mtu, hwaddr)
         };
         self.client.transact(&operations).await?;
         self.shows(|replica| bridge_row(replica, wanted.name).is_some()).await;
@@ -170,48 +173,10 @@ impl Ovs {
     }
 }
 
-fn text(text: &str) -> Datum {
-    Datum::One(Atom::from(text))
-}
-
-fn marked() -> (&'static str, Datum) {
-    ("external_ids", Datum::map(vec![(Atom::from("vendor"), Atom::from(api::VENDOR))]))
-}
-
-fn bridge_insertions(root: ovsdb_types::Uuid, datapath: &str, wanted: Bridge<'_>) -> [Operation; 4] {
-    let name = wanted.name;
-    let uuid = |table| RowKey::new(table, name).uuid(&vswitch::SCHEMA);
-    let insert = |table, key, mut row: Vec<(&'static str, Datum)>| {
-        row.extend([("name", text(name)), marked()]);
-        Operation::Insert { table, uuid: Some(uuid(key)), name: None, row }
-    };
-    let mac = linux::display_mac(wanted.mac);
-    let mutation = Mutation { column: "bridges", mutator: Mutator::Insert, value: Datum::One(Atom::Uuid(uuid(bridge::TABLE))) };
-    [
-        insert(
-            "Interface",
-            interface::TABLE,
-            vec![("type", text("internal")), ("mtu_request", Datum::One(Atom::Integer(wanted.mtu.into())))],
-        ),
-        insert("Port", port::TABLE, vec![("interfaces", Datum::One(Atom::Uuid(uuid(interface::TABLE))))]),
-        insert(
-            "Bridge",
-            bridge::TABLE,
-            vec![
-                ("datapath_type", text(datapath)),
-                // Neighbours know the node by the NIC's address.
-                ("other_config", Datum::map(vec![(Atom::from("hwaddr"), Atom::from(mac.as_str()))])),
-                ("ports", Datum::One(Atom::Uuid(uuid(port::TABLE)))),
-            ],
-        ),
-        Operation::Mutate { table: "Open_vSwitch", condition: Condition::row(root), mutations: vec![mutation] },
-    ]
-}
-
 fn nic_insertions(bridge_uuid: ovsdb_types::Uuid, nic: &str) -> [Operation; 3] {
     let uuid = |table| RowKey::new(table, nic).uuid(&vswitch::SCHEMA);
     let insert = |table, key, mut row: Vec<(&'static str, Datum)>| {
-        row.extend([("name", text(nic)), marked()]);
+        row.extend([("name", Datum::One(Atom::from(nic))), marked()]);
         Operation::Insert { table, uuid: Some(uuid(key)), name: None, row }
     };
     let mutation = Mutation { column: "ports", mutator: Mutator::Insert, value: Datum::One(Atom::Uuid(uuid(port::TABLE))) };

@@ -48,6 +48,18 @@ impl Witness {
     }
 }
 
+/// Waits until the nodes have agreed on how often they ask each other: sessions begin slowly (RFC 5880, section 6.8.3).
+async fn sessions_are_fast(nodes: &Nodes<'_>) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    for node in [NODE1, NODE2, NODE3] {
+        let shown = || nodes.lab.ok(&["node", &node.to_string(), "--", "ovs-appctl", "bfd/show"]);
+        while shown().matches("Remote Minimum TX Interval: 100ms").count() < 2 {
+            assert!(tokio::time::Instant::now() < deadline, "{node}: {}", shown());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
 async fn subnet(nodes: &Nodes<'_>, name: &str, third: u8, ecmp: bool) -> Attachment {
     nodes.lab.apply(&format!(
         "
@@ -84,6 +96,7 @@ fn pods_leave_by_their_subnets_gateway_and_by_the_next_one_within_a_second_when_
         answers(&from[0], address, "inside").await;
         answers(&from[0], NODE1.address().unwrap().into(), "a node").await;
 
+        sessions_are_fast(&nodes).await;
         let lost = async {
             tokio::time::sleep(Duration::from_millis(500)).await;
             nodes.opened.partition(NODE1, Cut::Everybody).await.unwrap();
