@@ -9,28 +9,39 @@ use lab::runtime::Attachment;
 use lab::{Cut, Place};
 use linux::Netns;
 use serde_json::json;
+use tokio::time::timeout;
 
 use super::{NODE1, NODE2, Nodes, PATIENCE, answers, pod, with_nodes};
 
 const NODE3: Place = Place::Node(3);
 const OUTSIDE: Place = Place::Outside(1);
+/// How long a connection may take.
+const SOON: Duration = Duration::from_millis(500);
 const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// Somebody outside who sees under which addresses pods come.
-struct Witness(SocketAddr, TcpListener);
+struct Witness(SocketAddr, tokio::net::TcpListener);
 
 impl Witness {
     fn new(nodes: &Nodes<'_>) -> Self {
         let netns = nodes.opened.layout.netns(OUTSIDE).unwrap();
         let listener = netns.run(|| TcpListener::bind(ANY)).unwrap().unwrap();
-        Self(SocketAddr::new(OUTSIDE.address().unwrap().into(), listener.local_addr().unwrap().port()), listener)
+        listener.set_nonblocking(true).unwrap();
+        let to = SocketAddr::new(OUTSIDE.address().unwrap().into(), listener.local_addr().unwrap().port());
+        Self(to, tokio::net::TcpListener::from_std(listener).unwrap())
     }
 
-    /// The sources of so many connections, without those that do not come about.
-    fn sources(&self, from: &Netns, count: u8) -> BTreeSet<IpAddr> {
-        let connected =
-            (0..count).filter_map(|_| from.run(|| TcpStream::connect_timeout(&self.0, Duration::from_millis(500))).unwrap().ok());
-        connected.map(|_| self.1.accept().unwrap().1.ip()).collect()
+    /// The sources of so many connections, without those that do not come about on both sides.
+    async fn sources(&self, from: &Netns, count: u8) -> BTreeSet<IpAddr> {
+        let mut seen = BTreeSet::new();
+        for _ in 0..count {
+            if from.run(|| TcpStream::connect_timeout(&self.0, SOON)).unwrap().is_ok()
+                && let Ok(accepted) = timeout(SOON, self.1.accept()).await
+            {
+                seen.insert(accepted.unwrap().1.ip());
+            }
+        }
+        seen
     }
 
     /// Waits until connections come from exactly these nodes.
@@ -38,7 +49,7 @@ impl Witness {
         let wanted: BTreeSet<IpAddr> = nodes.iter().map(|node| node.address().unwrap().into()).collect();
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
-            let seen = self.sources(from, 24);
+            let seen = self.sources(from, 24).await;
             if seen == wanted {
                 return;
             }
