@@ -9,7 +9,7 @@ use api::annotations::{self, NicRecord};
 use api::networks::{self, Definition};
 use api::tuning::tuning;
 use api::view::{NetworkAttachmentDefinitionView, NodeView, PodView};
-use api::{OVN_PROVIDER, v1};
+use api::{DEFAULT_VPC, Egress, OVN_PROVIDER, v1};
 use futures::StreamExt;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
@@ -20,7 +20,8 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::attachment::Nic;
-use crate::gateway::Exits;
+use crate::config::Config;
+use crate::gateway::{Exits, Source};
 
 /// Namespace and name.
 type Key = (String, String);
@@ -39,8 +40,8 @@ pub(crate) struct Pod {
 pub(crate) struct Subnet {
     /// MTU in bytes, if it names one.
     mtu: Option<u32>,
-    /// If it leaves through the node.
-    exits: Option<Exits>,
+    /// If its pods may leave through the node.
+    source: Option<Source>,
 }
 
 /// A NIC that a request is to make, with the name of its link.
@@ -84,6 +85,8 @@ pub(crate) struct Known {
     nodes: HashMap<String, OwnNode>,
     /// Subnets; none before they are known.
     subnets: Option<HashMap<String, Subnet>>,
+    /// Creation, in seconds since 1970, of the VPCs that leave through nodes besides the default one; none before they are known.
+    vpcs: Option<HashMap<String, i64>>,
     /// MTUs in bytes of the provider networks that are ready on this node.
     networks: BTreeMap<String, u32>,
 }
@@ -186,6 +189,8 @@ pub(crate) struct Cluster {
     sender: watch::Sender<Known>,
     known: watch::Receiver<Known>,
     mtu: u32,
+    /// Whether pods leave by the gateway bridge.
+    bridged: bool,
 }
 
 impl Cluster {
@@ -217,13 +222,15 @@ impl Cluster {
         self.known.borrow().nics(ask, self.mtu).ok()
     }
 
-    /// What leaves through the node; `None` while the subnets are not known.
+    /// What leaves through the node; `None` while subnets and VPCs are not known.
     pub(crate) fn exits(&self) -> Option<Exits> {
         let known = self.known.borrow();
-        let mut subnets: Vec<_> =
-            known.subnets.as_ref()?.iter().filter_map(|(name, subnet)| Some((name, subnet.exits.as_ref()?))).collect();
+        let subnets = known.subnets.as_ref()?.iter();
+        let mut subnets: Vec<_> = subnets.filter_map(|(name, subnet)| Some((name.as_str(), subnet.source.as_ref()?))).collect();
         subnets.sort_unstable_by_key(|(name, _)| *name);
-        Some(Exits::of_all(subnets.into_iter().map(|(_, exits)| exits)))
+        // Without a way out of the default VPC by the bridge there is none of the others.
+        let vpcs: Vec<_> = known.vpcs.as_ref()?.iter().filter(|_| self.bridged).map(|(name, created)| (*created, name.as_str())).collect();
+        Some(Exits::new(&subnets, &vpcs))
     }
 
     /// This node, once it is known.
@@ -247,16 +254,18 @@ impl Cluster {
 }
 
 /// Prepares the view, and the future that keeps it current; the caller owns the task that awaits it.
-pub(crate) fn watch_cluster(client: kube::Client, node: &str, mtu: u32) -> (Cluster, impl Future<Output = ()> + Send + use<>) {
+pub(crate) fn watch_cluster(client: kube::Client, config: &Config) -> (Cluster, impl Future<Output = ()> + Send + use<>) {
     let (sender, known) = watch::channel(Known::default());
-    let on_node = watcher::Config::default().fields(&format!("spec.nodeName={node}"));
-    let own = watcher::Config::default().fields(&format!("metadata.name={node}"));
-    let cluster = Cluster { sender: sender.clone(), known, mtu };
+    let on_node = watcher::Config::default().fields(&format!("spec.nodeName={}", config.node));
+    let own = watcher::Config::default().fields(&format!("metadata.name={}", config.node));
+    let bridged = matches!(config.egress, Some(Egress::Localnet(_)));
+    let cluster = Cluster { sender: sender.clone(), known, mtu: config.mtu, bridged };
     let work = async move {
         let mut feeds = JoinSet::new();
         feeds.spawn(feed(client.clone(), on_node, sender.clone(), pod, |known| &mut known.pods));
         feeds.spawn(feed(client.clone(), own, sender.clone(), own_node, |known| &mut known.nodes));
         feeds.spawn(feed(client.clone(), watcher::Config::default(), sender.clone(), definition, |known| &mut known.definitions));
+        feeds.spawn(feed(client.clone(), watcher::Config::default(), sender.clone(), vpc, |known| known.vpcs.get_or_insert_default()));
         feeds.spawn(feed(client, watcher::Config::default(), sender, subnet, |known| known.subnets.get_or_insert_default()));
         while feeds.join_next().await.is_some() {}
     };
@@ -349,7 +358,16 @@ fn subnet(object: v1::Subnet) -> (String, Option<Subnet>) {
     let (name, spec) = (object.name_any(), &object.spec);
     // Below 576 bytes IPv4 need not work (RFC 791), nor IPv6 below 1280 (RFC 8200).
     let mtu = spec.mtu.and_then(|mtu| u32::try_from(mtu).ok()).filter(|mtu| (576..=65_535).contains(mtu));
-    (name, Some(Subnet { mtu, exits: Exits::of(spec) }))
+    let source = Source::of(&object);
+    (name, Some(Subnet { mtu, source }))
+}
+
+/// Those that leave through nodes. Of one that cannot be read the controller tells.
+fn vpc(object: v1::Vpc) -> (String, Option<i64>) {
+    let (name, meta) = (object.name_any(), object.metadata);
+    let leaves = name != DEFAULT_VPC && annotations::leaves_by_host(meta.annotations.as_ref()) == Ok(true);
+    let created = meta.creation_timestamp.map_or(i64::MAX, |time| time.0.as_second());
+    (name, leaves.then_some(created))
 }
 
 #[cfg(test)]
@@ -401,7 +419,7 @@ mod tests {
         let provider = "d.ns.ovn".into();
         known.definitions.insert(("ns".to_owned(), "d".to_owned()), Ok(Definition::Ours { provider }));
         known.definitions.insert(("ns".to_owned(), "foreign".to_owned()), Ok(OURS));
-        known.subnets = Some(HashMap::from([("s2".to_owned(), Subnet { mtu: Some(1300), exits: None })]));
+        known.subnets = Some(HashMap::from([("s2".to_owned(), Subnet { mtu: Some(1300), source: None })]));
         let nics = known.nics(ASK, 1400).unwrap();
         let shown: Vec<_> = nics.iter().map(|w| (w.ifname.as_str(), w.nic.port.as_str(), w.nic.mtu, w.nic.default_route)).collect();
         assert_eq!(shown, [("eth0", "p.ns", 1400, true), ("net1", "p.ns.d.ns.ovn", 1300, false)]);

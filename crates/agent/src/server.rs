@@ -36,7 +36,7 @@ pub async fn run(client: kube::Client, config: Config, listener: UnixListener, s
     let links = Handle::open(&netns).context("netlink in the node's network namespace")?;
     let folder = config.state.join("attachments");
     let store = Store::open(&folder).with_context(|| format!("folder {}", folder.display()))?;
-    let (cluster, watching) = cluster::watch_cluster(client.clone(), &config.node, config.mtu);
+    let (cluster, watching) = cluster::watch_cluster(client.clone(), &config);
     let (ovs, following) = ovs::open(config.ovs.clone(), &config.bridge);
     let (reporter, reporting) = report::reporter(client.clone(), &config.node);
     let health = Health::new(&config, ovs.clone());

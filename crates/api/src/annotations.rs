@@ -60,8 +60,23 @@ pub const RESERVED_LABEL: &str = "ovn.kubernetes.io/ip_reserved";
 pub const IN_FORCE: &str = "ferrovia.io/in-force";
 /// On a `Subnet` that was taken over from an earlier controller: the MAC of its gateway, which nothing else tells.
 pub const GATEWAY_MAC: &str = "ferrovia.io/gateway-mac";
+/// On a `Vpc` besides the default one: how its pods reach hosts outside the cluster. `localnet`: through the host stack of
+/// their own node; `none`, or nothing: not at all, unless by gateways of its own.
+pub const EGRESS: &str = "ferrovia.io/egress";
 /// On namespace `kube-system`: the token of a held removal, by which a person agrees to it.
 pub const CONFIRM_REMOVAL: &str = "ferrovia.io/confirm-removal";
+
+/// Whether the annotations of a `Vpc` say that its pods leave through their node's host stack.
+///
+/// # Errors
+/// What is wrong with [`EGRESS`].
+pub fn leaves_by_host(notes: Option<&BTreeMap<String, String>>) -> Result<bool, String> {
+    match notes.and_then(|notes| notes.get(EGRESS)).map(|value| value.trim()) {
+        None | Some("" | "none") => Ok(false),
+        Some("localnet") => Ok(true),
+        Some(other) => Err(format!("annotation {EGRESS}: {other:?} is neither \"localnet\" nor \"none\"")),
+    }
+}
 
 /// What a pod's annotations ask of its primary NIC.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]

@@ -1,13 +1,14 @@
 //! The link between a VPC's router and the host stack of each node: the same two addresses and MACs on every node, so that one
 //! route serves all.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::MacAddr;
+use crate::{Cidrs, DEFAULT_VPC, MacAddr};
 
 /// How pods of the default VPC reach hosts outside the cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -25,6 +26,55 @@ pub const EGRESS_NETWORK: &str = "public";
 #[must_use]
 pub fn egress_port(vpc: &str) -> String {
     format!("{EGRESS_NETWORK}_{vpc}_localnet")
+}
+
+/// The links of the VPCs besides the default one that leave through hosts: a number of each, for [`Transit::numbered`] and
+/// [`Transit::numbered_mac`]. It follows from the names alone, so that the controller and all agents find the same ones; where two
+/// names have one number, the older VPC has it and the other one the next that is free. Of more than [`Transit::NUMBERED`] VPCs the
+/// youngest have none.
+pub fn host_links<N: AsRef<str> + Ord>(vpcs: impl IntoIterator<Item = (i64, N)>) -> BTreeMap<N, u16> {
+    let mut vpcs: Vec<(i64, N)> = vpcs.into_iter().collect();
+    vpcs.sort_unstable();
+    let mut taken = vec![false; usize::from(Transit::NUMBERED)];
+    let mut links = BTreeMap::new();
+    for (_, vpc) in vpcs {
+        let wanted = number_of(vpc.as_ref());
+        let free = (0..Transit::NUMBERED).map(|step| (wanted + step) % Transit::NUMBERED).find(|number| !taken[usize::from(*number)]);
+        let Some(number) = free else { break };
+        taken[usize::from(number)] = true;
+        links.insert(vpc, number);
+    }
+    links
+}
+
+/// Ranges of a subnet whose pods leave through hosts. One host stack has one route to an address: of two VPCs one has it.
+#[derive(Clone, Copy, Debug)]
+pub struct HostRanges<'a> {
+    /// VPC.
+    pub vpc: &'a str,
+    /// Subnet.
+    pub subnet: &'a str,
+    /// Its creation, in seconds since 1970.
+    pub created: i64,
+    /// Ranges.
+    pub cidrs: Cidrs,
+}
+
+impl HostRanges<'_> {
+    /// Whether these may not leave because of the others, and which two ranges overlap: those of the default VPC, by which nodes
+    /// reach their pods, come first, and then the older subnet's.
+    #[must_use]
+    pub fn yield_to(&self, other: &HostRanges<'_>) -> Option<(IpNet, IpNet)> {
+        let place = |ranges: &HostRanges<'_>| (ranges.vpc != DEFAULT_VPC, ranges.created);
+        let first = (place(other), other.subnet) < (place(self), self.subnet);
+        if other.vpc != self.vpc && first { self.cidrs.overlap(&other.cidrs) } else { None }
+    }
+}
+
+/// FNV-1a of a name, folded.
+fn number_of(name: &str) -> u16 {
+    let hash = name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    ((hash ^ (hash >> 16)) % u32::from(Transit::NUMBERED)) as u16
 }
 
 /// Prefixes of the link, one per address family at most, IPv4 first. The first host of each is the router, the second the node.
@@ -64,6 +114,12 @@ impl Transit {
         let v4 = Ipv4Addr::from(u32::from(Ipv4Addr::new(169, 254, 128, 0)) + offset);
         let v6 = Ipv6Addr::from(u128::from(Ipv6Addr::new(0xfd00, 0x169, 0x254, 0x128, 0, 0, 0, 0)) + u128::from(offset));
         Self(vec![IpNet::V4(Ipv4Net::new_assert(v4, 30)), IpNet::V6(Ipv6Net::new_assert(v6, 126))])
+    }
+
+    /// MAC of the router's end of the link [`Transit::numbered`], which tells hosts what VPC a packet is from.
+    #[must_use]
+    pub const fn numbered_mac(number: u16) -> MacAddr {
+        MacAddr::local(0x0e, 0xfe_0001_0000 + (number % Self::NUMBERED) as u64)
     }
 
     /// The prefixes, IPv4 first.
@@ -126,6 +182,32 @@ impl fmt::Display for Transit {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn links_follow_from_names_and_of_two_with_one_number_the_older_has_it() {
+        let many: Vec<String> = (0..200).map(|i| format!("vpc{i}")).collect();
+        let (one, other) = many
+            .iter()
+            .enumerate()
+            .find_map(|(at, one)| many[..at].iter().find(|other| number_of(other) == number_of(one)).map(|other| (one, other)))
+            .expect("among 200 names two have one number");
+        let links = host_links([(7, one), (9, other), (3, &"blue".to_owned())]);
+        assert_eq!((links[one], links[other]), (number_of(one), (number_of(one) + 1) % Transit::NUMBERED));
+        assert_eq!(host_links([(9, one), (7, other)])[other], number_of(other));
+        assert_eq!(host_links(many.iter().map(|name| (0, name))).values().collect::<std::collections::BTreeSet<_>>().len(), 200);
+        assert_eq!(Transit::numbered_mac(0x1fff).to_string(), "0e:fe:00:01:1f:ff");
+    }
+
+    #[test]
+    fn of_two_vpcs_with_one_range_the_default_one_or_the_older_subnet_leaves() {
+        let ranges = |vpc, subnet, created, cidrs: &str| HostRanges { vpc, subnet, created, cidrs: cidrs.parse().unwrap() };
+        let default = ranges(DEFAULT_VPC, "z", 9, "10.0.0.0/16");
+        let (red, blue) = (ranges("red", "r", 2, "10.0.1.0/24,fd00::/64"), ranges("blue", "b", 3, "10.2.0.0/16,fd00::/48"));
+        assert!(red.yield_to(&default).is_some() && default.yield_to(&red).is_none());
+        assert_eq!(blue.yield_to(&red).unwrap().0.to_string(), "fd00::/48");
+        assert!(red.yield_to(&blue).is_none() && blue.yield_to(&default).is_none());
+        assert!(red.yield_to(&HostRanges { created: 1, ..red }).is_none(), "one VPC is in accord with itself");
+    }
 
     #[test]
     fn the_first_host_is_the_router_and_the_second_the_node() {

@@ -800,7 +800,7 @@ impl Core {
                     self.after_commit.insert(Output::Event(Subject::Vlan(Arc::clone(&name))));
                     self.after_commit.insert(Output::Vlan(name));
                 }
-                (Fact::GatewayProblem(name), Some(_)) => self.outputs.add(Output::Event(Subject::Subnet(name))),
+                (Fact::GatewayProblem(name) | Fact::ExitProblem(name), Some(_)) => self.outputs.add(Output::Event(Subject::Subnet(name))),
                 (Fact::NodeProblem(name), Some(_)) => self.outputs.add(Output::Event(Subject::Node(name))),
                 (Fact::Ip(key), _) => {
                     self.after_commit.insert(Output::Ip(key.port()));
@@ -1423,16 +1423,17 @@ impl Core {
                 let (state, _, shown) = self.subnet(name)?;
                 let blocked = self.blocked(subject);
                 let stranding = self.stranding(name).map(|waiting| &waiting.problem);
-                let gateway = match self.engine.desired(&Fact::GatewayProblem(Arc::clone(name))) {
+                let said = |fact| match self.engine.desired(&fact) {
                     Some(FactValue::Problem(problem)) => Some(problem),
                     _ => None,
                 };
+                let gateway = said(Fact::GatewayProblem(Arc::clone(name))).or_else(|| said(Fact::ExitProblem(Arc::clone(name))));
                 let first = state.network.as_ref().err().or(stranding).or(blocked.as_ref());
                 first.or(state.waiting.as_ref()).or(gateway).map(|p| notice(&shown.uid, p))
             }
             Subject::Vpc(name) => {
                 let (state, shown) = self.vpc(name)?;
-                state.waiting.as_ref().map(|p| notice(&shown.uid, p))
+                state.problem.as_ref().or(state.waiting.as_ref()).map(|p| notice(&shown.uid, p))
             }
             Subject::ProviderNetwork(name) => {
                 let (state, shown) = self.provider_network(name)?;

@@ -35,7 +35,7 @@ pub(crate) fn vpc(
     held: Option<Condition>,
 ) -> v1::VpcStatus {
     v1::VpcStatus {
-        conditions: Some(std::iter::once(ready(None, state.waiting.as_ref(), "", generation)).chain(held).collect()),
+        conditions: Some(std::iter::once(ready(state.problem.as_ref(), state.waiting.as_ref(), "", generation)).chain(held).collect()),
         standby: Some(true),
         default: Some(name == DEFAULT_VPC),
         default_logical_switch: default_subnet.map(str::to_owned),

@@ -1,19 +1,21 @@
-//! How a VPC reaches the outside through the node that a packet is on. `localnet`: one switch that every node has its own end of, one
+//! How a VPC reaches the outside through the node that a packet is on: the default one, and others that say so. `localnet`: one switch that every node has its own end of, one
 //! router port without a chassis, one route; nothing of it grows with pods, subnets or nodes. `join`: by the nodes' own ports, whose
 //! policies the rule `node` says; here is what makes the router look at them, and what keeps them from what stays inside.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use api::{EGRESS_NETWORK, JOIN_SUBNET, MacAddr, Transit, egress_port};
-use engine::{Engine, Out};
+use api::annotations::EGRESS;
+use api::{DEFAULT_VPC, EGRESS_NETWORK, HostRanges, JOIN_SUBNET, MacAddr, Transit, egress_port};
+use engine::{Cx, Engine, Index, Out};
 use ovsdb_types::RowKey;
 use ovsdb_types::nb::{logical_router as lr, logical_router_static_route as route, static_mac_binding as binding};
 
 use crate::centralized::CentralByVpc;
-use crate::fact::Fact;
+use crate::fact::{Fact, FactValue, Problem};
 use crate::node;
 use crate::northbound::{self, Policy, RowFact, external_ids, refer, router};
-use crate::world::{Egress, Name, Network, Router, World};
+use crate::world::{Egress, Name, Network, Range, RangesByVpc, Router, Vpc, World};
 
 /// Key in `external_ids` of a route of ours.
 pub(crate) const MARK: &str = "egress";
@@ -58,13 +60,77 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
                 return;
             }
         };
-        let name = format!("{EGRESS_NETWORK}_{vpc}");
-        // Without a gateway chassis: the port is on every node, and what leaves by it leaves the node that it is on.
-        exit(vpc, &name, egress_port(vpc), Transit::ROUTER_MAC, transit, out);
-        for node in transit.node() {
-            default_route(vpc, node.addr(), out);
+        leave(vpc, transit, Transit::ROUTER_MAC, out);
+    });
+    engine.leaf::<Vpc>("egress-vpc", |cx, name, vpc, out| {
+        if cx.get::<Router>(name).is_some()
+            && let Ok(Some(number)) = host_link(cx, name, vpc)
+        {
+            leave(name, &Transit::numbered(number), Transit::numbered_mac(number), out);
         }
     });
+    engine.leaf::<Range>("egress-ranges", |cx, name, range, out| {
+        let mine = HostRanges { vpc: &range.vpc, subnet: name, created: range.created, cidrs: range.cidrs };
+        let is_of_host = range.leaves && cx.keys::<VpcsThatLeave>(&()).any(|vpc| *vpc == range.vpc);
+        if !is_of_host {
+            return;
+        }
+        let vpcs: Vec<Name> = cx.keys::<VpcsThatLeave>(&()).cloned().chain([DEFAULT_VPC.into()]).collect();
+        for vpc in vpcs.iter().filter(|vpc| **vpc != range.vpc) {
+            for (subnet, other) in cx.rows::<RangesByVpc>(vpc).into_iter().filter(|(_, other)| other.leaves) {
+                let theirs = HostRanges { vpc, subnet, created: other.created, cidrs: other.cidrs };
+                if let Some((own, taken)) = mine.yield_to(&theirs) {
+                    let message = format!(
+                        "spec.cidrBlock: pods do not leave through hosts: {own} overlaps with {taken} of subnet {subnet:?} of VPC {vpc:?}, to \
+                         which hosts have the route"
+                    );
+                    let problem = Problem { reason: "Overlap", message };
+                    return out.say(Fact::ExitProblem(Arc::clone(name)), FactValue::Problem(problem));
+                }
+            }
+        }
+    });
+}
+
+/// The VPCs, besides the default one, that ask to leave through hosts.
+pub(crate) struct VpcsThatLeave;
+impl Index<World> for VpcsThatLeave {
+    type Of = Vpc;
+    type Key = ();
+    fn keys(name: &Name, vpc: &Vpc, out: &mut Vec<()>) {
+        out.extend((vpc.leaves == Ok(true) && **name != *DEFAULT_VPC).then_some(()));
+    }
+}
+
+/// The number of the link to hosts of a VPC besides the default one, if it asks for one.
+///
+/// # Errors
+/// Why it cannot have it.
+pub(crate) fn host_link(cx: &mut Cx<'_, World>, name: &Name, vpc: &Vpc) -> Result<Option<u16>, Problem> {
+    let bad = |reason, why: &str| Problem { reason, message: format!("metadata.annotations[{EGRESS}]: {why}") };
+    if !vpc.leaves.clone().map_err(|message| Problem { reason: "BadAnnotation", message })? {
+        return Ok(None);
+    }
+    if **name == *DEFAULT_VPC {
+        return Err(bad("BadAnnotation", "the default VPC leaves as --egress of the controller says"));
+    }
+    if !matches!(cx.get::<Egress>(&DEFAULT_VPC.into()), Some(Egress::Localnet(_))) {
+        return Err(bad("NoGateway", "VPCs leave through hosts only with --egress localnet"));
+    }
+    let links = api::host_links(cx.rows::<VpcsThatLeave>(&()).into_iter().map(|(name, vpc)| (vpc.created, name.as_ref())));
+    links.get(name.as_ref()).copied().map(Some).ok_or_else(|| {
+        let most = Transit::NUMBERED;
+        bad("NoGateway", &format!("{most} older VPCs leave through hosts, and there are no more links"))
+    })
+}
+
+/// One switch that every node has its own end of, and one route.
+fn leave<DK, D>(vpc: &Name, transit: &Transit, mac: MacAddr, out: &mut Out<Fact, DK, D>) {
+    // Without a gateway chassis: the port is on every node, and what leaves by it leaves the node that it is on.
+    exit(vpc, &format!("{EGRESS_NETWORK}_{vpc}"), egress_port(vpc), mac, transit, out);
+    for node in transit.node() {
+        default_route(vpc, node.addr(), out);
+    }
 }
 
 /// A switch on the router that leads over a link to the host stacks of nodes, and the port by which each node has its own end of it.

@@ -32,6 +32,8 @@ pub enum Fact {
     NodeProblem(Name),
     /// Pods of a subnet cannot leave as it says.
     GatewayProblem(Name),
+    /// Pods of a subnet cannot leave as its VPC says.
+    ExitProblem(Name),
     /// A pod cannot be served.
     PodProblem(PodKey),
     /// Some of a pod's NICs besides the primary one cannot be served.
@@ -172,6 +174,8 @@ pub struct VpcState {
     pub subnets: Vec<Name>,
     /// Whether the object must carry our finalizer.
     pub finalizer: bool,
+    /// Why its pods cannot leave as it says.
+    pub problem: Option<Problem>,
     /// Why deletion waits.
     pub waiting: Option<Problem>,
 }

@@ -51,8 +51,9 @@ fn finalizer(meta: &ObjectMeta) -> bool {
 #[must_use]
 pub fn vpc(object: &v1::Vpc) -> (Name, Vpc, Age) {
     let meta = &object.metadata;
-    let vpc = Vpc { uid: uid(meta), deleting: meta.deletion_timestamp.is_some(), finalizer: finalizer(meta) };
-    (name(meta), vpc, age(meta))
+    let (age, leaves) = (age(meta), annotations::leaves_by_host(meta.annotations.as_ref()));
+    let vpc = Vpc { uid: uid(meta), deleting: meta.deletion_timestamp.is_some(), finalizer: finalizer(meta), created: age.0, leaves };
+    (name(meta), vpc, age)
 }
 
 /// A subnet.

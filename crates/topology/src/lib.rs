@@ -40,6 +40,7 @@ pub use world::{
 #[must_use]
 pub fn engine() -> engine::Engine<World, Fact> {
     let mut engine = engine::Engine::default();
+    engine.index::<egress::VpcsThatLeave>();
     engine.index::<world::RangesByVpc>();
     engine.index::<world::SubnetsByNamespace>();
     engine.index::<world::SubnetsByDefault>();

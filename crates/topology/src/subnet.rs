@@ -15,7 +15,8 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
         if let Ok(spec) = &subnet.spec
             && spec.has_switch()
         {
-            out.derive(Arc::clone(name), Range { vpc: Arc::clone(&spec.vpc), cidrs: spec.cidrs, created: subnet.created });
+            let leaves = spec.has_router() && spec.vlan.is_none();
+            out.derive(Arc::clone(name), Range { vpc: Arc::clone(&spec.vpc), cidrs: spec.cidrs, created: subnet.created, leaves });
         }
     });
     engine.rule::<Subnet, Network>("subnet", |cx, name, subnet, out| {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ovsdb_types::nb::logical_router as lr;
 
+use crate::egress;
 use crate::fact::{Fact, FactValue, Problem, VpcState};
 use crate::northbound::{RowFact, external_ids, map, router};
 use crate::world::{Name, RangesByVpc, Router, Vpc, World};
@@ -33,6 +34,7 @@ pub(crate) fn register_status(engine: &mut engine::Engine<World, Fact>) {
             message: format!("deletion waits for subnets {}", subnets.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(", ")),
         });
         let finalizer = !vpc.deleting || in_use;
-        out.say(Fact::Vpc(Arc::clone(name)), FactValue::Vpc(VpcState { subnets, finalizer, waiting }));
+        let problem = egress::host_link(cx, name, vpc).err();
+        out.say(Fact::Vpc(Arc::clone(name)), FactValue::Vpc(VpcState { subnets, finalizer, problem, waiting }));
     });
 }

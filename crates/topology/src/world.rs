@@ -22,6 +22,10 @@ pub struct Vpc {
     pub deleting: bool,
     /// Whether the object carries our finalizer.
     pub finalizer: bool,
+    /// Creation, in seconds since 1970.
+    pub created: i64,
+    /// Whether its pods leave through the host stack of their node, or what is wrong with the annotation that says so.
+    pub leaves: Result<bool, String>,
 }
 
 /// A `Subnet`: what could be read of it, or why not.
@@ -320,6 +324,8 @@ pub struct Range {
     pub cidrs: Cidrs,
     /// Creation of the subnet.
     pub created: i64,
+    /// Whether its pods leave by the router.
+    pub leaves: bool,
 }
 
 /// Derived: a subnet that works, and all that a port must know of it.

@@ -139,6 +139,26 @@ fn a_vpc_that_leaves_through_each_node_has_one_port_and_one_route_for_all() {
     assert_eq!(cluster.northbound(), before);
 }
 
+#[test]
+fn further_vpcs_leave_through_hosts_by_links_of_their_own_and_of_two_ranges_that_overlap_one_leaves() {
+    let mut cluster = network(DEFAULT);
+    let egress = topology::Egress::Localnet(api::Transit::DEFAULT.parse().unwrap());
+    cluster.engine.set::<topology::Egress>(&"ovn-cluster".into(), Some(egress), engine::Age(0));
+    cluster.round();
+    let vpc = |name: &str, note: &str| {
+        format!("kind: Vpc\nmetadata: {{name: {name}, uid: {name}, annotations: {{ferrovia.io/egress: {note}}}}}\nspec: {{}}\n")
+    };
+    let subnet = |name: &str, cidr: &str| {
+        format!("kind: Subnet\nmetadata: {{name: {name}-net, uid: {name}}}\nspec: {{vpc: {name}, cidrBlock: {cidr}}}\n")
+    };
+    for (name, note, cidr) in [("blue", "localnet", "10.20.0.0/24"), ("odd", "nat", "10.20.0.0/24"), ("red", "localnet", "10.16.128.0/24")]
+    {
+        cluster.apply(&format!("{}---\n{}", vpc(name, note), subnet(name, cidr)));
+    }
+    cluster.round();
+    insta::assert_snapshot!(format!("{}\n{}", cluster.northbound(), cluster.told()));
+}
+
 const NODES: &str = "
 kind: Subnet
 metadata: {name: join, uid: j}

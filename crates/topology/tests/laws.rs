@@ -117,7 +117,8 @@ fn a_resync_of_an_unchanged_cluster_writes_nothing() {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Vpc(u8, bool, bool),
+    /// Whether it is there, is being deleted, and leaves through hosts.
+    Vpc(u8, bool, bool, bool),
     /// How a VPC leaves: not at all, by a link, or by the nodes' ports.
     Egress(u8, u8),
     /// A node, its number in its address, and whether its port is recorded.
@@ -213,7 +214,7 @@ fn vpc_name(n: u8) -> &'static str {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        (0u8..3, any::<bool>(), any::<bool>()).prop_map(|(n, there, deleting)| Step::Vpc(n, there, deleting)),
+        (0u8..3, any::<[bool; 3]>()).prop_map(|(n, [there, deleting, leaves])| Step::Vpc(n, there, deleting, leaves)),
         (0u8..3, 0u8..3).prop_map(|(n, scheme)| Step::Egress(n, scheme)),
         (0u8..3, prop::bool::weighted(0.8), 2u8..6, any::<bool>()).prop_map(|(name, there, address, recorded)| Step::Node {
             name,
@@ -310,8 +311,8 @@ fn guarded(security: Option<u8>) -> Option<Box<api::annotations::PortSecurity>> 
 fn apply(cluster: &mut Cluster, step: &Step) {
     let engine = &mut cluster.engine;
     match step {
-        Step::Vpc(n, there, deleting) => {
-            let vpc = Vpc { uid: "v".into(), deleting: *deleting, finalizer: true };
+        Step::Vpc(n, there, deleting, leaves) => {
+            let vpc = Vpc { uid: "v".into(), deleting: *deleting, finalizer: true, created: 0, leaves: Ok(*leaves) };
             engine.set::<Vpc>(&vpc_name(*n).into(), there.then_some(vpc), Age(0));
         }
         Step::Egress(n, scheme) => {
@@ -527,7 +528,7 @@ proptest! {
         }
         cluster.round();
         for n in 0..4 {
-            apply(&mut cluster, &Step::Vpc(n, false, true));
+            apply(&mut cluster, &Step::Vpc(n, false, true, false));
             apply(&mut cluster, &Step::Egress(n, 0));
             apply(&mut cluster, &Step::ProviderNetwork(n, false, 0));
             apply(&mut cluster, &Step::Vlan { name: n, there: false, network: 0, id: 0, created: 0, deleting: false });

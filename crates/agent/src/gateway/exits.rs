@@ -2,14 +2,34 @@
 
 use std::net::IpAddr;
 
-use api::{Cidrs, DEFAULT_VPC, OVN_PROVIDER, v1};
+use api::{Cidrs, DEFAULT_VPC, HostRanges, OVN_PROVIDER, v1};
 use ipnet::IpNet;
 
 use super::same_family;
 
-/// What leaves through the host: ranges of the default VPC's subnets, and what leaves under the node's address.
+/// What leaves through the host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Exits {
+    /// Of the default VPC.
+    pub(crate) own: Leaving,
+    /// Of the others, by name.
+    pub(crate) others: Vec<Other>,
+}
+
+/// What leaves of a VPC besides the default one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Other {
+    /// VPC.
+    pub(crate) vpc: String,
+    /// Number of its link ([`Transit::numbered`]).
+    pub(crate) link: u16,
+    /// What leaves.
+    pub(crate) leaving: Leaving,
+}
+
+/// Ranges of the subnets of a VPC, and what leaves under the node's address.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Leaving {
     /// All ranges.
     pub(crate) ranges: Vec<IpNet>,
     /// Those whose addresses are translated (`natOutgoing`).
@@ -31,34 +51,83 @@ pub(crate) struct Exception {
     pub(crate) translated: bool,
 }
 
-impl Exits {
-    /// What leaves of one subnet; `None` when it does not leave through the node.
-    pub(crate) fn of(spec: &v1::SubnetSpec) -> Option<Self> {
+/// A subnet that OVN carries, whose pods may leave through the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Source {
+    vpc: String,
+    created: i64,
+    cidrs: Cidrs,
+    leaving: Leaving,
+}
+
+impl Source {
+    /// What leaves of one subnet; `None` when it does not leave through nodes whatever its VPC says.
+    pub(crate) fn of(subnet: &v1::Subnet) -> Option<Self> {
+        let spec = &subnet.spec;
         let is = |field: &Option<String>, usual: &str| field.as_deref().is_none_or(|value| value.is_empty() || value == usual);
         let carried = is(&spec.provider, OVN_PROVIDER) || spec.provider.as_deref().is_some_and(|provider| provider.ends_with(".ovn"));
-        if !carried || !is(&spec.vpc, DEFAULT_VPC) || !is(&spec.vlan, "") {
+        if !carried || !is(&spec.vlan, "") {
             return None;
         }
         // A range that cannot be read has no switch either; the controller says so.
         let cidrs: Cidrs = spec.cidr_block.as_deref()?.parse().ok()?;
         let ranges: Vec<IpNet> = cidrs.iter().collect();
-        if spec.nat_outgoing != Some(true) {
-            return Some(Self { ranges, ..Self::default() });
-        }
-        let rules = spec.nat_outgoing_policy_rules.iter().flatten();
-        let exceptions = rules.flat_map(|rule| ranges.iter().filter_map(|range| Exception::of(rule, *range))).collect();
-        Some(Self { translated: ranges.clone(), ranges, exceptions })
+        let leaving = if spec.nat_outgoing == Some(true) {
+            let rules = spec.nat_outgoing_policy_rules.iter().flatten();
+            let exceptions = rules.flat_map(|rule| ranges.iter().filter_map(|range| Exception::of(rule, *range))).collect();
+            Leaving { translated: ranges.clone(), ranges, exceptions }
+        } else {
+            Leaving { ranges, ..Leaving::default() }
+        };
+        let vpc = spec.vpc.clone().filter(|vpc| !vpc.is_empty()).unwrap_or_else(|| DEFAULT_VPC.to_owned());
+        // What has no time counts as the youngest, as for the controller.
+        let created = subnet.metadata.creation_timestamp.as_ref().map_or(i64::MAX, |time| time.0.as_second());
+        Some(Self { vpc, created, cidrs, leaving })
     }
 
-    /// What leaves of several.
-    pub(crate) fn of_all<'a>(all: impl Iterator<Item = &'a Self>) -> Self {
-        let mut sum = Self::default();
-        for exits in all {
-            sum.ranges.extend(&exits.ranges);
-            sum.translated.extend(&exits.translated);
-            sum.exceptions.extend_from_slice(&exits.exceptions);
+    fn ranges<'a>(&'a self, subnet: &'a str) -> HostRanges<'a> {
+        HostRanges { vpc: &self.vpc, subnet, created: self.created, cidrs: self.cidrs }
+    }
+}
+
+impl Leaving {
+    fn add(&mut self, other: &Self) {
+        self.ranges.extend(&other.ranges);
+        self.translated.extend(&other.translated);
+        self.exceptions.extend_from_slice(&other.exceptions);
+    }
+}
+
+impl Exits {
+    /// What leaves of these subnets, sorted by name, when these VPCs leave besides the default one, each with its creation in seconds
+    /// since 1970.
+    pub(crate) fn new(subnets: &[(&str, &Source)], vpcs: &[(i64, &str)]) -> Self {
+        let links = api::host_links(vpcs.iter().copied());
+        let mut exits = Self::default();
+        exits.others.extend(links.iter().map(|(vpc, link)| Other { vpc: (*vpc).to_owned(), link: *link, leaving: Leaving::default() }));
+        let leaves = |source: &Source| source.vpc == DEFAULT_VPC || vpcs.iter().any(|(_, vpc)| *vpc == source.vpc);
+        let all: Vec<_> = subnets.iter().filter(|(_, source)| leaves(source)).map(|(name, source)| (source.ranges(name), source)).collect();
+        for (ranges, source) in &all {
+            if source.vpc == DEFAULT_VPC {
+                exits.own.add(&source.leaving);
+            } else if let Ok(at) = exits.others.binary_search_by(|other| other.vpc.cmp(&source.vpc))
+                // To an address that another VPC has the host has no way back.
+                && !all.iter().any(|(other, _)| ranges.yield_to(other).is_some())
+            {
+                exits.others[at].leaving.add(&source.leaving);
+            }
         }
-        sum
+        exits
+    }
+
+    /// All that leaves.
+    pub(crate) fn leaving(&self) -> impl Iterator<Item = &Leaving> {
+        std::iter::once(&self.own).chain(self.others.iter().map(|other| &other.leaving))
+    }
+
+    /// All ranges.
+    pub(crate) fn ranges(&self) -> Vec<IpNet> {
+        self.leaving().flat_map(|leaving| &leaving.ranges).copied().collect()
     }
 }
 
@@ -91,12 +160,16 @@ mod tests {
 
     use super::*;
 
-    fn exits(spec: serde_json::Value) -> Option<Exits> {
-        Exits::of(&serde_json::from_value(spec).unwrap())
+    fn source(name: &str, created: &str, spec: serde_json::Value) -> Option<Source> {
+        Source::of(&serde_json::from_value(json!({ "metadata": { "name": name, "creationTimestamp": created }, "spec": spec })).unwrap())
+    }
+
+    fn exits(spec: serde_json::Value) -> Option<Leaving> {
+        source("s", "2026-01-01T00:00:00Z", spec).map(|source| source.leaving)
     }
 
     #[test]
-    fn subnets_of_the_default_vpc_leave_and_rules_are_for_their_family() {
+    fn subnets_leave_and_rules_are_for_their_family() {
         let rules = json!([
             { "action": "forward", "match": { "dstIPs": "192.0.2.0/24,198.51.100.1" } },
             { "action": "nat", "match": { "srcIPs": "fd00::5" } },
@@ -108,13 +181,28 @@ mod tests {
         assert_eq!(shown, [("10.16.0.0/16".to_owned(), 0, 2, false), ("fd00::/64".to_owned(), 1, 0, true)]);
         let routed = exits(json!({ "cidrBlock": "10.17.0.0/16", "vpc": "ovn-cluster", "natOutgoingPolicyRules": rules })).unwrap();
         assert_eq!((routed.translated.len(), routed.exceptions.len()), (0, 0));
-        for other in
-            [json!({ "vpc": "blue" }), json!({ "provider": "macvlan.default" }), json!({ "vlan": "v7" }), json!({ "cidrBlock": "x" })]
-        {
+        for other in [json!({ "provider": "macvlan.default" }), json!({ "vlan": "v7" }), json!({ "cidrBlock": "x" })] {
             let mut spec = json!({ "cidrBlock": "10.16.0.0/16" });
             spec.as_object_mut().unwrap().extend(other.as_object().unwrap().clone());
             assert_eq!(exits(spec), None);
         }
-        assert_eq!(Exits::of_all([&both, &routed].into_iter()).ranges.len(), 3);
+    }
+
+    #[test]
+    fn of_other_vpcs_leaves_what_is_asked_and_nobody_else_has() {
+        let subnet = |name, created: &str, vpc, cidr| source(name, created, json!({ "vpc": vpc, "cidrBlock": cidr })).unwrap();
+        let subnets = [
+            ("blue", subnet("blue", "2026-01-02T00:00:00Z", "blue", "10.20.0.0/16")),
+            ("own", subnet("own", "2026-01-03T00:00:00Z", "", "10.16.0.0/16")),
+            ("red1", subnet("red1", "2026-01-01T00:00:00Z", "red", "10.20.1.0/24")),
+            ("red2", subnet("red2", "2026-01-01T00:00:00Z", "red", "10.16.1.0/24")),
+            ("shut", subnet("shut", "2026-01-01T00:00:00Z", "shut", "10.16.0.0/12")),
+        ];
+        let subnets: Vec<_> = subnets.iter().map(|(name, source)| (*name, source)).collect();
+        let exits = Exits::new(&subnets, &[(1, "red"), (2, "blue")]);
+        assert_eq!(exits.own.ranges, ["10.16.0.0/16".parse().unwrap()]);
+        let shown: Vec<_> = exits.others.iter().map(|other| (other.vpc.as_str(), other.leaving.ranges.len())).collect();
+        assert_eq!(shown, [("blue", 0), ("red", 1)], "the older subnet leaves, and none that the default VPC has");
+        assert_eq!(exits.ranges().len(), 2);
     }
 }

@@ -1,13 +1,13 @@
 //! The flows of the gateway bridge.
 
-use api::Transit;
+use api::{MacAddr, Transit};
 use openflow::{Action, EtherType, FlowMod, Match, Network, Port, Priority, Table};
 
 /// What the flows depend on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Ports {
-    /// The patch port to the integration bridge.
-    pub(super) patch: Port,
+    /// MACs of the routers that leave by the bridge, each with the patch port by which the integration bridge has it.
+    pub(super) routers: Vec<(MacAddr, Port)>,
     /// MAC of the bridge's own link.
     pub(super) mac: [u8; 6],
 }
@@ -19,7 +19,7 @@ pub(super) fn render(ports: &Ports) -> Vec<FlowMod> {
     all.command = openflow::Command::Delete;
     let mut flows = vec![all];
     for family in [EtherType::IPV4, EtherType::IPV6] {
-        let matching = |in_port, eth_dst: api::MacAddr| Match {
+        let matching = |in_port, eth_dst: MacAddr| Match {
             in_port,
             eth_dst: Some(eth_dst.octets()),
             network: Network::Type(family),
@@ -28,8 +28,10 @@ pub(super) fn render(ports: &Ports) -> Vec<FlowMod> {
         // Whichever switch of a way out it comes from: nodes that are gateways of subnets have some more.
         let to_host = vec![Action::SetEthDst(ports.mac), Action::Output(Port::LOCAL)];
         flows.push(FlowMod::add(Priority(200), matching(None, Transit::NODE_MAC), to_host));
-        let to_router = vec![Action::Output(ports.patch)];
-        flows.push(FlowMod::add(Priority(200), matching(Some(Port::LOCAL), Transit::ROUTER_MAC), to_router));
+        for (router, patch) in &ports.routers {
+            let to_router = vec![Action::Output(*patch)];
+            flows.push(FlowMod::add(Priority(200), matching(Some(Port::LOCAL), *router), to_router));
+        }
     }
     flows
 }

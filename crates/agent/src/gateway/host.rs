@@ -3,11 +3,12 @@
 use std::net::IpAddr;
 
 use api::annotations::NicRecord;
-use api::{Cidrs, Transit};
+use api::{Cidrs, MacAddr, Transit};
 use ipnet::IpNet;
 use linux::{IpPrefix, Link, LinkChange, Mac, Route, sysctl};
 
-use super::{BRIDGE, Exits, same_family};
+use super::exits::{Exits, Leaving};
+use super::{BRIDGE, same_family};
 use crate::node::Node;
 
 /// A way to pods.
@@ -48,27 +49,34 @@ pub(super) struct End {
 }
 
 impl End {
-    /// That of the gateway bridge. It leads to pods only where the node has no port of its own.
+    /// That of the gateway bridge. It leads to pods of the default VPC only where the node has no port of its own.
     pub(super) fn of_bridge(transit: &Transit, exits: &Exits, leads: Leads) -> Self {
-        let addresses = transit.node().iter().filter_map(prefix).collect();
-        let neighbours = transit.router().iter().map(|router| (router.addr(), Transit::ROUTER_MAC.octets())).collect();
+        let mut end = Self { routes: (leads != Leads::AsBefore).then(Vec::new), ..Self::default() };
+        end.link(transit, Transit::ROUTER_MAC, (leads == Leads::Yes).then_some(&exits.own));
+        for other in &exits.others {
+            end.link(&Transit::numbered(other.link), Transit::numbered_mac(other.link), Some(&other.leaving));
+        }
+        end
+    }
+
+    /// A link to the router of a VPC, and the way to its pods.
+    fn link(&mut self, transit: &Transit, router: MacAddr, leading_to: Option<&Leaving>) {
+        self.addresses.extend(transit.node().iter().filter_map(prefix));
+        self.neighbours.extend(transit.router().iter().map(|end| (end.addr(), router.octets())));
         let via = transit.router().iter().map(IpNet::addr).collect::<Vec<_>>();
-        let routes = match leads {
-            Leads::Yes => Some(routes(exits, &via, None)),
-            Leads::No => Some(Vec::new()),
-            Leads::AsBefore => None,
-        };
-        Self { addresses, link_local: false, neighbours, routes }
+        if let (Some(all), Some(leaving)) = (&mut self.routes, leading_to) {
+            all.extend(routes(leaving, &via, None));
+        }
     }
 
     /// That of the node's own port.
     ///
     /// The node speaks to pods under its own addresses, as far as they are `there`: whoever answers from any address answers
     /// from the one that was asked then, and pods know their node by it.
-    pub(super) fn of_port(record: &NicRecord, own: &[IpAddr], there: &[IpAddr], exits: &Exits) -> Self {
+    pub(super) fn of_port(record: &NicRecord, own: &[IpAddr], there: &[IpAddr], leaving: &Leaving) -> Self {
         let length = |address: &IpAddr| record.cidrs.and_then(|cidrs| cidrs.of_family(*address)).map(|net| net.prefix_len());
         let addresses = record.addresses.iter().filter_map(|address| IpPrefix::new(*address, length(address)?).ok()).collect();
-        let mut routes = routes(exits, &record.gateways, record.cidrs);
+        let mut routes = routes(leaving, &record.gateways, record.cidrs);
         for way in &mut routes {
             way.source = own.iter().copied().find(|own| same_family(*own, way.via) && there.contains(own));
         }
@@ -78,9 +86,9 @@ impl End {
 }
 
 /// A route to each range that there is a next hop for, but for those that the link itself is in.
-fn routes(exits: &Exits, via: &[IpAddr], own: Option<Cidrs>) -> Vec<Way> {
+fn routes(leaving: &Leaving, via: &[IpAddr], own: Option<Cidrs>) -> Vec<Way> {
     let is_own = |range: &IpNet| own.is_some_and(|own| own.iter().any(|own| own == *range));
-    let others = exits.ranges.iter().filter(|range| !is_own(range));
+    let others = leaving.ranges.iter().filter(|range| !is_own(range));
     let via = |range: &IpNet| via.iter().copied().find(|via| same_family(*via, range.addr()));
     others.filter_map(|range| Some(Way { destination: prefix(range)?, via: via(range)?, source: None })).collect()
 }
@@ -134,10 +142,11 @@ fn prefix(net: &IpNet) -> Option<IpPrefix> {
 
 /// Lets the kernel pass packets on, for the families that there are.
 pub(super) fn forward(node: &Node, exits: &Exits) -> linux::Result<()> {
-    if exits.ranges.iter().any(|range| range.addr().is_ipv4()) {
+    let ranges = exits.ranges();
+    if ranges.iter().any(|range| range.addr().is_ipv4()) {
         set(node, "net/ipv4/ip_forward", "1")?;
     }
-    if exits.ranges.iter().any(|range| range.addr().is_ipv6()) {
+    if ranges.iter().any(|range| range.addr().is_ipv6()) {
         set(node, "net/ipv6/conf/all/forwarding", "1")?;
     }
     Ok(())
@@ -159,12 +168,14 @@ fn set(node: &Node, key: &str, value: &str) -> linux::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::exits::Other;
     use super::*;
 
     #[test]
     fn pods_are_reached_by_the_nodes_own_port_or_else_by_the_bridge() {
         let nets = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
-        let exits = Exits { ranges: nets(&["10.16.0.0/16", "100.64.0.0/16", "fd00::/64"]), ..Exits::default() };
+        let own = Leaving { ranges: nets(&["10.16.0.0/16", "100.64.0.0/16", "fd00::/64"]), ..Leaving::default() };
+        let mut exits = Exits { own, ..Exits::default() };
         let transit: Transit = Transit::DEFAULT.parse().unwrap();
         let record = NicRecord {
             subnet: "join".into(),
@@ -175,14 +186,22 @@ mod tests {
             segment: None,
         };
         let addresses: Vec<IpAddr> = vec!["192.0.2.1".parse().unwrap()];
-        let port = End::of_port(&record, &addresses, &addresses, &exits);
+        let port = End::of_port(&record, &addresses, &addresses, &exits.own);
         assert_eq!(port.addresses, ["100.64.0.7/16".parse().unwrap()]);
         // Its own range is on the link, and there is no IPv6.
         let way = |source| Way { destination: "10.16.0.0/16".parse().unwrap(), via: "100.64.0.1".parse().unwrap(), source };
         assert_eq!(port.routes.unwrap(), [way(Some(addresses[0]))]);
         // An address that is on none of its links is not the kernel's to speak from.
-        assert_eq!(End::of_port(&record, &addresses, &[], &exits).routes.unwrap(), [way(None)]);
+        assert_eq!(End::of_port(&record, &addresses, &[], &exits.own).routes.unwrap(), [way(None)]);
         assert_eq!(End::of_bridge(&transit, &exits, Leads::No).routes.unwrap(), []);
         assert_eq!(End::of_bridge(&transit, &exits, Leads::Yes).routes.unwrap().len(), 3);
+        // Other VPCs have no other way.
+        let leaving = Leaving { ranges: nets(&["10.20.0.0/16"]), ..Leaving::default() };
+        exits.others.push(Other { vpc: "blue".to_owned(), link: 3, leaving });
+        let bridge = End::of_bridge(&transit, &exits, Leads::No);
+        let via = "169.254.128.13".parse().unwrap();
+        assert_eq!(bridge.routes.unwrap(), [Way { destination: "10.20.0.0/16".parse().unwrap(), via, source: None }]);
+        assert_eq!(bridge.neighbours.iter().find(|(address, _)| *address == via).unwrap().1, [0x0e, 0xfe, 0, 1, 0, 3]);
+        assert_eq!(bridge.addresses.len(), 4);
     }
 }

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cluster::OwnNode;
 use crate::node::Node;
 use crate::ovs::{NodePort, OvsError};
-pub(crate) use exits::{Exception, Exits};
+pub(crate) use exits::{Exits, Source};
 use host::Leads;
 use session::{Session, SessionError};
 
@@ -66,7 +66,7 @@ struct View {
     /// Whether port, bridge and mapping are there; `None` without a switch.
     stands: Option<bool>,
     installed: bool,
-    patch: Option<Port>,
+    patches: Vec<Option<Port>>,
     exits: Option<Exits>,
     own: Option<OwnNode>,
 }
@@ -83,7 +83,10 @@ impl View {
             let port = port.map(|record| node.ovs.node_port_lacks(&wanted(node, record))).transpose()?;
             Ok(bridge.is_empty() && port.is_none_or(|lacks| lacks.is_empty()))
         });
-        Self { stands: lacks.ok(), installed: node.ovs.is_installed(PORT), patch: patch(node), exits: node.cluster.exits(), own }
+        let exits = node.cluster.exits();
+        let others = exits.iter().flat_map(|exits| &exits.others).map(|other| patch(node, &other.vpc));
+        let patches = std::iter::once(patch(node, DEFAULT_VPC)).chain(others).collect();
+        Self { stands: lacks.ok(), installed: node.ovs.is_installed(PORT), patches, exits, own }
     }
 }
 
@@ -92,9 +95,10 @@ fn wanted(node: &Node, record: &NicRecord) -> NodePort {
     NodePort { link: PORT, iface_id: api::node_port(&node.config.node), mac: record.mac, mtu: node.config.mtu }
 }
 
-/// The patch port between `br-ex` and OVN's egress switch. It comes with the first port on this node, and with another number each time.
-fn patch(node: &Node) -> Option<Port> {
-    node.ovs.number_of(&format!("patch-{}-to-br-int", egress_port(DEFAULT_VPC)))
+/// The patch port between `br-ex` and OVN's egress switch of a VPC. It comes with the first port on this node, and with another number
+/// each time.
+fn patch(node: &Node, vpc: &str) -> Option<Port> {
+    node.ovs.number_of(&format!("patch-{}-to-br-int", egress_port(vpc)))
 }
 
 /// Links that an event is about by index, or, of the links themselves, by name.
@@ -232,7 +236,8 @@ fn translate(node: &Node, exits: &Exits, done: &mut Done) -> Result<(), GatewayE
         Some(exits) => {
             host::forward(node, exits)?;
             rules::install(&node.netns, exits)?;
-            tracing::info!(ranges = exits.ranges.len(), translated = exits.translated.len(), "translation of addresses");
+            let (ranges, vpcs) = (exits.ranges().len(), exits.others.len() + 1);
+            tracing::info!(ranges, vpcs, "what leaves through this node");
         }
         // Where there is no nft, there is no table.
         None => drop(rules::remove(&node.netns).inspect_err(|error| tracing::debug!(%error, "no table was taken away"))),
@@ -249,7 +254,7 @@ async fn own_port(node: &Node, own: &OwnNode, exits: &Exits) -> Result<(), Gatew
     let Some(link) = node.links.link(PORT).await? else { return Ok(()) };
     if node.ovs.is_installed(PORT) {
         let there: Vec<IpAddr> = node.links.addresses(None).await?.iter().map(|prefix| prefix.address()).collect();
-        host::connect(node, &link, &host::End::of_port(record, &own.addresses, &there, exits)).await?;
+        host::connect(node, &link, &host::End::of_port(record, &own.addresses, &there, &exits.own)).await?;
     }
     Ok(())
 }
@@ -262,8 +267,13 @@ async fn bridge(node: &Node, transit: &Transit, exits: &Exits, leads: Leads, don
     host::accept_pods(node)?;
     host::connect(node, &link, &host::End::of_bridge(transit, exits, leads)).await?;
     let Some(mac) = link.mac else { return Ok(()) };
-    let Some(patch) = patch(node) else { return Ok(()) };
-    let ports = flows::Ports { patch, mac };
+    let others = exits.others.iter().map(|other| (other.vpc.as_str(), Transit::numbered_mac(other.link)));
+    let routers = std::iter::once((DEFAULT_VPC, Transit::ROUTER_MAC)).chain(others);
+    let routers: Vec<_> = routers.filter_map(|(vpc, mac)| Some((mac, patch(node, vpc)?))).collect();
+    if routers.is_empty() {
+        return Ok(());
+    }
+    let ports = flows::Ports { routers, mac };
     if done.flows.as_ref() == Some(&ports) {
         return Ok(());
     }
@@ -276,7 +286,7 @@ async fn bridge(node: &Node, transit: &Transit, exits: &Exits, leads: Leads, don
             done.session = None;
         }
         applied?;
-        tracing::info!(patch = %ports.patch, "flows of {BRIDGE} rendered");
+        tracing::info!(routers = ports.routers.len(), "flows of {BRIDGE} rendered");
         done.flows = Some(ports);
     }
     Ok(())

@@ -79,15 +79,21 @@ pub(crate) enum Target {
 }
 
 impl Intent {
-    /// Reads pods and subnets.
+    /// Reads pods, subnets, and the names of the VPCs that leave through hosts.
     #[must_use]
-    pub fn new(pods: &[Pod], subnets: &[Subnet], nodes: BTreeMap<String, Vec<IpAddr>>, outside: BTreeMap<String, Vec<IpAddr>>) -> Self {
+    pub fn new(
+        pods: &[Pod],
+        subnets: &[Subnet],
+        leaving: &[String],
+        nodes: BTreeMap<String, Vec<IpAddr>>,
+        outside: BTreeMap<String, Vec<IpAddr>>,
+    ) -> Self {
         let subnets: BTreeMap<_, _> = subnets.iter().map(|subnet| (subnet.name_any(), subnet)).collect();
         let mut intent = Self { nodes, outside, ..Self::default() };
         let mut pods: Vec<_> = pods.iter().collect();
         pods.sort_by_key(|pod| key(pod));
         for pod in pods {
-            match read(pod, &subnets) {
+            match read(pod, &subnets, leaving) {
                 Ok(Some(read)) => intent.pods.push(read),
                 Ok(None) => {}
                 Err(reason) => intent.skipped.push(Skipped { pod: key(pod), reason }),
@@ -133,19 +139,28 @@ impl Intent {
         plan
     }
 
-    /// A pod of the default VPC and each node reach each other; others do not.
+    /// A pod of the default VPC and each node reach each other. Of another one, that leaves through hosts, a pod reaches them as it
+    /// does other hosts, and is reached by its own node. Others neither reach nor are reached.
     fn plan_nodes(&self, pod: usize, intent: &PodIntent, plan: &mut Vec<Planned>) {
-        let expected = intent.vpc == api::DEFAULT_VPC;
-        let kinds: &[Kind] = if expected { &[Kind::Tcp, Kind::Udp, Kind::Icmp, Kind::Mtu] } else { &[Kind::Tcp, Kind::Icmp] };
+        let own = intent.vpc == api::DEFAULT_VPC;
         for (node, node_address) in self.nodes.iter().flat_map(|(node, all)| all.iter().map(move |address| (node, address))) {
-            let ends = || (Target::Pod(pod), Target::Node(node.clone()));
-            for kind in kinds.iter().copied() {
-                for address in intent.addresses.iter().copied().filter(|own| own.is_ipv4() == node_address.is_ipv4()) {
-                    let (pod, node) = ends();
-                    plan.push(Planned { from: pod, to: node, address: *node_address, kind, expected });
-                    let (pod, node) = ends();
-                    plan.push(Planned { from: node, to: pod, address, kind, expected });
+            let same = *node == intent.node;
+            let (reaches, reached) = match intent.leaves {
+                _ if own => (Some(true), true),
+                Leaves::Never => (Some(false), false),
+                Leaves::Translated => (Some(true), same),
+                // Whether another node has a way back is for the network between them to know.
+                Leaves::Routed => (same.then_some(true), same),
+            };
+            let mut say = |from: Target, to: Target, address: IpAddr, expected: bool| {
+                let kinds: &[Kind] = if expected { &[Kind::Tcp, Kind::Udp, Kind::Icmp, Kind::Mtu] } else { &[Kind::Tcp, Kind::Icmp] };
+                plan.extend(kinds.iter().map(|kind| Planned { from: from.clone(), to: to.clone(), address, kind: *kind, expected }));
+            };
+            for address in intent.addresses.iter().copied().filter(|own| own.is_ipv4() == node_address.is_ipv4()) {
+                if let Some(reaches) = reaches {
+                    say(Target::Pod(pod), Target::Node(node.clone()), *node_address, reaches);
                 }
+                say(Target::Node(node.clone()), Target::Pod(pod), address, reached);
             }
         }
     }
@@ -160,7 +175,7 @@ impl Intent {
 }
 
 /// `None` for pods that the check does not concern: those in their node's network, and those that are over.
-fn read(pod: &Pod, subnets: &BTreeMap<String, &Subnet>) -> Result<Option<PodIntent>, String> {
+fn read(pod: &Pod, subnets: &BTreeMap<String, &Subnet>, leaving: &[String]) -> Result<Option<PodIntent>, String> {
     let (spec, status) = (pod.spec.clone().unwrap_or_default(), pod.status.clone().unwrap_or_default());
     let over = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
     if spec.host_network == Some(true) || over || pod.metadata.deletion_timestamp.is_some() {
@@ -179,7 +194,7 @@ fn read(pod: &Pod, subnets: &BTreeMap<String, &Subnet>) -> Result<Option<PodInte
     let gateways = annotation(GATEWAY).unwrap_or_default().split(',').filter_map(|gateway| gateway.trim().parse().ok()).collect();
     let node = spec.node_name.unwrap_or_default();
     let leaves = match object.is_some_and(|object| object.spec.nat_outgoing == Some(true)) {
-        _ if vpc != api::DEFAULT_VPC => Leaves::Never,
+        _ if vpc != api::DEFAULT_VPC && !leaving.contains(&vpc) => Leaves::Never,
         true => Leaves::Translated,
         false => Leaves::Routed,
     };
@@ -197,9 +212,10 @@ mod tests {
     }
 
     fn pod(name: &str, subnet: &str, addresses: &[&str]) -> Pod {
+        let node = if name == "d" { "node1" } else { "node2" };
         serde_json::from_value(json!({
             "metadata": {"name": name, "namespace": "n", "uid": name, "annotations": {LOGICAL_SWITCH: subnet, GATEWAY: "10.0.0.1,fd00::1"}},
-            "spec": {"containers": []},
+            "spec": {"containers": [], "nodeName": node},
             "status": {"podIPs": addresses.iter().map(|ip| json!({"ip": ip})).collect::<Vec<_>>()},
         }))
         .unwrap()
@@ -209,17 +225,22 @@ mod tests {
     fn pods_reach_each_other_within_a_vpc_and_the_outside_if_they_leave_under_their_nodes_address() {
         let mut translated = subnet("s2", Some("ovn-cluster"));
         translated.spec.nat_outgoing = Some(true);
-        let subnets = [subnet("s1", None), translated, subnet("red", Some("red"))];
-        let pods = [pod("a", "s1", &["10.0.0.2"]), pod("b", "s2", &["10.1.0.2", "fd01::2"]), pod("c", "red", &["10.0.0.2"])];
+        let subnets = [subnet("s1", None), translated, subnet("red", Some("red")), subnet("blue", Some("blue"))];
+        let (a, b) = (pod("a", "s1", &["10.0.0.2"]), pod("b", "s2", &["10.1.0.2", "fd01::2"]));
+        let pods = [a, b, pod("c", "red", &["10.0.0.2"]), pod("d", "blue", &["10.2.0.2"]), pod("e", "blue", &["10.2.0.3"])];
         let host = |name: &str, address: &str| BTreeMap::from([(name.to_owned(), vec![address.parse().unwrap()])]);
-        let intent = Intent::new(&pods, &subnets, host("node1", "10.9.0.11"), host("outside1", "10.9.0.101"));
+        let leaving = ["blue".to_owned()];
+        let intent = Intent::new(&pods, &subnets, &leaving, host("node1", "10.9.0.11"), host("outside1", "10.9.0.101"));
         let plan = intent.plan();
         let count = |from: usize, to: &Target, expected: bool| {
             plan.iter().filter(|c| c.from == Target::Pod(from) && c.to == *to && c.expected == expected).count()
         };
         let node = Target::Node("node1".to_owned());
         assert_eq!((count(0, &node, true), count(2, &node, true), count(2, &node, false)), (4, 0, 2), "VPC red is not that of nodes");
-        assert_eq!(plan.iter().filter(|c| c.from == node && c.to == Target::Pod(1)).count(), 4);
+        let back =
+            |to: usize, expected: bool| plan.iter().filter(|c| c.from == node && c.to == Target::Pod(to) && c.expected == expected).count();
+        assert_eq!((back(1, true), back(3, true), back(4, false)), (4, 4, 2), "of VPC blue the node reaches its own pods");
+        assert_eq!((count(3, &node, true), count(4, &node, true), count(4, &node, false)), (4, 0, 0), "others are routed, or not");
         assert_eq!(count(0, &Target::Pod(1), true), 5, "IPv4 only, as the source has no other");
         assert_eq!((count(0, &Target::Pod(2), false), count(0, &Target::Pod(2), true)), (3, 0), "the same address in another VPC");
         assert_eq!((count(0, &Target::Gateway, true), count(1, &Target::Gateway, true)), (1, 2));
@@ -231,7 +252,7 @@ mod tests {
 
     #[test]
     fn a_pod_without_a_place_is_named_with_the_reason() {
-        let intent = Intent::new(&[pod("a", "gone", &["10.0.0.2"]), pod("b", "s", &[])], &[], BTreeMap::new(), BTreeMap::new());
+        let intent = Intent::new(&[pod("a", "gone", &["10.0.0.2"]), pod("b", "s", &[])], &[], &[], BTreeMap::new(), BTreeMap::new());
         let reasons: Vec<_> = intent.skipped.iter().map(|skipped| skipped.reason.as_str()).collect();
         assert_eq!(reasons, ["there is no subnet gone", "it has no address"]);
     }

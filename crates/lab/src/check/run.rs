@@ -4,18 +4,19 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use api::v1::Subnet;
+use api::annotations::leaves_by_host;
+use api::v1::{Subnet, Vpc};
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Pod;
-use kube::Client;
 use kube::api::{Api, ListParams};
+use kube::{Client, ResourceExt};
 use linux::{Handle, Netns};
 
 use super::expect::{Planned, Target};
 use super::{Check, Checked, Intent, Kind, Skipped};
 use crate::kubelet::Record;
 use crate::probe::{Endpoint, Outcome, Ping};
-use crate::{Lab, Place};
+use crate::{Gateway, Lab, Place};
 
 /// How long something that should work may take, and how long it is tried when it should not.
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -60,7 +61,10 @@ impl Lab {
         }
         pairs.sort_by(|a, b| (&a.from, &a.to, a.address, a.kind).cmp(&(&b.from, &b.to, b.address, b.kind)));
         let differing = pairs.iter().filter(|check| check.expected != check.observed).count();
-        let notes = vec!["pods of subnets of the default VPC without natOutgoing leave under their own addresses: whether hosts outside answer those is not checked".to_owned()];
+        let notes = vec![
+            "pods of subnets without natOutgoing leave under their own addresses: whether hosts outside answer those is not checked"
+                .to_owned(),
+        ];
         let (lab, tunnel, datapath) = (self.layout.name().to_string(), self.parameters.tunnel, self.parameters.datapath);
         let Intent { pods, skipped, .. } = scene.intent;
         Ok(Checked { lab, tunnel, datapath, checks: pairs.len(), differing, skipped, notes, pods, pairs })
@@ -70,9 +74,14 @@ impl Lab {
         let all = ListParams::default();
         let pods = Api::<Pod>::all(client.clone()).list(&all).await.context("cannot list pods")?.items;
         let subnets = Api::<Subnet>::all(client.clone()).list(&all).await.context("cannot list subnets")?.items;
+        let vpcs = Api::<Vpc>::all(client.clone()).list(&all).await.context("cannot list VPCs")?.items;
+        // The others leave by what only that scheme has.
+        let by_hosts =
+            |vpc: &Vpc| self.parameters.gateway == Gateway::Localnet && leaves_by_host(vpc.metadata.annotations.as_ref()) == Ok(true);
+        let leaving: Vec<String> = vpcs.iter().filter(|vpc| by_hosts(vpc)).map(ResourceExt::name_any).collect();
         let named = |place: Place| (place.to_string(), place.addresses().iter().map(|own| own.address()).collect());
         let (nodes, outside) = (self.parameters.node_places().map(named), self.parameters.outside_places().map(named));
-        let mut intent = Intent::new(&pods, &subnets, nodes.collect(), outside.collect());
+        let mut intent = Intent::new(&pods, &subnets, &leaving, nodes.collect(), outside.collect());
         let mut records = HashMap::new();
         for node in self.parameters.node_places() {
             records.extend(Record::all(&self.layout, node)?.into_iter().map(|record| (record.uid.clone(), record)));

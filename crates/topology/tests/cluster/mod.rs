@@ -306,7 +306,9 @@ impl Cluster {
             .engine
             .facts()
             .filter_map(|(fact, value)| match (fact, value) {
-                (Fact::GatewayProblem(name), FactValue::Problem(p)) => Some(format!("subnet {name}: {}: {}", p.reason, p.message)),
+                (Fact::GatewayProblem(name) | Fact::ExitProblem(name), FactValue::Problem(p)) => {
+                    Some(format!("subnet {name}: {}: {}", p.reason, p.message))
+                }
                 (Fact::NodeProblem(name), FactValue::Problem(p)) => Some(format!("node {name}: {}: {}", p.reason, p.message)),
                 (Fact::IpProblem(name), FactValue::Problem(p)) => Some(format!("ip {name}: {}: {}", p.reason, p.message)),
                 (Fact::PodProblem(key) | Fact::NetworksProblem(key), FactValue::Problem(p)) => {
@@ -344,7 +346,8 @@ impl Cluster {
                 }
                 (Fact::Vpc(name), FactValue::Vpc(state)) => {
                     let waiting = state.waiting.as_ref().map(|p| format!("; {}", p.message)).unwrap_or_default();
-                    Some(format!("vpc {name}: [{}]{waiting}", state.subnets.join(", ")))
+                    let problem = state.problem.as_ref().map(|p| format!("; {}: {}", p.reason, p.message)).unwrap_or_default();
+                    Some(format!("vpc {name}: [{}]{problem}{waiting}", state.subnets.join(", ")))
                 }
                 _ => None,
             })

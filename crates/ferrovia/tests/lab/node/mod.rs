@@ -10,6 +10,7 @@ mod switch;
 mod traffic;
 mod underlay;
 mod verbs;
+mod vpcs;
 
 use std::net::IpAddr;
 use std::time::Duration;
