@@ -108,7 +108,9 @@ fn each_leaves_and_none_reaches_another() {
         // Not each other, directly or by a port of the node.
         assert!(is_cut_off(amber, addresses[1]).await && is_cut_off(violet, addresses[0]).await);
         let dnat = format!(
-            "table ip nodeport {{ chain in {{ type nat hook prerouting priority dstnat; ip daddr {node_address} tcp dport 1024-65535 dnat to {}; }} }}",
+            "table ip nodeport {{
+                chain in {{ type nat hook prerouting priority dstnat; ip daddr {node_address} tcp dport 1024-65535 dnat to {}; }}
+            }}",
             addresses[1]
         );
         nodes.lab.ok(&["node", "node1", "--", "nft", &dnat]);
