@@ -70,18 +70,21 @@ impl End {
     }
 
     /// That of the node's own port.
-    ///
-    /// The node speaks to pods under its own addresses, as far as they are `there`: whoever answers from any address answers
-    /// from the one that was asked then, and pods know their node by it.
-    pub(super) fn of_port(record: &NicRecord, own: &[IpAddr], there: &[IpAddr], leaving: &Leaving) -> Self {
+    pub(super) fn of_port(record: &NicRecord, leaving: &Leaving) -> Self {
         let length = |address: &IpAddr| record.cidrs.and_then(|cidrs| cidrs.of_family(*address)).map(|net| net.prefix_len());
         let addresses = record.addresses.iter().filter_map(|address| IpPrefix::new(*address, length(address)?).ok()).collect();
-        let mut routes = routes(leaving, &record.gateways, record.cidrs);
-        for way in &mut routes {
-            way.source = own.iter().copied().find(|own| same_family(*own, way.via) && there.contains(own));
-        }
         let link_local = record.addresses.iter().any(IpAddr::is_ipv6);
-        Self { addresses, link_local, neighbours: Vec::new(), routes: Some(routes) }
+        let routes = Some(routes(leaving, &record.gateways, record.cidrs));
+        Self { addresses, link_local, neighbours: Vec::new(), routes }
+    }
+
+    /// The same, with the addresses under which the node speaks to pods: its own, as far as it has them. Whoever answers from any
+    /// address answers from the one that was asked then, and pods know their node by it.
+    pub(super) fn speaking_as(mut self, own: &[IpAddr]) -> Self {
+        for way in self.routes.iter_mut().flatten() {
+            way.source = own.iter().copied().find(|own| same_family(*own, way.via));
+        }
+        self
     }
 }
 
@@ -186,13 +189,12 @@ mod tests {
             segment: None,
         };
         let addresses: Vec<IpAddr> = vec!["192.0.2.1".parse().unwrap()];
-        let port = End::of_port(&record, &addresses, &addresses, &exits.own);
+        let port = End::of_port(&record, &exits.own).speaking_as(&addresses);
         assert_eq!(port.addresses, ["100.64.0.7/16".parse().unwrap()]);
         // Its own range is on the link, and there is no IPv6.
         let way = |source| Way { destination: "10.16.0.0/16".parse().unwrap(), via: "100.64.0.1".parse().unwrap(), source };
         assert_eq!(port.routes.unwrap(), [way(Some(addresses[0]))]);
-        // An address that is on none of its links is not the kernel's to speak from.
-        assert_eq!(End::of_port(&record, &addresses, &[], &exits.own).routes.unwrap(), [way(None)]);
+        assert_eq!(End::of_port(&record, &exits.own).routes.unwrap(), [way(None)]);
         assert_eq!(End::of_bridge(&transit, &exits, Leads::No).routes.unwrap(), []);
         assert_eq!(End::of_bridge(&transit, &exits, Leads::Yes).routes.unwrap().len(), 3);
         // Other VPCs have no other way.

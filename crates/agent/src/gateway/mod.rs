@@ -212,7 +212,8 @@ async fn step(node: &Node, done: &mut Done) -> Result<(), GatewayError> {
                 Some(_) if node.ovs.is_installed(PORT) => Leads::No,
                 Some(_) => Leads::AsBefore,
             };
-            bridge(node, transit, &exits, leads, done).await?;
+            let end = host::End::of_bridge(transit, &exits, leads).speaking_as(&own_addresses(node, &own).await?);
+            bridge(node, &end, &exits, done).await?;
         }
         _ if !done.withdrawn => {
             // Addresses, neighbours and routes go with the bridge's link.
@@ -253,19 +254,24 @@ async fn own_port(node: &Node, own: &OwnNode, exits: &Exits) -> Result<(), Gatew
     // It comes when the switch has made it, and wakes this; nobody is sent there before OVN knows of it.
     let Some(link) = node.links.link(PORT).await? else { return Ok(()) };
     if node.ovs.is_installed(PORT) {
-        let there: Vec<IpAddr> = node.links.addresses(None).await?.iter().map(|prefix| prefix.address()).collect();
-        host::connect(node, &link, &host::End::of_port(record, &own.addresses, &there, &exits.own)).await?;
+        host::connect(node, &link, &host::End::of_port(record, &exits.own).speaking_as(&own_addresses(node, own).await?)).await?;
     }
     Ok(())
 }
 
+/// The node's own addresses, as far as they are on its links: others are not the kernel's to speak from.
+async fn own_addresses(node: &Node, own: &OwnNode) -> linux::Result<Vec<IpAddr>> {
+    let there = node.links.addresses(None).await?;
+    Ok(own.addresses.iter().copied().filter(|address| there.iter().any(|prefix| prefix.address() == *address)).collect())
+}
+
 /// The gateway bridge, its flows, and the host's end of it.
-async fn bridge(node: &Node, transit: &Transit, exits: &Exits, leads: Leads, done: &mut Done) -> Result<(), GatewayError> {
+async fn bridge(node: &Node, end: &host::End, exits: &Exits, done: &mut Done) -> Result<(), GatewayError> {
     node.ovs.gateway(BRIDGE, EGRESS_NETWORK, node.config.mtu).await?;
     // The bridge's link comes when the switch has made it, and wakes this.
     let Some(link) = node.links.link(BRIDGE).await? else { return Ok(()) };
     host::accept_pods(node)?;
-    host::connect(node, &link, &host::End::of_bridge(transit, exits, leads)).await?;
+    host::connect(node, &link, end).await?;
     let Some(mac) = link.mac else { return Ok(()) };
     let others = exits.others.iter().map(|other| (other.vpc.as_str(), Transit::numbered_mac(other.link)));
     let routers = std::iter::once((DEFAULT_VPC, Transit::ROUTER_MAC)).chain(others);
