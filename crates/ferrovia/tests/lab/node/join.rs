@@ -1,12 +1,14 @@
 //! The node's own port: nodes and pods reach each other, and pods may leave by it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::time::Duration;
 
 use lab::probe::{Endpoint, Ping};
 use lab::{Gateway, Place};
+use linux::Netns;
+use serde_json::json;
 
-use super::{NODE1, NODE2, Nodes, answers, with_nodes_of};
+use super::{NODE1, NODE2, Nodes, answers, pod, with_nodes_of};
 
 const NODE3: Place = Place::Node(3);
 const OUTSIDE: Place = Place::Outside(1);
@@ -18,48 +20,87 @@ fn endpoint(nodes: &Nodes<'_>, place: Place) -> (IpAddr, Endpoint) {
 /// By TCP with as many bytes, UDP, and an unfragmented echo of this size.
 async fn reaches(from: &Endpoint, to: &Endpoint, address: IpAddr, bytes: usize, mtu: u32) {
     answers(from, address, &format!("{} to {}", from.id(), to.id())).await;
-    from.tcp(to, address, bytes).await.unwrap_or_else(|why| panic!("{} to {}: {why}", from.id(), to.id()));
-    from.udp(to, address).await.unwrap_or_else(|why| panic!("{} to {}: {why}", from.id(), to.id()));
-    let whole = Ping { seen_by: None, answered: true, payload: mtu as usize - 28 };
-    from.ping(address, whole).await.unwrap_or_else(|why| panic!("{} to {}, {mtu} bytes: {why}", from.id(), to.id()));
+    from.tcp(to, address, bytes).await.unwrap_or_else(|why| panic!("{} to {address}: {why}", from.id()));
+    from.udp(to, address).await.unwrap_or_else(|why| panic!("{} to {address}: {why}", from.id()));
+    let headers = if address.is_ipv4() { 28 } else { 48 };
+    let whole = Ping { seen_by: None, answered: true, payload: mtu as usize - headers };
+    from.ping(address, whole).await.unwrap_or_else(|why| panic!("{} to {address}, {mtu} bytes: {why}", from.id()));
 }
 
-fn nodes_and_pods_reach_each_other(kind: &[&str]) {
-    with_nodes_of(3, kind, async |nodes| {
+/// A pod that is attached to its node.
+struct Attached {
+    node: Place,
+    addresses: Vec<IpAddr>,
+    sandbox: Netns,
+    end: Endpoint,
+}
+
+async fn attached(nodes: &Nodes<'_>, node: Place, name: &str, subnet: &str) -> Attached {
+    let pod = pod(name, "default", json!({ "ovn.kubernetes.io/logical_switch": subnet }));
+    let pod = nodes.runtime(node).admit(&nodes.client, vec![pod]).await.unwrap().remove(0);
+    let addresses = nodes.attach(node, &pod).await;
+    let sandbox = pod.sandbox().unwrap();
+    Attached { node, addresses, end: Endpoint::open(name, &sandbox).unwrap(), sandbox }
+}
+
+/// Under which address a pod's datagram arrives outside.
+fn source(nodes: &Nodes<'_>, pod: &Attached, outside: IpAddr) -> IpAddr {
+    let netns = nodes.opened.layout.netns(OUTSIDE).unwrap();
+    let receiver = netns.run(|| UdpSocket::bind((outside, 0))).unwrap().unwrap();
+    receiver.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let to = receiver.local_addr().unwrap();
+    let any: IpAddr = if outside.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    pod.sandbox.run(|| UdpSocket::bind((any, 0))?.send_to(b"me", to)).unwrap().unwrap();
+    receiver.recv_from(&mut [0; 8]).unwrap().1.ip()
+}
+
+/// The first line of what is to be true of ways in and out, with one of the schemes over one of the tunnels, in both families.
+fn nodes_and_pods_reach_each_other(tunnel: &str, gateway: &str) {
+    with_nodes_of(3, &["--dual-stack", "--tunnel", tunnel, "--gateway", gateway], async |nodes| {
+        nodes.lab.apply(
+            "{apiVersion: kubeovn.io/v1, kind: Subnet, metadata: {name: routed}, spec: {cidrBlock: '10.91.0.0/24,fd00:10:91::/64'}}",
+        );
+        nodes.lab.kubectl(&["wait", "--for=condition=Ready", "subnet/routed", "--timeout=30s"]);
         let mtu = nodes.opened.parameters.tunnel.pod_mtu();
-        let mut pods = Vec::new();
-        for (node, name) in [(NODE1, "one"), (NODE2, "two")] {
-            let pod = nodes.pods(node, name, 1).await.remove(0);
-            let address = nodes.attach(node, &pod).await[0];
-            pods.push((address, Endpoint::open(name, &pod.sandbox().unwrap()).unwrap()));
-        }
         // The third node has no pod.
-        for place in [NODE1, NODE2, NODE3] {
-            let (node_address, node) = endpoint(&nodes, place);
-            for (address, pod) in &pods {
-                reaches(&node, pod, *address, 3_000_000, mtu).await;
-                reaches(pod, &node, node_address, 3_000_000, mtu).await;
+        let (one, two) = (attached(&nodes, NODE1, "one", "ovn-default").await, attached(&nodes, NODE2, "two", "ovn-default").await);
+        let routed = attached(&nodes, NODE2, "routed", "routed").await;
+        let (_, outside) = endpoint(&nodes, OUTSIDE);
+        for v6 in [false, true] {
+            let of = |addresses: &[IpAddr]| *addresses.iter().find(|address| address.is_ipv6() == v6).unwrap();
+            let at = |place: Place| of(&place.addresses().iter().map(|own| own.address()).collect::<Vec<_>>());
+            for place in [NODE1, NODE2, NODE3] {
+                let (_, node) = endpoint(&nodes, place);
+                for pod in [&one, &two] {
+                    reaches(&node, &pod.end, of(&pod.addresses), 3_000_000, mtu).await;
+                    reaches(&pod.end, &node, at(place), 3_000_000, mtu).await;
+                }
             }
-        }
-        // As a NodePort does it: to the node's address, translated to a pod on another node, and under the node's own address there.
-        let (outside_address, outside) = endpoint(&nodes, OUTSIDE);
-        for place in [NODE1, NODE3] {
-            let (node_address, _) = endpoint(&nodes, place);
-            let (address, pod) = &pods[1];
-            let (from, to) = (format!("ip saddr {outside_address} ip daddr {node_address}"), place.to_string());
-            let rules = format!(
-                "table ip nodeport {{
-                    chain in {{ type nat hook prerouting priority dstnat; {from} meta l4proto {{ tcp, udp }} dnat to {address}; }}
-                    chain out {{ type nat hook postrouting priority srcnat; ip saddr {outside_address} oifname ovn0 masquerade; }}
-                }}"
-            );
-            nodes.lab.ok(&["node", &to, "--", "nft", &rules]);
-            outside.tcp(pod, node_address, 3_000_000).await.unwrap_or_else(|why| panic!("by {place}: {why}"));
-            outside.udp(pod, node_address).await.unwrap_or_else(|why| panic!("by {place}: {why}"));
-            nodes.lab.ok(&["node", &to, "--", "nft", "delete table ip nodeport"]);
-        }
-        for (_, pod) in &pods {
-            reaches(pod, &outside, outside_address, 3_000_000, mtu).await;
+            // As a NodePort does it: to the node's address, translated to a pod on another node, and under the node's own address there.
+            let (ip, sender) = (if v6 { "ip6" } else { "ip" }, at(OUTSIDE));
+            for place in [NODE1, NODE3] {
+                let (from, to, pod) = (format!("{ip} saddr {sender} {ip} daddr {}", at(place)), place.to_string(), of(&two.addresses));
+                let rules = format!(
+                    "table {ip} nodeport {{
+                        chain in {{ type nat hook prerouting priority dstnat; {from} meta l4proto {{ tcp, udp }} dnat to {pod}; }}
+                        chain out {{ type nat hook postrouting priority srcnat; {ip} saddr {sender} oifname ovn0 masquerade; }}
+                    }}"
+                );
+                nodes.lab.ok(&["node", &to, "--", "nft", &rules]);
+                outside.tcp(&two.end, at(place), 3_000_000).await.unwrap_or_else(|why| panic!("by {place}: {why}"));
+                outside.udp(&two.end, at(place)).await.unwrap_or_else(|why| panic!("by {place}: {why}"));
+                nodes.lab.ok(&["node", &to, "--", "nft", &format!("delete table {ip} nodeport")]);
+            }
+            // Out by their own node, under its address or their own, and in to those that are routed.
+            for pod in [&one, &two] {
+                reaches(&pod.end, &outside, sender, 3_000_000, mtu).await;
+                assert_eq!(source(&nodes, pod, sender), at(pod.node));
+            }
+            let range = if v6 { "fd00:10:91::/64" } else { "10.91.0.0/24" };
+            nodes.lab.ok(&["outside", "--", "ip", "route", "add", range, "via", &at(routed.node).to_string()]);
+            reaches(&routed.end, &outside, sender, 3_000_000, mtu).await;
+            assert_eq!(source(&nodes, &routed, sender), of(&routed.addresses));
+            reaches(&outside, &routed.end, of(&routed.addresses), 3_000_000, mtu).await;
         }
         // Nothing was learned of anybody: all of it is known.
         let learned = nodes.lab.ok(&["node", "central", "--", "ovn-sbctl", "--bare", "--columns=ip", "list", "mac_binding"]);
@@ -69,12 +110,22 @@ fn nodes_and_pods_reach_each_other(kind: &[&str]) {
 
 #[test]
 fn nodes_and_pods_reach_each_other_over_geneve_and_pods_leave_by_their_own_switch() {
-    nodes_and_pods_reach_each_other(&["--tunnel", "geneve"]);
+    nodes_and_pods_reach_each_other("geneve", "localnet");
+}
+
+#[test]
+fn nodes_and_pods_reach_each_other_over_geneve_and_pods_leave_by_the_nodes_port() {
+    nodes_and_pods_reach_each_other("geneve", "join");
+}
+
+#[test]
+fn nodes_and_pods_reach_each_other_over_vxlan_and_pods_leave_by_their_own_switch() {
+    nodes_and_pods_reach_each_other("vxlan", "localnet");
 }
 
 #[test]
 fn nodes_and_pods_reach_each_other_over_vxlan_and_pods_leave_by_the_nodes_port() {
-    nodes_and_pods_reach_each_other(&["--tunnel", "vxlan", "--gateway", "join"]);
+    nodes_and_pods_reach_each_other("vxlan", "join");
 }
 
 #[test]
