@@ -258,6 +258,7 @@ pub(crate) fn watch_cluster(client: kube::Client, config: &Config) -> (Cluster, 
     let (sender, known) = watch::channel(Known::default());
     let on_node = watcher::Config::default().fields(&format!("spec.nodeName={}", config.node));
     let own = watcher::Config::default().fields(&format!("metadata.name={}", config.node));
+    let node = config.node.clone();
     let bridged = matches!(config.egress, Some(Egress::Localnet(_)));
     let cluster = Cluster { sender: sender.clone(), known, mtu: config.mtu, bridged };
     let work = async move {
@@ -266,6 +267,7 @@ pub(crate) fn watch_cluster(client: kube::Client, config: &Config) -> (Cluster, 
         feeds.spawn(feed(client.clone(), own, sender.clone(), own_node, |known| &mut known.nodes));
         feeds.spawn(feed(client.clone(), watcher::Config::default(), sender.clone(), definition, |known| &mut known.definitions));
         feeds.spawn(feed(client.clone(), watcher::Config::default(), sender.clone(), vpc, |known| known.vpcs.get_or_insert_default()));
+        let subnet = move |object| subnet(object, &node);
         feeds.spawn(feed(client, watcher::Config::default(), sender, subnet, |known| known.subnets.get_or_insert_default()));
         while feeds.join_next().await.is_some() {}
     };
@@ -277,7 +279,7 @@ async fn feed<O, K, V>(
     client: kube::Client,
     config: watcher::Config,
     known: watch::Sender<Known>,
-    parse: fn(O) -> (K, Option<V>),
+    parse: impl Fn(O) -> (K, Option<V>) + Send,
     table: fn(&mut Known) -> &mut HashMap<K, V>,
 ) where
     O: Resource<DynamicType = ()> + Clone + serde::de::DeserializeOwned + fmt::Debug + Send + 'static,
@@ -354,11 +356,11 @@ fn definition(object: NetworkAttachmentDefinitionView) -> (Key, Option<Result<De
     ((namespace, name), Some(parsed))
 }
 
-fn subnet(object: v1::Subnet) -> (String, Option<Subnet>) {
+fn subnet(object: v1::Subnet, node: &str) -> (String, Option<Subnet>) {
     let (name, spec) = (object.name_any(), &object.spec);
     // Below 576 bytes IPv4 need not work (RFC 791), nor IPv6 below 1280 (RFC 8200).
     let mtu = spec.mtu.and_then(|mtu| u32::try_from(mtu).ok()).filter(|mtu| (576..=65_535).contains(mtu));
-    let source = Source::of(&object);
+    let source = Source::of(&object, node);
     (name, Some(Subnet { mtu, source }))
 }
 

@@ -22,7 +22,7 @@ pub mod view;
 pub use cidr::{Cidrs, CidrsError};
 pub use condition::Condition;
 pub use mac::{MacAddr, MacAddrError};
-pub use transit::{EGRESS_NETWORK, Egress, HostRanges, Transit, TransitError, egress_port, host_links};
+pub use transit::{EGRESS_NETWORK, Egress, HostRanges, Transit, TransitError, egress_port, gateway_nodes, host_links};
 
 /// API group of every kind in [`v1`].
 pub const GROUP: &str = "kubeovn.io";

@@ -19,6 +19,35 @@ pub enum Egress {
     Join,
 }
 
+/// The nodes that pods of a centralized subnet leave by (`gatewayNode`), in their order, each with the addresses that they leave under;
+/// without any under that of the node. Elements are joined by commas: `node` or `node:address`, and a node that is there twice, once for each family,
+/// has both addresses.
+///
+/// # Errors
+/// Which element is wrong, and why.
+pub fn gateway_nodes(text: &str) -> Result<Vec<(&str, Vec<IpAddr>)>, String> {
+    let mut nodes: Vec<(&str, Vec<IpAddr>)> = Vec::new();
+    for element in text.split(',').map(str::trim).filter(|element| !element.is_empty()) {
+        let (node, address) = element.split_once(':').map_or((element, None), |(node, address)| (node.trim(), Some(address.trim())));
+        let address =
+            address.map(|text| text.parse::<IpAddr>().map_err(|_| format!("{element:?}: {text:?} is not an address"))).transpose()?;
+        if node.is_empty() {
+            return Err(format!("{element:?} names no node"));
+        }
+        let at = nodes.iter().position(|(known, _)| *known == node).unwrap_or_else(|| {
+            nodes.push((node, Vec::new()));
+            nodes.len() - 1
+        });
+        if let Some(address) = address {
+            if nodes[at].1.iter().any(|known| known.is_ipv4() == address.is_ipv4()) {
+                return Err(format!("{element:?} is the second address of a family for {node}"));
+            }
+            nodes[at].1.push(address);
+        }
+    }
+    Ok(nodes)
+}
+
 /// Name of the physical network that nodes map to their gateway bridge (`ovn-bridge-mappings`, ovn-controller(8)).
 pub const EGRESS_NETWORK: &str = "public";
 
@@ -208,6 +237,20 @@ mod tests {
         assert_eq!(blue.yield_to(&red).unwrap().0.to_string(), "fd00::/48");
         assert!(red.yield_to(&blue).is_none() && blue.yield_to(&default).is_none());
         assert!(red.yield_to(&HostRanges { created: 1, ..red }).is_none(), "one VPC is in accord with itself");
+    }
+
+    #[test]
+    fn gateway_nodes_may_have_an_address_of_each_family() {
+        let (v4, v6) = ("192.0.2.9".parse().unwrap(), "fd00::9".parse().unwrap());
+        let read = gateway_nodes(" n1:192.0.2.9 , n2,n1:fd00::9,n2,").unwrap();
+        assert_eq!(read, [("n1", vec![v4, v6]), ("n2", vec![])]);
+        for (bad, why) in [
+            ("n1:x", "\"n1:x\": \"x\" is not an address"),
+            (":192.0.2.9", "names no node"),
+            ("n1:192.0.2.9,n1:192.0.2.8", "\"n1:192.0.2.8\" is the second address of a family for n1"),
+        ] {
+            assert!(gateway_nodes(bad).unwrap_err().contains(why), "{bad}");
+        }
     }
 
     #[test]

@@ -136,16 +136,9 @@ fn central(spec: &v1::SubnetSpec) -> Result<Option<Central>, Problem> {
     if spec.gateway_type.as_deref() != Some("centralized") {
         return Ok(None);
     }
-    let mut nodes: Vec<Name> = Vec::new();
-    for node in spec.gateway_node.as_deref().unwrap_or_default().split(',').map(str::trim).filter(|node| !node.is_empty()) {
-        if node.contains(':') {
-            let message = format!("spec.gatewayNode: {node}: addresses of egress: not yet");
-            return Err(Problem { reason: "NotYet", message });
-        }
-        if !nodes.iter().any(|known| **known == *node) {
-            nodes.push(node.into());
-        }
-    }
+    let nodes = api::gateway_nodes(spec.gateway_node.as_deref().unwrap_or_default());
+    let nodes = nodes.map_err(|why| Problem { reason: "BadField", message: format!("spec.gatewayNode: {why}") })?;
+    let nodes = nodes.into_iter().map(|(node, _)| node.into()).collect();
     Ok(Some(Central { nodes, ecmp: spec.enable_ecmp == Some(true) }))
 }
 

@@ -33,16 +33,24 @@ pub(crate) struct Leaving {
     /// All ranges.
     pub(crate) ranges: Vec<IpNet>,
     /// Those whose addresses are translated (`natOutgoing`).
-    pub(crate) translated: Vec<IpNet>,
+    pub(crate) translated: Vec<Translated>,
     /// Exceptions, of which the first that matches decides.
     pub(crate) exceptions: Vec<Exception>,
+}
+
+/// A range whose addresses are translated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Translated {
+    pub(crate) range: IpNet,
+    /// To this address; to that of the node if there is none.
+    pub(crate) under: Option<IpAddr>,
 }
 
 /// What of a range that is translated leaves otherwise (`natOutgoingPolicyRules`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Exception {
     /// The subnet's range.
-    pub(crate) range: IpNet,
+    pub(crate) of: Translated,
     /// Sources in it; any when empty.
     pub(crate) sources: Vec<IpNet>,
     /// Destinations; any when empty.
@@ -61,8 +69,8 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    /// What leaves of one subnet; `None` when it does not leave through nodes whatever its VPC says.
-    pub(crate) fn of(subnet: &v1::Subnet) -> Option<Self> {
+    /// What leaves of one subnet through a node; `None` when it does not leave through nodes whatever its VPC says.
+    pub(crate) fn of(subnet: &v1::Subnet, node: &str) -> Option<Self> {
         let spec = &subnet.spec;
         let is = |field: &Option<String>, usual: &str| field.as_deref().is_none_or(|value| value.is_empty() || value == usual);
         let carried = is(&spec.provider, OVN_PROVIDER) || spec.provider.as_deref().is_some_and(|provider| provider.ends_with(".ovn"));
@@ -73,9 +81,12 @@ impl Source {
         let cidrs: Cidrs = spec.cidr_block.as_deref()?.parse().ok()?;
         let ranges: Vec<IpNet> = cidrs.iter().collect();
         let leaving = if spec.nat_outgoing == Some(true) {
+            let own = own_addresses(spec, node);
+            let under = |range: &IpNet| own.iter().copied().find(|own| same_family(*own, range.addr()));
+            let translated: Vec<Translated> = ranges.iter().map(|range| Translated { range: *range, under: under(range) }).collect();
             let rules = spec.nat_outgoing_policy_rules.iter().flatten();
-            let exceptions = rules.flat_map(|rule| ranges.iter().filter_map(|range| Exception::of(rule, *range))).collect();
-            Leaving { translated: ranges.clone(), ranges, exceptions }
+            let exceptions = rules.flat_map(|rule| translated.iter().filter_map(|of| Exception::of(rule, *of))).collect();
+            Leaving { translated, ranges, exceptions }
         } else {
             Leaving { ranges, ..Leaving::default() }
         };
@@ -125,15 +136,27 @@ impl Exits {
         std::iter::once(&self.own).chain(self.others.iter().map(|other| &other.leaving))
     }
 
+    /// The addresses, besides the node's, that pods leave under.
+    pub(crate) fn under(&self) -> impl Iterator<Item = IpAddr> {
+        self.leaving().flat_map(|leaving| &leaving.translated).filter_map(|translated| translated.under)
+    }
+
     /// All ranges.
     pub(crate) fn ranges(&self) -> Vec<IpNet> {
         self.leaving().flat_map(|leaving| &leaving.ranges).copied().collect()
     }
 }
 
+/// The addresses that a centralized subnet has for a node. Of what cannot be read the controller tells.
+fn own_addresses(spec: &v1::SubnetSpec, node: &str) -> Vec<IpAddr> {
+    let text = spec.gateway_node.as_deref().filter(|_| spec.gateway_type.as_deref() == Some("centralized"));
+    let nodes = api::gateway_nodes(text.unwrap_or_default()).unwrap_or_default();
+    nodes.into_iter().find(|(name, _)| *name == node).map(|(_, addresses)| addresses).unwrap_or_default()
+}
+
 impl Exception {
     /// The part of a rule that is for a range. What admission would have refused says nothing.
-    fn of(rule: &v1::NatOutgoingPolicyRule, range: IpNet) -> Option<Self> {
+    fn of(rule: &v1::NatOutgoingPolicyRule, of: Translated) -> Option<Self> {
         let matching = rule.r#match.clone().unwrap_or_default();
         let translated = match rule.action.as_deref()? {
             "nat" => true,
@@ -142,8 +165,8 @@ impl Exception {
         };
         let (sources, destinations) = (nets(matching.src_ips.as_deref())?, nets(matching.dst_ips.as_deref())?);
         // Each list is of one family: one of the other says nothing of this range.
-        let is_for = |nets: &[IpNet]| nets.iter().all(|net| same_family(net.addr(), range.addr()));
-        (is_for(&sources) && is_for(&destinations)).then_some(Self { range, sources, destinations, translated })
+        let is_for = |nets: &[IpNet]| nets.iter().all(|net| same_family(net.addr(), of.range.addr()));
+        (is_for(&sources) && is_for(&destinations)).then_some(Self { of, sources, destinations, translated })
     }
 }
 
@@ -161,7 +184,10 @@ mod tests {
     use super::*;
 
     fn source(name: &str, created: &str, spec: serde_json::Value) -> Option<Source> {
-        Source::of(&serde_json::from_value(json!({ "metadata": { "name": name, "creationTimestamp": created }, "spec": spec })).unwrap())
+        Source::of(
+            &serde_json::from_value(json!({ "metadata": { "name": name, "creationTimestamp": created }, "spec": spec })).unwrap(),
+            "n1",
+        )
     }
 
     fn exits(spec: serde_json::Value) -> Option<Leaving> {
@@ -175,12 +201,15 @@ mod tests {
             { "action": "nat", "match": { "srcIPs": "fd00::5" } },
         ]);
         let both = exits(json!({ "cidrBlock": "10.16.0.0/16,fd00::/64", "natOutgoing": true, "natOutgoingPolicyRules": rules })).unwrap();
-        assert_eq!(both.ranges, both.translated);
+        assert_eq!(both.ranges, both.translated.iter().map(|translated| translated.range).collect::<Vec<_>>());
         let shown: Vec<_> =
-            both.exceptions.iter().map(|e| (e.range.to_string(), e.sources.len(), e.destinations.len(), e.translated)).collect();
+            both.exceptions.iter().map(|e| (e.of.range.to_string(), e.sources.len(), e.destinations.len(), e.translated)).collect();
         assert_eq!(shown, [("10.16.0.0/16".to_owned(), 0, 2, false), ("fd00::/64".to_owned(), 1, 0, true)]);
         let routed = exits(json!({ "cidrBlock": "10.17.0.0/16", "vpc": "ovn-cluster", "natOutgoingPolicyRules": rules })).unwrap();
         assert_eq!((routed.translated.len(), routed.exceptions.len()), (0, 0));
+        let fixed = json!({ "cidrBlock": "10.16.0.0/16,fd00::/64", "natOutgoing": true, "gatewayType": "centralized", "gatewayNode": "n0,n1:192.0.2.9" });
+        let under: Vec<_> = exits(fixed).unwrap().translated.iter().map(|translated| translated.under).collect();
+        assert_eq!(under, [Some("192.0.2.9".parse().unwrap()), None]);
         for other in [json!({ "provider": "macvlan.default" }), json!({ "vlan": "v7" }), json!({ "cidrBlock": "x" })] {
             let mut spec = json!({ "cidrBlock": "10.16.0.0/16" });
             spec.as_object_mut().unwrap().extend(other.as_object().unwrap().clone());

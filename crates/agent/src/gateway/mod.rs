@@ -47,6 +47,8 @@ enum GatewayError {
     Rules(#[from] serde_json::Error),
     #[error("OpenFlow on {BRIDGE}: {0}")]
     Session(#[from] SessionError),
+    #[error("pods leave under {0}, as the gatewayNode of their subnet says, and no link of this node has it: nothing comes back")]
+    NotHere(IpAddr),
 }
 
 /// What was done, and is not done again while nothing says that it is undone.
@@ -224,7 +226,15 @@ async fn step(node: &Node, done: &mut Done) -> Result<(), GatewayError> {
         }
         _ => {}
     }
-    port
+    port?;
+    if node.config.egress.is_none() {
+        return Ok(());
+    }
+    let there = node.links.addresses(None).await?;
+    match exits.under().find(|under| !there.iter().any(|prefix| prefix.address() == *under)) {
+        Some(missing) => Err(GatewayError::NotHere(missing)),
+        None => Ok(()),
+    }
 }
 
 /// Who leaves under the node's address.

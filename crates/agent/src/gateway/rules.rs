@@ -7,7 +7,7 @@ use linux::nft::schema::NfListObject;
 use linux::nft::types::NfFamily;
 use serde_json::{Value, json};
 
-use super::exits::{Exception, Exits, Leaving, Other};
+use super::exits::{Exception, Exits, Leaving, Other, Translated};
 use super::{BRIDGE, GatewayError, PORT};
 
 /// Name of the table, of the family `inet`.
@@ -47,13 +47,16 @@ fn translation(exits: &Exits) -> Vec<Vec<Value>> {
     let mut rules = vec![vec![meta("oifname", &[BRIDGE]), accept()]];
     // What goes to pods is not translated.
     rules.extend(families(&exits.ranges()).filter_map(|ranges| Some(vec![among("daddr", &ranges)?, accept()])));
-    for Exception { range, sources, destinations, translated } in exits.leaving().flat_map(|leaving| &leaving.exceptions) {
-        let verdict = if *translated { masquerade() } else { accept() };
-        let matches = [among("saddr", &[*range]), among("saddr", sources), among("daddr", destinations)];
+    for Exception { of, sources, destinations, translated } in exits.leaving().flat_map(|leaving| &leaving.exceptions) {
+        let verdict = if *translated { translate(of) } else { accept() };
+        let matches = [among("saddr", &[of.range]), among("saddr", sources), among("daddr", destinations)];
         rules.push(matches.into_iter().flatten().chain([verdict]).collect());
     }
-    let translated: Vec<IpNet> = exits.leaving().flat_map(|leaving| &leaving.translated).copied().collect();
-    rules.extend(families(&translated).filter_map(|ranges| Some(vec![among("saddr", &ranges)?, masquerade()])));
+    let (fixed, by_node): (Vec<_>, Vec<_>) =
+        exits.leaving().flat_map(|leaving| leaving.translated.iter().copied()).partition(|translated| translated.under.is_some());
+    rules.extend(fixed.iter().filter_map(|translated| Some(vec![among("saddr", &[translated.range])?, translate(translated)])));
+    let by_node: Vec<IpNet> = by_node.iter().map(|translated| translated.range).collect();
+    rules.extend(families(&by_node).filter_map(|ranges| Some(vec![among("saddr", &ranges)?, masquerade()])));
     rules
 }
 
@@ -110,6 +113,14 @@ fn masquerade() -> Value {
     json!({ "masquerade": null })
 }
 
+/// To the address of a range, or to that of the link by which the packet leaves.
+fn translate(of: &Translated) -> Value {
+    match of.under {
+        Some(address) => json!({ "snat": { "family": if address.is_ipv4() { "ip" } else { "ip6" }, "addr": address } }),
+        None => masquerade(),
+    }
+}
+
 /// The ranges of each family.
 fn families(ranges: &[IpNet]) -> impl Iterator<Item = Vec<IpNet>> {
     [true, false].into_iter().map(|is_v4| ranges.iter().copied().filter(|range| range.addr().is_ipv4() == is_v4).collect())
@@ -135,28 +146,32 @@ mod tests {
 
     #[test]
     fn exceptions_come_before_what_is_translated_and_families_stay_apart() {
+        let of =
+            |range: &str, under: Option<&str>| Translated { range: range.parse().unwrap(), under: under.map(|text| text.parse().unwrap()) };
         let exception = |destinations: &[&str], translated| Exception {
-            range: "10.16.0.0/16".parse().unwrap(),
+            of: of("10.16.0.0/16", None),
             sources: Vec::new(),
             destinations: nets(destinations),
             translated,
         };
         let own = Leaving {
             ranges: nets(&["10.16.0.0/16", "10.18.0.0/16", "fd00::/64"]),
-            translated: nets(&["10.16.0.0/16"]),
+            translated: vec![of("10.16.0.0/16", None), of("10.18.0.0/16", Some("192.0.2.1")), of("fd00::/64", Some("fd00::1"))],
             exceptions: vec![exception(&["192.0.2.7/32"], true), exception(&["192.0.2.0/24", "192.0.2.128/25"], false)],
         };
         let exits = Exits { own, ..Exits::default() };
         let content = content(&exits);
         let objects: Vec<NfListObject<'_>> = serde_json::from_value(content.clone()).unwrap();
-        // Chain, bridge, pods of two families, two exceptions, one translation.
-        assert_eq!(objects.len(), 7);
+        // Chain, bridge, pods of two families, two exceptions, three translations.
+        assert_eq!(objects.len(), 9);
         let texts: Vec<String> = content.as_array().unwrap().iter().map(ToString::to_string).collect();
         assert!(texts[2].contains("10.16.0.0") && texts[2].contains("10.18.0.0") && texts[2].contains("accept"), "{}", texts[2]);
         assert!(texts[3].contains("fd00::") && texts[3].contains("ip6"), "{}", texts[3]);
         assert!(texts[4].contains("192.0.2.7") && texts[4].contains("masquerade"), "{}", texts[4]);
         assert!(texts[5].contains("192.0.2.0") && !texts[5].contains("192.0.2.128") && texts[5].contains("accept"), "{}", texts[5]);
-        assert!(texts[6].contains("saddr") && texts[6].contains("masquerade"), "{}", texts[6]);
+        assert!(texts[6].contains("10.18.0.0") && texts[6].contains(r#""snat":{"addr":"192.0.2.1","family":"ip"}"#), "{}", texts[6]);
+        assert!(texts[7].contains(r#""snat":{"addr":"fd00::1","family":"ip6"}"#), "{}", texts[7]);
+        assert!(texts[8].contains("10.16.0.0") && texts[8].contains("masquerade"), "{}", texts[8]);
     }
 
     #[test]

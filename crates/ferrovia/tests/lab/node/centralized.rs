@@ -176,3 +176,38 @@ fn pods_leave_by_their_subnets_gateway_and_by_the_next_one_within_a_second_when_
         witness.settles(both, &[NODE1, NODE2]).await;
     });
 }
+
+#[test]
+fn pods_leave_under_the_address_that_their_subnet_has_for_its_gateway() {
+    with_nodes(2, async |nodes| {
+        let witness = Witness::new(&nodes);
+        nodes.lab.apply(
+            "
+apiVersion: kubeovn.io/v1
+kind: Subnet
+metadata: {name: fixed}
+spec: {cidrBlock: 10.92.3.0/24, natOutgoing: true, gatewayType: centralized, gatewayNode: 'node1:10.9.0.211'}
+",
+        );
+        nodes.lab.kubectl(&["wait", "--for=condition=Ready", "subnet/fixed", "--timeout=30s"]);
+        let on = json!({ "ovn.kubernetes.io/logical_switch": "fixed" });
+        let pod = nodes.runtime(NODE2).admit(&nodes.client, vec![pod("fixed", "default", on)]).await.unwrap().remove(0);
+        nodes.attach(NODE2, &pod).await;
+        let sandbox = pod.sandbox().unwrap();
+        // An address that the node does not have is told there.
+        let told = || {
+            nodes.lab.kubectl(&["get", "events", "-A", "--field-selector=involvedObject.name=node1", "-o", "jsonpath={.items[*].message}"])
+        };
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while !told().contains("pods leave under 10.9.0.211") {
+            assert!(tokio::time::Instant::now() < deadline, "{}", told());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        nodes.lab.ok(&["node", "node1", "--", "ip", "address", "add", "10.9.0.211/32", "dev", "br-phy"]);
+        let wanted = BTreeSet::from([IpAddr::from([10, 9, 0, 211])]);
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while witness.sources(&sandbox, 4).await != wanted {
+            assert!(tokio::time::Instant::now() < deadline, "pods do not leave under their subnet's address");
+        }
+    });
+}
