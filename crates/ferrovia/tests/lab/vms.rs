@@ -109,6 +109,63 @@ fn machines_and_containers_reach_each_other_on_one_node_and_on_two() {
 }
 
 #[test]
+fn a_machine_gets_its_addresses_its_routes_and_its_name_servers_by_itself() {
+    let lab = Lab::up(&["--nodes", "2", "--dual-stack"]);
+    lab.apply(
+        "
+apiVersion: kubeovn.io/v1
+kind: Subnet
+metadata: {name: leased}
+spec:
+  vpc: ovn-cluster
+  cidrBlock: '10.40.0.0/24,fd00:40::/64'
+  enableDHCP: true
+  dhcpV4Options: 'lease_time=600,dns_server={10.40.0.53,10.40.0.54}'
+  dhcpV6Options: dns_server=fd00:40::53
+  enableIPv6RA: true
+  mtu: 1300
+---
+apiVersion: kubeovn.io/v1
+kind: Subnet
+metadata: {name: silent}
+spec: {vpc: ovn-cluster, cidrBlock: '10.41.0.0/24,fd00:41::/64', enableDHCP: true}
+",
+    );
+    lab.kubectl(&["wait", "--for=condition=Ready", "subnet/leased", "subnet/silent", "--timeout=30s"]);
+    let on = |mut pod: Value, subnet: &str| {
+        pod["metadata"]["annotations"] = json!({ "ovn.kubernetes.io/logical_switch": subnet });
+        pod
+    };
+    let machines = [on(machine("asks", "node1", &json!({})), "leased"), on(machine("told", "node2", &json!({})), "silent")];
+    apply(&lab, &[&machines[..], &[on(container("pod", "node2"), "leased")]].concat());
+    ready(&lab, &["asks", "told", "pod"]);
+    let addresses = |pod: &str| -> Vec<String> {
+        let addresses = field(&lab, pod, ".status.podIPs[*].ip");
+        addresses.split(' ').map(str::to_owned).collect()
+    };
+    let shown = |pod: &str, command: &str| inside(&lab, pod, &["sh", "-c", command]).0;
+    let asks = addresses("asks");
+    let links = shown("asks", "ip addr show eth0");
+    for expected in [format!("inet {}/24", asks[0]), format!("inet6 {}/128", asks[1]), "mtu 1300".to_owned()] {
+        assert!(links.contains(&expected), "{expected}: {links}");
+    }
+    let routes = shown("asks", "ip route; ip -6 route");
+    assert!(routes.contains("default via 10.40.0.1 dev eth0") && routes.contains("default via fe80::"), "{routes}");
+    let servers = shown("asks", "cat /etc/resolv.conf");
+    assert_eq!(servers, "nameserver 10.40.0.53\nnameserver 10.40.0.54\nnameserver fd00:40::53\n");
+    let clients = shown("asks", "pidof udhcpc; pidof dhclient");
+    assert_eq!(clients.lines().count(), 2, "leases are renewed: {clients}");
+    // Where no router advertises itself the way out is as containers have it.
+    let routes = shown("told", "ip -6 route");
+    assert!(routes.contains("default via fd00:41::1 dev eth0"), "{routes}");
+    let checked: Value = serde_json::from_str(&lab.ok(&["check", "-o", "json"])).unwrap();
+    let differing: Vec<&Value> =
+        checked["pairs"].as_array().unwrap().iter().filter(|check| check["expected"] != check["observed"]).collect();
+    assert!(differing.is_empty() && checked["skipped"] == json!([]), "{differing:#?} {}", checked["skipped"]);
+    lab.down();
+}
+
+#[test]
 fn a_command_in_a_machine_has_its_streams_and_its_status() {
     let lab = Lab::up(&["--nodes", "1"]);
     apply(&lab, &[machine("vm", "node1", &json!({ "env": [{ "name": "WHO", "value": "guest" }] }))]);

@@ -4,6 +4,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
+use api::annotations::LOGICAL_SWITCH;
+use api::v1::Subnet;
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
@@ -24,6 +27,8 @@ use crate::runtime::Runtime;
 /// The first and the longest pause before something is tried again.
 const PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(20);
+/// Name of a pod's primary link.
+const PRIMARY: &str = "eth0";
 /// `runtimeClassName` of pods that are virtual machines.
 const MACHINE: &str = "vm";
 /// How long processes have to end when the pod does not say.
@@ -164,10 +169,25 @@ impl Worker {
         self.record.addresses = cni::add(&self.node.lab, place, &self.record).await?;
         if is_machine {
             // Read before the links lose it, and recorded with the pod: whoever comes next finds the links without.
-            self.record.nics = Some(machine::read(sandbox.netns()).await?);
+            let mut nics = machine::read(sandbox.netns()).await?;
+            if let Some(primary) = nics.iter_mut().find(|nic| nic.name == PRIMARY) {
+                (primary.dhcp, primary.advertised) = self.answered().await?;
+            }
+            self.record.nics = Some(nics);
         }
         self.connected()?;
         Ok(sandbox.netns().clone())
+    }
+
+    /// Whether DHCP and a router answer in the pod's subnet: then a guest asks, as one would that nobody tells.
+    async fn answered(&self) -> anyhow::Result<(bool, bool)> {
+        let client = &self.node.client;
+        // What the plugin acted on may not have come by the watch yet.
+        let pod =
+            Api::<Pod>::namespaced(client.clone(), &self.record.namespace).get(&self.record.name).await.context("cannot read the pod")?;
+        let Some(subnet) = pod.annotations().get(LOGICAL_SWITCH) else { return Ok((false, false)) };
+        let subnet = Api::<Subnet>::all(client.clone()).get(subnet).await.with_context(|| format!("cannot read subnet {subnet}"))?;
+        Ok((subnet.spec.enable_dhcp == Some(true), subnet.spec.enable_ipv6_ra == Some(true)))
     }
 
     fn connected(&mut self) -> anyhow::Result<()> {

@@ -28,6 +28,8 @@ pub(crate) async fn read(netns: &Netns) -> anyhow::Result<Vec<Nic>> {
             mtu: link.mtu,
             addresses: addresses.map(net).collect(),
             routes,
+            dhcp: false,
+            advertised: false,
         });
     }
     anyhow::ensure!(!nics.is_empty(), "the CNI plugin made no link in {}", netns.label());

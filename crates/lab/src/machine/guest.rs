@@ -8,15 +8,15 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, bail};
-use linux::{Handle, IpPrefix, LinkChange, Netns, Route, sysctl};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, ChildStdin, Command as Program};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
+use super::Command;
+use super::addressing;
 use super::frame::{CHUNK, Frame, Message, WINDOW};
-use super::{Command, Settings};
 
 type Frames = mpsc::Sender<Frame>;
 
@@ -38,7 +38,7 @@ pub async fn run(port: &Path) -> anyhow::Result<()> {
     let Some(Frame { message: Message::Settings(settings), .. }) = Frame::read(&mut from).await? else {
         bail!("the guest was not told what it is");
     };
-    let first = match configure(&settings).await {
+    let first = match addressing::configure(&settings).await {
         Ok(()) => Message::Ready,
         Err(error) => Message::Failed(format!("{error:#}")),
     };
@@ -48,31 +48,6 @@ pub async fn run(port: &Path) -> anyhow::Result<()> {
         sessions.take(session, message, &out).await;
     }
     writer.abort();
-    Ok(())
-}
-
-/// Gives the guest its name and its network.
-async fn configure(settings: &Settings) -> anyhow::Result<()> {
-    let own = Netns::current()?;
-    sysctl::write(&own, "kernel/hostname", &settings.hostname)?;
-    let handle = Handle::here()?;
-    handle.set_up(handle.index("lo").await?).await?;
-    for nic in &settings.nics {
-        let (mac, links) = (nic.mac(), handle.links().await?);
-        let link = links.iter().find(|link| link.kind.is_empty() && link.mac.is_some() && link.mac == mac);
-        let index = link.with_context(|| format!("NIC {} with MAC {} is missing", nic.name, nic.mac))?.index;
-        let is_v6 = nic.addresses.iter().any(|address| address.addr().is_ipv6());
-        handle.change(index, LinkChange { name: Some(&nic.name), no_link_local: !is_v6, ..LinkChange::default() }).await?;
-        handle.change(index, LinkChange { mtu: Some(nic.mtu), ..LinkChange::default() }).await?;
-        for address in &nic.addresses {
-            handle.add_address(index, IpPrefix::new(address.addr(), address.prefix_len())?).await?;
-        }
-        handle.set_up(index).await?;
-        for (destination, via) in &nic.routes {
-            let route = Route::new(IpPrefix::new(destination.addr(), destination.prefix_len())?).dev(index);
-            handle.replace_route(&via.map_or(route, |via| route.via(via))).await?;
-        }
-    }
     Ok(())
 }
 

@@ -4,6 +4,7 @@
 //! (`guest`) through a virtio serial port: frames of several sessions, each of which is a command in the guest. Others on this
 //! machine (`client`) reach it by an abstract socket of the namespace, so that whoever knows the pod's network knows the way.
 
+mod addressing;
 mod binding;
 mod client;
 mod frame;
@@ -73,6 +74,12 @@ pub struct Nic {
     pub addresses: Vec<IpNet>,
     /// Destinations, and the next hop unless they are on the link.
     pub routes: Vec<(IpNet, Option<IpAddr>)>,
+    /// Whether the guest is to ask for its addresses (DHCP), and is not told.
+    #[serde(default)]
+    pub dhcp: bool,
+    /// Whether a router advertises itself to it.
+    #[serde(default)]
+    pub advertised: bool,
 }
 
 /// A command in a guest.
