@@ -2,7 +2,7 @@
 
 .PHONY: setup build demo demo-down test kube test-kube ovn-matrix kernel-datapath check bench generate
 
-# Installs what is missing; does nothing when nothing is.
+# Installs what is missing, and makes the image of the lab's virtual machines; does nothing when nothing is.
 setup:
 	@scripts/setup
 
@@ -10,7 +10,7 @@ setup:
 build: setup
 	@scripts/build
 
-# A cluster of three nodes on this machine, with the pods of examples/.
+# A cluster of three nodes on this machine, with the pods and the virtual machine of examples/.
 demo: build
 	@scripts/demo
 

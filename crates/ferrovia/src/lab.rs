@@ -1,10 +1,13 @@
 //! `ferrovia lab`: the command line of the lab.
 
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::{Args, Subcommand, ValueEnum};
+use lab::machine::Machine;
 use lab::{Component, Cut, DatapathChoice, Gateway, LabName, Layout, Place, Progress, Tunnel};
 
 use crate::config::Settings;
@@ -216,6 +219,24 @@ enum Command {
     },
     /// Try versions of OVN: a lab with each of them and each tunnel comes up, is checked, loses components and goes down.
     Trial(Trial),
+    /// A virtual machine: runs QEMU in the network where it is started; clients come through its standard input.
+    #[command(hide = true)]
+    Machine {
+        /// What it is, as JSON.
+        machine: String,
+    },
+    /// The first program of a guest.
+    #[command(hide = true)]
+    Guest {
+        /// Its port to whoever runs it.
+        port: PathBuf,
+    },
+    /// Checks from where it is started, as its standard input asks.
+    #[command(hide = true)]
+    Probe {
+        /// Who it says it is.
+        id: String,
+    },
     /// The scheduler and the kubelets of a lab.
     #[command(hide = true)]
     Run {
@@ -375,6 +396,25 @@ impl Lab {
                     lab.run(shutdown).await
                 })
             }
+            Command::Machine { machine } => {
+                let machine: Machine = serde_json::from_str(&machine).context("what the machine is")?;
+                let clients = std::io::stdin().as_fd().try_clone_to_owned()?;
+                let status = runtime()?.block_on(lab::machine::monitor(machine, clients.into()))?;
+                Ok(ExitCode::from(u8::try_from(status).unwrap_or(u8::MAX)))
+            }
+            Command::Guest { port } => {
+                let runtime = runtime()?;
+                let served = runtime.block_on(lab::machine::guest(&port));
+                // Its port is being read, and will be for ever.
+                runtime.shutdown_background();
+                served.map(|()| ExitCode::SUCCESS)
+            }
+            Command::Probe { id } => {
+                let runtime = runtime()?;
+                let served = runtime.block_on(lab::probe::serve(&id));
+                runtime.shutdown_background();
+                served.map(|()| ExitCode::SUCCESS)
+            }
             Command::Status { name, format } => {
                 let lab = open(name)?;
                 let status = runtime()?.block_on(lab.status())?;
@@ -418,6 +458,7 @@ fn request(arguments: &Up, settings: &Settings) -> anyhow::Result<lab::Request> 
         wait: arguments.wait,
         program: std::env::current_exe()?,
         cni: settings.cni.clone(),
+        guest: settings.guest.clone(),
     })
 }
 

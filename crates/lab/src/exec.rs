@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use linux::Netns;
 
 use crate::name::MARK;
-use crate::{Lab, Place, Record};
+use crate::{Lab, Place, Record, machine};
 
 impl Lab {
     /// Runs a command in the network of a place, where OVS's and OVN's programs find their databases; blocks. Yields
@@ -20,8 +20,8 @@ impl Lab {
         self.run_inside(&self.layout.netns(place)?, &self.environment(place), command)
     }
 
-    /// Runs a command in a pod, with the environment of one of its containers; blocks. Yields its exit status, or 128
-    /// plus the signal that ended it.
+    /// Runs a command in a pod, with the environment of one of its containers; in the guest if the pod is a virtual machine.
+    /// Blocks. Yields its exit status, or 128 plus the signal that ended it.
     ///
     /// # Errors
     /// When there is no such pod or container, or the command cannot be executed.
@@ -40,6 +40,14 @@ impl Lab {
                 known.with_context(|| format!("pod {namespace}/{pod} has no container {name}"))?.env.clone()
             }
         };
+        if let (Some(_), Some(name)) = (&record.nics, &record.netns) {
+            let (netns, command) = (Netns::named(name)?, machine::Command::of(command.to_vec(), env, None).context("no command given")?);
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let status = runtime.block_on(machine::execute(&netns, command)).with_context(|| format!("pod {namespace}/{pod}"));
+            // Someone may still wait for input.
+            runtime.shutdown_background();
+            return Ok(u8::try_from(status?).unwrap_or(u8::MAX));
+        }
         let netns = match &record.netns {
             Some(name) => Netns::named(name)?,
             None => self.layout.netns(node)?,

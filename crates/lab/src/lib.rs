@@ -1,4 +1,5 @@
-//! A cluster in a box: nodes as network namespaces with real OVS and OVN, pods as processes in namespaces of theirs.
+//! A cluster in a box: nodes as network namespaces with real OVS and OVN, pods as processes in namespaces of theirs, or as
+//! virtual machines.
 //!
 //! `up` builds it, `down` finds and removes every trace, `check` compares what pods should reach with what they reach.
 //! The lab is tooling: it may run programs such as `ovs-vsctl`, which the agent must not. It makes no decision about
@@ -19,6 +20,7 @@ pub mod executions;
 mod fabric;
 mod kubelet;
 mod layout;
+pub mod machine;
 mod name;
 mod node;
 mod parameters;

@@ -95,6 +95,9 @@ pub struct Parameters {
     pub api_port: u16,
     /// The `ferrovia` program.
     pub program: PathBuf,
+    /// Folder of what virtual machines boot.
+    #[serde(default)]
+    pub guest: PathBuf,
 }
 
 impl Parameters {

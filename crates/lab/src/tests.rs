@@ -38,6 +38,7 @@ impl Scratch {
             ovn: None,
             api_port: 0,
             program,
+            guest: "none".into(),
         };
         let scratch = Self { lab: Lab::prepare(layout, parameters).unwrap() };
         scratch.lab.start_infrastructure(false, &Progress::new()).await.unwrap();
@@ -179,6 +180,7 @@ fn a_component_that_fails_says_where_to_look() {
         ovn: None,
         api_port: 0,
         program,
+        guest: "none".into(),
     };
     let scratch = Scratch { lab: Lab::prepare(layout, parameters).unwrap() };
     Netns::create(&name.netns(Place::Node(1)).unwrap()).unwrap();

@@ -47,6 +47,8 @@ pub struct Request {
     pub program: PathBuf,
     /// The CNI plugin; `ferrovia-cni` beside the program by default.
     pub cni: Option<PathBuf>,
+    /// Folder of what virtual machines boot.
+    pub guest: PathBuf,
 }
 
 impl Request {
@@ -84,6 +86,7 @@ impl Request {
             ovn,
             api_port,
             program,
+            guest: self.guest.clone(),
         })
     }
 }

@@ -21,6 +21,7 @@ mod qdisc;
 mod ready;
 mod route;
 pub mod sysctl;
+pub mod tap;
 mod task;
 
 pub use error::{Error, Result};

@@ -136,7 +136,8 @@ fn leave<DK, D>(vpc: &Name, transit: &Transit, mac: MacAddr, out: &mut Out<Fact,
 /// A switch on the router that leads over a link to the host stacks of nodes, and the port by which each node has its own end of it.
 pub(crate) fn exit<DK, D>(vpc: &Name, name: &str, localnet: String, mac: MacAddr, link: &Transit, out: &mut Out<Fact, DK, D>) {
     let networks = link.router().iter().map(ToString::to_string).collect();
-    northbound::switch_on_router(name, vpc, format!("{name}-{vpc}"), mac, networks, out);
+    let port = northbound::RouterPort { mac, networks, advertised: &std::collections::BTreeMap::new() };
+    northbound::switch_on_router(name, vpc, format!("{name}-{vpc}"), port, out);
     northbound::localnet_port(name, localnet, EGRESS_NETWORK, 0, out);
     for node in link.node() {
         let address = node.addr();

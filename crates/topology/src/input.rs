@@ -12,13 +12,13 @@ use api::{Cidrs, DEFAULT_VPC, FINALIZER, MacAddr, OVN_PROVIDER, v1};
 use engine::Age;
 use k8s_meta::ObjectMeta;
 
-use crate::defaults;
 use crate::fact::Problem;
 pub use crate::underlay::{node_reports, provider_network, vlan};
 use crate::world::{
     Central, DefinitionKey, Ip, Keeper, Link, Name, Namespace, NetworkDefinition, Networks, NicKey, NicNotes, Node, Pod, PodKey, Pool,
     PoolSpec, Replicas, ReplicasKey, ReplicasKind, Subnet, SubnetSpec, Vip, VipSpec, Vpc, Workload,
 };
+use crate::{defaults, dhcp};
 
 /// `spec.podType` of an `IP` object whose holder is a pod of a StatefulSet.
 pub const STATEFUL_SET: &str = "StatefulSet";
@@ -128,6 +128,8 @@ fn subnet_spec(spec: &v1::SubnetSpec) -> Result<SubnetSpec, Problem> {
         vlan: text(&spec.vlan),
         central: central(spec)?.map(Box::new),
         logical_gateway: spec.logical_gateway.unwrap_or(false),
+        dhcp: dhcp::read(spec)?,
+        advertised: dhcp::advertised(spec, &cidrs)?,
     })
 }
 

@@ -7,6 +7,7 @@
 
 mod centralized;
 mod defaults;
+mod dhcp;
 mod egress;
 mod fact;
 mod holder;
@@ -27,6 +28,7 @@ mod vip;
 mod vpc;
 mod world;
 
+pub use dhcp::Dhcp;
 pub use fact::{Fact, FactValue, IpHolder, NicRequest, Problem, Source, SubnetState, VpcState};
 pub use holder::{Identity, Workload, pods_on, providers, recorded};
 pub use key::{DefinitionKey, NicKey, PodKey};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use api::{MacAddr, VENDOR};
 use ovsdb_types::nb::{
-    gateway_chassis as chassis, logical_router as lr, logical_router_policy as policy, logical_router_port as lrp,
+    dhcp_options as dhcp, gateway_chassis as chassis, logical_router as lr, logical_router_policy as policy, logical_router_port as lrp,
     logical_router_static_route as route, logical_switch as ls, logical_switch_port as lsp, nb_global, port_group as group,
     static_mac_binding as binding,
 };
@@ -15,7 +15,7 @@ use ovsdb_types::{
 };
 
 use crate::fact::{Fact, FactValue};
-use crate::{egress, node, underlay};
+use crate::{dhcp as answers, egress, node, underlay};
 
 /// Key in `NB_Global:external_ids` that the controller sets, to `true`, with the transaction that completes the database.
 /// Where it is missing, the database was made anew, and `ovn-northd` must not act on what it does not hold yet.
@@ -25,7 +25,7 @@ pub const COMPLETE: &str = "ferrovia-complete";
 #[must_use]
 pub fn monitored() -> Monitored {
     let routers = [lr::TABLE, lrp::TABLE, chassis::TABLE, route::TABLE, policy::TABLE, binding::TABLE];
-    let switches = [ls::TABLE, lsp::TABLE, group::TABLE];
+    let switches = [ls::TABLE, lsp::TABLE, group::TABLE, dhcp::TABLE];
     Monitored::tables(&nb::SCHEMA, &[&routers[..], &switches[..], &[nb_global::TABLE]].concat())
 }
 
@@ -59,14 +59,26 @@ pub fn ownership() -> Vec<Ownership> {
     let mut routers =
         table(lr::TABLE, lr::NAME.index, lr::EXTERNAL_IDS.index, &[], &[lr::POLICIES.index, lr::PORTS.index, lr::STATIC_ROUTES.index]);
     routers.maps.push((lr::OPTIONS.index, &[]));
-    let router_ports =
-        table(lrp::TABLE, lrp::NAME.index, lrp::EXTERNAL_IDS.index, &[lrp::MAC.index, lrp::NETWORKS.index], &[lrp::GATEWAY_CHASSIS.index]);
+    let router_ports = table(
+        lrp::TABLE,
+        lrp::NAME.index,
+        lrp::EXTERNAL_IDS.index,
+        &[lrp::MAC.index, lrp::NETWORKS.index, lrp::IPV6_RA_CONFIGS.index],
+        &[lrp::GATEWAY_CHASSIS.index],
+    );
     let switches = table(ls::TABLE, ls::NAME.index, ls::EXTERNAL_IDS.index, &[], &[ls::PORTS.index]);
     let mut ports = table(
         lsp::TABLE,
         lsp::NAME.index,
         lsp::EXTERNAL_IDS.index,
-        &[lsp::TYPE.index, lsp::ADDRESSES.index, lsp::PORT_SECURITY.index, lsp::TAG.index],
+        &[
+            lsp::TYPE.index,
+            lsp::ADDRESSES.index,
+            lsp::PORT_SECURITY.index,
+            lsp::TAG.index,
+            lsp::DHCPV4_OPTIONS.index,
+            lsp::DHCPV6_OPTIONS.index,
+        ],
         &[],
     );
     ports.maps =
@@ -109,7 +121,14 @@ pub fn ownership() -> Vec<Ownership> {
         mark: None,
         ..routes.clone()
     };
-    vec![routers, router_ports, routes, policies, switches, ports, groups, gateways, bindings, global]
+    let answers = Ownership {
+        table: dhcp::TABLE,
+        columns: vec![dhcp::CIDR.index, dhcp::OPTIONS.index],
+        maps: vec![(dhcp::EXTERNAL_IDS.index, &["vendor", "ls", "protocol"])],
+        mark: Some(dhcp::EXTERNAL_IDS.index),
+        ..routes.clone()
+    };
+    vec![routers, router_ports, routes, policies, switches, ports, groups, gateways, bindings, answers, global]
 }
 
 /// Whether a row that carries our mark, and that no rule wants, is of a shape that some rule makes, and so may go.
@@ -150,6 +169,11 @@ pub fn claimed(table: TableId, row: &Row<'_>) -> bool {
         let name = row.text(group::NAME);
         return has(group::EXTERNAL_IDS, node::MARK) && (name.starts_with(node::GROUP) || has(group::EXTERNAL_IDS, egress::INSIDE_MARK));
     }
+    if table == dhcp::TABLE {
+        // Those of one port belong to a feature to come.
+        let of = |key| has(dhcp::EXTERNAL_IDS, key);
+        return answers::MARKS.into_iter().all(of) && !of(answers::PORT_MARK);
+    }
     table == lr::TABLE || table == binding::TABLE || (table == chassis::TABLE && row.text(chassis::NAME).contains("-public_"))
 }
 
@@ -177,13 +201,21 @@ pub(crate) fn router_port_name(vpc: &str, subnet: &str) -> String {
     format!("{vpc}-{subnet}")
 }
 
-/// A switch, the router port that serves it, with this MAC and these networks, and the switch's end of the link between them.
+/// What a router's port has.
+pub(crate) struct RouterPort<'a> {
+    pub(crate) mac: MacAddr,
+    /// Its addresses, with the lengths of their prefixes.
+    pub(crate) networks: Vec<String>,
+    /// What it advertises over IPv6.
+    pub(crate) advertised: &'a BTreeMap<String, String>,
+}
+
+/// A switch, the router port that serves it, and the switch's end of the link between them.
 pub(crate) fn switch_on_router<DK, D>(
     name: &str,
     vpc: &str,
     switch_port: String,
-    mac: MacAddr,
-    networks: Vec<String>,
+    port: RouterPort<'_>,
     out: &mut engine::Out<Fact, DK, D>,
 ) {
     switch_row(name, out);
@@ -192,8 +224,9 @@ pub(crate) fn switch_on_router<DK, D>(
     let key = router_port(vpc, name);
     RowFact::new(key.clone())
         .set(lrp::NAME, router_port_name.clone())
-        .set(lrp::MAC, mac.to_string())
-        .set(lrp::NETWORKS, networks.into_iter().collect())
+        .set(lrp::MAC, port.mac.to_string())
+        .set(lrp::NETWORKS, port.networks.into_iter().collect())
+        .set(lrp::IPV6_RA_CONFIGS, port.advertised.clone())
         .set(lrp::EXTERNAL_IDS, external_ids(&[]))
         .say(out);
     refer(out, router(vpc), lr::PORTS, key);

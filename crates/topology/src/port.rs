@@ -12,7 +12,7 @@ use crate::fact::{Fact, FactValue, IpHolder};
 use crate::holder::{self, Identity};
 use crate::northbound::{RowFact, external_ids, refer, switch};
 use crate::world::{Allocation, Ip, Name, Network, Networks, NicKey, NodePods, Pod, PodKey, World};
-use crate::{ip, networks, node, security};
+use crate::{dhcp, ip, networks, node, security};
 
 pub(crate) fn register(engine: &mut Engine<World, Fact>) {
     engine.leaf::<Allocation>("port", |cx, key, nic, out| {
@@ -34,11 +34,16 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
                 }
             }
             let row = RowKey::new(lsp::TABLE, Arc::clone(&name));
+            // Of each family that both the subnet and the port have.
+            let of = |v4: bool| network.cidrs.iter().map(|cidr| cidr.addr()).find(|address| address.is_ipv4() == v4);
+            let answers = |v4| of(v4).filter(|_| network.dhcp).map(|of| dhcp::reference(&nic.subnet, of));
             let pod = format!("{}/{}", key.holder.namespace, key.holder.name);
             RowFact::new(row.clone())
                 .set(lsp::NAME, name.to_string())
                 .set(lsp::ADDRESSES, [security::pair(nic.mac, &nic.addresses)].into())
                 .set(lsp::PORT_SECURITY, allowed.into_iter().collect())
+                .set(lsp::DHCPV4_OPTIONS, answers(true))
+                .set(lsp::DHCPV6_OPTIONS, answers(false))
                 .set(lsp::EXTERNAL_IDS, external_ids(&[("ls", &nic.subnet), ("pod", &pod)]))
                 .say(out);
             refer(out, switch(&nic.subnet), ls::PORTS, row.clone());

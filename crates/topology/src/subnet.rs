@@ -8,7 +8,7 @@ use engine::{Cx, Engine};
 
 use crate::fact::{Fact, FactValue, Problem, SubnetState};
 use crate::world::{Name, Network, Range, RangesByVpc, Router, Subnet, SubnetSpec, SubnetsByProvider, SubnetsByRouterPort, Usage, World};
-use crate::{northbound, underlay};
+use crate::{dhcp, northbound, underlay};
 
 pub(crate) fn register(engine: &mut Engine<World, Fact>) {
     engine.rule::<Subnet, Range>("subnet-range", |_, name, subnet, out| {
@@ -39,6 +39,9 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
             } else if spec.has_switch() {
                 northbound::switch_row(name, out);
             }
+            if let Some(given) = spec.dhcp.as_ref().filter(|_| spec.has_switch()) {
+                dhcp::rows(name, &spec.cidrs, &spec.gateways, given, out);
+            }
             if let Some(segment) = segment {
                 underlay::localnet_port(name, segment, out);
             }
@@ -51,6 +54,7 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
                 router: spec.has_router(),
                 segment: segment.clone(),
                 central: spec.central.clone(),
+                dhcp: spec.dhcp.is_some() && spec.has_switch(),
             };
             out.derive(Arc::clone(name), network);
             let mut excluded = spec.excluded.clone();
@@ -111,7 +115,13 @@ fn switch_port(cx: &mut Cx<'_, World>, name: &Name, vpc: &Name) -> String {
 
 fn rows<DK, D>(name: &Name, spec: &SubnetSpec, switch_port: String, out: &mut engine::Out<Fact, DK, D>) {
     let mac = spec.gateway_mac.unwrap_or_else(|| crate::mac::of_router_port(&spec.vpc, name));
-    northbound::switch_on_router(name, &spec.vpc, switch_port, mac, networks(spec), out);
+    northbound::switch_on_router(
+        name,
+        &spec.vpc,
+        switch_port,
+        northbound::RouterPort { mac, networks: networks(spec), advertised: &spec.advertised },
+        out,
+    );
 }
 
 /// Addresses of the router port: each gateway with the length of its range.

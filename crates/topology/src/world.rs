@@ -44,6 +44,7 @@ pub struct Subnet {
 }
 
 pub use crate::centralized::Central;
+pub use crate::dhcp::Dhcp;
 pub use crate::fact::Problem;
 pub use crate::holder::{Identity, Workload};
 pub use crate::key::{DefinitionKey, NicKey, PodKey};
@@ -74,6 +75,10 @@ pub struct SubnetSpec {
     pub central: Option<Box<Central>>,
     /// Whether the router of the VPC is the gateway of such a subnet, and not a host of the physical network.
     pub logical_gateway: bool,
+    /// What OVN answers to DHCP, if it does.
+    pub dhcp: Option<Box<Dhcp>>,
+    /// What the router advertises over IPv6 (`ipv6_ra_configs`); nothing if this is empty.
+    pub advertised: BTreeMap<String, String>,
 }
 
 impl SubnetSpec {
@@ -347,6 +352,8 @@ pub struct Network {
     pub segment: Option<Box<Segment>>,
     /// The nodes that its pods leave by, unless each leaves by its own.
     pub central: Option<Box<Central>>,
+    /// Whether OVN answers DHCP.
+    pub dhcp: bool,
 }
 
 /// All collections.

@@ -391,3 +391,50 @@ metadata: {name: strayed, namespace: default, uid: u, annotations: {ovn.kubernet
     assert!(cluster.northbound().contains("10.16.9.9 10.16.7.7"), "{}", cluster.northbound());
     assert!(!cluster.told().contains("\"later\""), "{}", cluster.told());
 }
+
+#[test]
+fn ports_of_a_subnet_with_dhcp_are_answered_and_its_router_advertises() {
+    let mut cluster = network(
+        "
+kind: Vpc
+metadata: {name: blue, uid: v}
+spec: {}
+---
+kind: Subnet
+metadata: {name: blue-net, uid: s}
+spec:
+  vpc: blue
+  cidrBlock: '10.0.0.0/24,fd00::/64'
+  namespaces: [blue]
+  enableDHCP: true
+  dhcpV4Options: 'lease_time=600,dns_server={10.0.0.53,10.0.0.54}'
+  dhcpV6Options: 'dns_server=fd00::53'
+  enableIPv6RA: true
+  mtu: 1300
+---
+kind: Namespace
+metadata: {name: blue}
+---
+kind: Pod
+metadata: {name: vm, namespace: blue, uid: p, annotations: {ovn.kubernetes.io/mac_address: '02:00:00:00:00:09'}}
+",
+    );
+    insta::assert_snapshot!(cluster.northbound());
+    // What is no longer wanted of it goes with it, and a router may advertise something else.
+    cluster.apply(
+        "
+kind: Subnet
+metadata: {name: blue-net, uid: s}
+spec: {vpc: blue, cidrBlock: '10.0.0.0/24,fd00::/64', namespaces: [blue], enableIPv6RA: true, ipv6RAConfigs: 'address_mode=slaac'}
+---
+kind: Subnet
+metadata: {name: wrong, uid: t}
+spec: {vpc: blue, cidrBlock: 10.1.0.0/24, enableDHCP: true, dhcpV4Options: router}
+",
+    );
+    cluster.round();
+    let rows = cluster.northbound();
+    assert!(!rows.contains("DHCP_Options") && !rows.contains("dhcpv"), "{rows}");
+    assert!(rows.contains("  ipv6_ra_configs: address_mode=slaac\n"), "{rows}");
+    assert!(cluster.told().contains("spec.dhcpV4Options: \"router\" is not key=value"), "{}", cluster.told());
+}

@@ -363,6 +363,8 @@ fn apply(cluster: &mut Cluster, step: &Step) {
                     "gatewayType": if *range % 2 == 0 { "centralized" } else { "distributed" },
                     "gatewayNode": "node0,node1",
                     "enableEcmp": default,
+                    "enableDHCP": *range % 3 == 0,
+                    "dhcpV4Options": if *default { "lease_time=60" } else { "" },
                     "vlan": vlan.0.map(|n| format!("w{n}")).unwrap_or_default(),
                     "logicalGateway": vlan.1,
                     "provider": match provider { 0 => "d0.n0.ovn", 1 => "d1.n0", _ => "ovn" },

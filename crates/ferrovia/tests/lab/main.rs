@@ -7,6 +7,7 @@ mod harness;
 mod load;
 mod nics;
 mod node;
+mod vms;
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;

@@ -11,6 +11,7 @@ use linux::process::Process;
 use serde::{Deserialize, Serialize};
 
 use crate::layout::{read_json, write_json};
+use crate::machine::Nic;
 use crate::{Layout, Place};
 
 /// A pod that the kubelet made or is making.
@@ -31,6 +32,9 @@ pub struct PodRecord {
     pub connected: bool,
     /// When that was (RFC 3339).
     pub since: String,
+    /// The NICs of its virtual machine, if it is one.
+    #[serde(default)]
+    pub nics: Option<Vec<Nic>>,
     /// Its containers, in the order of its specification.
     pub containers: Vec<ContainerRecord>,
 }
@@ -47,6 +51,9 @@ pub struct ContainerRecord {
     pub process: Option<ProcessRecord>,
     /// Exit status of its command, if that ended and was not started again.
     pub ended: Option<i32>,
+    /// Whether the guest was ready, if it is a virtual machine.
+    #[serde(default)]
+    pub ready: bool,
     /// How often its command was started again.
     pub restarts: i32,
 }
@@ -108,6 +115,11 @@ impl PodRecord {
         layout.pods(place).join(format!("{}-{container}.log", self.uid))
     }
 
+    /// Where the console of a virtual machine goes.
+    pub(crate) fn console(&self, layout: &Layout, place: Place) -> PathBuf {
+        layout.pods(place).join(format!("{}.console", self.uid))
+    }
+
     pub(crate) fn save(&self, layout: &Layout, place: Place) -> anyhow::Result<()> {
         write_json(&Self::path(layout, place, &self.uid), self)
     }
@@ -117,6 +129,7 @@ impl PodRecord {
         for container in &self.containers {
             let _ = fs::remove_file(self.log(layout, place, &container.name));
         }
+        let _ = fs::remove_file(self.console(layout, place));
         let _ = fs::remove_file(Self::path(layout, place, &self.uid));
     }
 }

@@ -43,7 +43,7 @@ impl Report {
         let statuses = self.record.containers.iter().zip(&self.doing).map(|(container, doing)| {
             let state = match doing {
                 Doing::Waiting => json!({"waiting": {"reason": if reason.is_empty() { "ContainerCreating" } else { reason }, "message": message}}),
-                Doing::Running => json!({"running": {"startedAt": self.record.since}}),
+                Doing::Starting | Doing::Running => json!({"running": {"startedAt": self.record.since}}),
                 Doing::Ended { status } => {
                     json!({"terminated": {"exitCode": status, "reason": if *status == 0 { "Completed" } else { "Error" }, "finishedAt": time}})
                 }

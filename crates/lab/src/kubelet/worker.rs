@@ -4,10 +4,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
+use api::annotations::LOGICAL_SWITCH;
+use api::v1::Subnet;
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use kube::ResourceExt as _;
 use kube::api::{Api, DeleteParams, Preconditions};
 use linux::process::Process;
@@ -18,11 +21,16 @@ use super::container::{self, Doing};
 use super::record::{ContainerRecord, PodRecord};
 use super::report::{Report, now};
 use super::{Node, cni, kill};
+use crate::machine;
 use crate::runtime::Runtime;
 
 /// The first and the longest pause before something is tried again.
 const PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(20);
+/// Name of a pod's primary link.
+const PRIMARY: &str = "eth0";
+/// `runtimeClassName` of pods that are virtual machines.
+const MACHINE: &str = "vm";
 /// How long processes have to end when the pod does not say.
 const GRACE: i64 = 30;
 
@@ -45,6 +53,8 @@ pub(crate) struct Worker {
 
 /// What can happen to a container.
 enum Happening {
+    /// A virtual machine is ready.
+    Ready(usize, Process),
     Ended(usize, i32),
     RestartDue(usize),
 }
@@ -108,10 +118,10 @@ impl Worker {
                 .collect();
         }
         self.doing = vec![Doing::Waiting; self.record.containers.len()];
-        if spec.runtime_class_name.as_deref() == Some("vm") {
-            let message = "not yet: virtual machines";
-            self.node.event(pod, "NotYet", message).await;
-            self.report("Pending", Some(("NotYet", message.to_owned()))).await;
+        let is_machine = spec.runtime_class_name.as_deref() == Some(MACHINE);
+        if let Some(message) = is_machine.then(|| no_machine(&spec)).flatten() {
+            self.node.event(pod, "InvalidMachine", &message).await;
+            self.report("Pending", Some(("InvalidMachine", message))).await;
             return;
         }
         let mut wants = self.wants.clone();
@@ -119,17 +129,17 @@ impl Worker {
             biased;
             _ = wants.wait_for(is_ending) => {}
             () = async {
-                let netns = self.connect(pod).await;
+                let netns = self.connect(pod, is_machine).await;
                 self.run_containers(pod, &netns).await;
             } => {}
         }
     }
 
     /// Makes the pod's namespace and has the CNI plugin connect it, as often as it takes.
-    async fn connect(&mut self, pod: &Pod) -> Netns {
+    async fn connect(&mut self, pod: &Pod, is_machine: bool) -> Netns {
         let mut attempt = 0;
         loop {
-            match self.try_connect().await {
+            match self.try_connect(is_machine).await {
                 Ok(netns) => return netns,
                 Err(error) => {
                     let message = format!("{error:#}");
@@ -142,7 +152,7 @@ impl Worker {
         }
     }
 
-    async fn try_connect(&mut self) -> anyhow::Result<Netns> {
+    async fn try_connect(&mut self, is_machine: bool) -> anyhow::Result<Netns> {
         let node = self.node.clone();
         let (layout, place) = (&node.lab.layout, node.place);
         let Some(name) = self.record.netns.clone() else {
@@ -157,8 +167,27 @@ impl Worker {
         self.record.save(layout, place)?;
         let sandbox = Runtime::new(node.lab.clone(), place).sandbox(&self.record.uid).await?;
         self.record.addresses = cni::add(&self.node.lab, place, &self.record).await?;
+        if is_machine {
+            // Read before the links lose it, and recorded with the pod: whoever comes next finds the links without.
+            let mut nics = machine::read(sandbox.netns()).await?;
+            if let Some(primary) = nics.iter_mut().find(|nic| nic.name == PRIMARY) {
+                (primary.dhcp, primary.advertised) = self.answered().await?;
+            }
+            self.record.nics = Some(nics);
+        }
         self.connected()?;
         Ok(sandbox.netns().clone())
+    }
+
+    /// Whether DHCP and a router answer in the pod's subnet: then a guest asks, as one would that nobody tells.
+    async fn answered(&self) -> anyhow::Result<(bool, bool)> {
+        let client = &self.node.client;
+        // What the plugin acted on may not have come by the watch yet.
+        let pod =
+            Api::<Pod>::namespaced(client.clone(), &self.record.namespace).get(&self.record.name).await.context("cannot read the pod")?;
+        let Some(subnet) = pod.annotations().get(LOGICAL_SWITCH) else { return Ok((false, false)) };
+        let subnet = Api::<Subnet>::all(client.clone()).get(subnet).await.with_context(|| format!("cannot read subnet {subnet}"))?;
+        Ok((subnet.spec.enable_dhcp == Some(true), subnet.spec.enable_ipv6_ra == Some(true)))
     }
 
     fn connected(&mut self) -> anyhow::Result<()> {
@@ -182,7 +211,7 @@ impl Worker {
             let next = match (known.process, known.ended) {
                 (None, None) => self.start(pod, netns, index).await,
                 (Some(recorded), _) => match recorded.adopt() {
-                    Some(process) => self.watch(index, Some(process)),
+                    Some(process) => self.watch(index, Some(process), netns),
                     None => ended(index, container::UNKNOWN_STATUS),
                 },
                 (None, Some(status)) => ended(index, status),
@@ -203,7 +232,13 @@ impl Worker {
                     let next = self.start(pod, netns, index).await;
                     happenings.push(next);
                 }
+                Some(Happening::Ready(index, process)) => {
+                    self.record.containers[index].ready = true;
+                    let next = self.watch(index, Some(process), netns);
+                    happenings.push(next);
+                }
                 Some(Happening::Ended(index, status)) => {
+                    self.ended_early(pod, index).await;
                     self.doing[index] = Doing::Ended { status };
                     self.record.containers[index].process = None;
                     self.record.containers[index].ended = Some(status);
@@ -225,8 +260,14 @@ impl Worker {
     async fn start(&mut self, pod: &Pod, netns: &Netns, index: usize) -> BoxFuture<'static, Happening> {
         let Some(container) = pod.spec.as_ref().and_then(|spec| spec.containers.get(index)) else { return ended(index, 0) };
         self.record.containers[index].env = container::environment(&self.node.lab, &self.record, container);
-        let happening = match container::start(&self.node.lab, self.node.place, &self.record, container, netns) {
-            Ok(process) => self.watch(index, process),
+        self.record.containers[index].ready = false;
+        let (lab, place) = (&self.node.lab, self.node.place);
+        let started = match &self.record.nics {
+            Some(nics) => container::start_machine(lab, place, &self.record, nics, container, netns).await.map(Some),
+            None => container::start(lab, place, &self.record, container, netns),
+        };
+        let happening = match started {
+            Ok(process) => self.watch(index, process, netns),
             Err(error) => {
                 self.node.event(pod, "Failed", &format!("container {}: {error:#}", container.name)).await;
                 ended(index, 127)
@@ -238,12 +279,35 @@ impl Worker {
         happening
     }
 
-    /// Waits for a container's process; one without a command sleeps for ever.
-    fn watch(&mut self, index: usize, process: Option<Process>) -> BoxFuture<'static, Happening> {
-        self.doing[index] = Doing::Running;
+    /// Tells why a virtual machine ended before it was ready.
+    async fn ended_early(&self, pod: &Pod, index: usize) {
+        let container = &self.record.containers[index];
+        if self.record.nics.is_none() || container.ready {
+            return;
+        }
+        let log = self.record.log(&self.node.lab.layout, self.node.place, &container.name);
+        let why = machine::last_line(&log).unwrap_or_else(|| format!("{} says nothing", log.display()));
+        self.node
+            .event(pod, "Failed", &format!("container {}: its virtual machine ended before it was ready: {why}", container.name))
+            .await;
+    }
+
+    /// Waits for a container's process; one without a command sleeps for ever. A virtual machine has to be ready first.
+    fn watch(&mut self, index: usize, process: Option<Process>, netns: &Netns) -> BoxFuture<'static, Happening> {
+        let boots = self.record.nics.is_some() && !self.record.containers[index].ready;
+        self.doing[index] = if boots { Doing::Starting } else { Doing::Running };
         self.record.containers[index].process = process.as_ref().and_then(container::record);
         self.record.containers[index].ended = None;
         match process {
+            Some(process) if boots => {
+                let netns = netns.clone();
+                Box::pin(async move {
+                    match container::ready(&process, &netns).await {
+                        true => Happening::Ready(index, process),
+                        false => Happening::Ended(index, container::ended(process).await),
+                    }
+                })
+            }
             Some(process) => Box::pin(async move { Happening::Ended(index, container::ended(process).await) }),
             None => Box::pin(std::future::pending()),
         }
@@ -323,6 +387,15 @@ fn is_ending(want: &Want) -> bool {
 
 fn is_over(pod: &Pod) -> bool {
     matches!(pod.status.as_ref().and_then(|status| status.phase.as_deref()), Some("Succeeded" | "Failed"))
+}
+
+/// Why a pod cannot be a virtual machine.
+fn no_machine(spec: &PodSpec) -> Option<String> {
+    match spec.containers.len() {
+        _ if spec.host_network == Some(true) => Some("a virtual machine cannot use its node's network".to_owned()),
+        1 => None,
+        count => Some(format!("a virtual machine has one container, and this pod has {count}")),
+    }
 }
 
 fn restarts(policy: &str, status: i32) -> bool {

@@ -16,7 +16,9 @@ use super::{Endpoint, Outcome};
 /// Pause before a request is sent again.
 const AGAIN: Duration = Duration::from_millis(200);
 /// Bytes of the payload that identify a request.
-const KEY: usize = 16;
+pub(super) const KEY: usize = 16;
+/// What identifies a request.
+pub(super) type Key = [u8; KEY];
 
 /// What a ping must achieve.
 #[derive(Clone, Copy, Debug)]
@@ -78,26 +80,33 @@ impl Pinger {
     pub(super) fn send(&self, to: IpAddr, payload: &[u8]) -> Outcome {
         self.socket.request(to, payload).map_err(|e| e.to_string())
     }
+}
 
-    pub(super) async fn ping(&self, to: IpAddr, target: Option<&Self>, answered: bool, payload: usize) -> Outcome {
-        let key = Uuid::new_v4().into_bytes();
-        let mut content = key.to_vec();
-        content.resize(payload.max(KEY), 0x5a);
-        let done = async {
-            if let Some(target) = target {
-                target.saw(EchoKind::Request, &key, content.len()).await;
-            }
-            if answered {
-                self.saw(EchoKind::Reply, &key, content.len()).await;
-            }
-        };
-        let mut done = std::pin::pin!(done);
-        let mut timer = tokio::time::interval(AGAIN);
-        loop {
-            tokio::select! {
-                () = &mut done => return Ok(()),
-                _ = timer.tick() => self.send(to, &content)?,
-            }
+/// What an echo message of that length carries.
+pub(super) fn payload(key: Key, length: usize) -> Vec<u8> {
+    let mut content = key.to_vec();
+    content.resize(length.max(KEY), 0x5a);
+    content
+}
+
+pub(super) async fn ping(from: &Endpoint, to: IpAddr, ping: Ping<'_>) -> Outcome {
+    let key = Uuid::new_v4().into_bytes();
+    let length = ping.payload.max(KEY);
+    let done = async {
+        if let Some(target) = ping.seen_by {
+            target.saw(to.is_ipv4(), EchoKind::Request, key, length).await?;
+        }
+        if ping.answered {
+            from.saw(to.is_ipv4(), EchoKind::Reply, key, length).await?;
+        }
+        Ok(())
+    };
+    let mut done = std::pin::pin!(done);
+    let mut timer = tokio::time::interval(AGAIN);
+    loop {
+        tokio::select! {
+            done = &mut done => return done,
+            _ = timer.tick() => from.send(to, key, length).await?,
         }
     }
 }

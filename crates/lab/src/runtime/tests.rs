@@ -52,6 +52,7 @@ impl Scratch {
             ovn: None,
             api_port: 0,
             program: "none".into(),
+            guest: "none".into(),
         };
         let lab = Lab { layout: Layout::new(&root, "cni".parse().unwrap()), parameters };
         let runtime = Runtime::new(lab, Place::Host);
