@@ -1,6 +1,6 @@
 //! What the API server shows of this node's pods, and of what their NICs depend on.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -39,8 +39,24 @@ pub(crate) struct Pod {
 pub(crate) struct Subnet {
     /// MTU in bytes, if it names one.
     mtu: Option<u32>,
+    /// Vlan that it is on.
+    vlan: Option<String>,
+    /// Whether its gateway is the router of the VPC, and what that leads to.
+    routed: Routed,
     /// If it leaves through the node.
     exits: Option<Exits>,
+}
+
+/// What the router of its VPC is to a subnet on a Vlan.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Routed {
+    /// Nothing.
+    #[default]
+    No,
+    /// The gateway of its pods, which leads to overlay subnets and to the physical gateway.
+    Pods,
+    /// The gateway of everybody there.
+    All,
 }
 
 /// A NIC that a request is to make, with the name of its link.
@@ -84,6 +100,8 @@ pub(crate) struct Known {
     nodes: HashMap<String, OwnNode>,
     /// Subnets; none before they are known.
     subnets: Option<HashMap<String, Subnet>>,
+    /// The provider network of each Vlan; none before they are known.
+    vlans: Option<HashMap<String, String>>,
     /// MTUs in bytes of the provider networks that are ready on this node.
     networks: BTreeMap<String, u32>,
 }
@@ -157,6 +175,9 @@ impl Known {
             let prefix = IpPrefix::new(*address, net.map_or(whole, |net| net.prefix_len()));
             addresses.push(prefix.map_err(|why| Unknown::Wrong(why.to_string()))?);
         }
+        let subnet = self.subnets.as_ref().and_then(|subnets| subnets.get(record.subnet.as_ref()));
+        // A tunnel drops what is too long for it, and says nothing.
+        let routed_mtu = (record.segment.is_some() && subnet.is_some_and(|subnet| subnet.routed == Routed::Pods)).then_some(mtu);
         // Nobody on a physical network says that a packet is too long: all there have the same MTU.
         let mtu = match &record.segment {
             Some(segment) => *self.networks.get(&*segment.network).ok_or_else(|| {
@@ -168,7 +189,8 @@ impl Known {
         let nic = Nic {
             provider: provider.to_owned(),
             port: networks::port(&pod.holder, namespace, provider),
-            mtu: self.subnets.as_ref().and_then(|subnets| subnets.get(record.subnet.as_ref())?.mtu).unwrap_or(mtu),
+            mtu: subnet.and_then(|subnet| subnet.mtu).unwrap_or(mtu),
+            routed_mtu,
             subnet: record.subnet.into(),
             mac: record.mac,
             addresses,
@@ -226,6 +248,18 @@ impl Cluster {
         Some(Exits::of_all(subnets.into_iter().map(|(_, exits)| exits)))
     }
 
+    /// The physical networks into which the node sends under a MAC of its own what it routed; `None` while they are not known. Where
+    /// hosts have the router as their gateway, they find it by its own.
+    pub(crate) fn routed_networks(&self) -> Option<BTreeSet<String>> {
+        let known = self.known.borrow();
+        let (subnets, vlans) = (known.subnets.as_ref()?, known.vlans.as_ref()?);
+        let of = |routed| {
+            let subnets = subnets.values().filter(move |subnet| subnet.routed == routed);
+            subnets.filter_map(|subnet| vlans.get(subnet.vlan.as_ref()?)).cloned().collect::<BTreeSet<_>>()
+        };
+        Some(&of(Routed::Pods) - &of(Routed::All))
+    }
+
     /// This node, once it is known.
     pub(crate) fn own_node(&self) -> Option<OwnNode> {
         self.known.borrow().nodes.values().next().cloned()
@@ -257,6 +291,7 @@ pub(crate) fn watch_cluster(client: kube::Client, node: &str, mtu: u32) -> (Clus
         feeds.spawn(feed(client.clone(), on_node, sender.clone(), pod, |known| &mut known.pods));
         feeds.spawn(feed(client.clone(), own, sender.clone(), own_node, |known| &mut known.nodes));
         feeds.spawn(feed(client.clone(), watcher::Config::default(), sender.clone(), definition, |known| &mut known.definitions));
+        feeds.spawn(feed(client.clone(), watcher::Config::default(), sender.clone(), vlan, |known| known.vlans.get_or_insert_default()));
         feeds.spawn(feed(client, watcher::Config::default(), sender, subnet, |known| known.subnets.get_or_insert_default()));
         while feeds.join_next().await.is_some() {}
     };
@@ -345,11 +380,21 @@ fn definition(object: NetworkAttachmentDefinitionView) -> (Key, Option<Result<De
     ((namespace, name), Some(parsed))
 }
 
+fn vlan(object: v1::Vlan) -> (String, Option<String>) {
+    (object.name_any(), Some(object.spec.provider))
+}
+
 fn subnet(object: v1::Subnet) -> (String, Option<Subnet>) {
     let (name, spec) = (object.name_any(), &object.spec);
     // Below 576 bytes IPv4 need not work (RFC 791), nor IPv6 below 1280 (RFC 8200).
     let mtu = spec.mtu.and_then(|mtu| u32::try_from(mtu).ok()).filter(|mtu| (576..=65_535).contains(mtu));
-    (name, Some(Subnet { mtu, exits: Exits::of(spec) }))
+    let vlan = spec.vlan.clone().filter(|vlan| !vlan.is_empty());
+    let routed = match (spec.logical_gateway, spec.u2o_interconnection) {
+        (Some(true), _) => Routed::All,
+        (_, Some(true)) => Routed::Pods,
+        _ => Routed::No,
+    };
+    (name, Some(Subnet { mtu, vlan, routed, exits: Exits::of(spec) }))
 }
 
 #[cfg(test)]
@@ -401,7 +446,7 @@ mod tests {
         let provider = "d.ns.ovn".into();
         known.definitions.insert(("ns".to_owned(), "d".to_owned()), Ok(Definition::Ours { provider }));
         known.definitions.insert(("ns".to_owned(), "foreign".to_owned()), Ok(OURS));
-        known.subnets = Some(HashMap::from([("s2".to_owned(), Subnet { mtu: Some(1300), exits: None })]));
+        known.subnets = Some(HashMap::from([("s2".to_owned(), Subnet { mtu: Some(1300), ..Subnet::default() })]));
         let nics = known.nics(ASK, 1400).unwrap();
         let shown: Vec<_> = nics.iter().map(|w| (w.ifname.as_str(), w.nic.port.as_str(), w.nic.mtu, w.nic.default_route)).collect();
         assert_eq!(shown, [("eth0", "p.ns", 1400, true), ("net1", "p.ns.d.ns.ovn", 1300, false)]);
@@ -423,6 +468,13 @@ mod tests {
         let mut known = known(&pairs);
         assert!(matches!(known.nics(ASK, 1400), Err(Unknown::Yet(what)) if what.contains("provider network net1 is not ready")));
         known.networks.insert("net1".to_owned(), 9000);
-        assert_eq!(known.nics(ASK, 1400).unwrap()[0].nic.mtu, 9000);
+        let mtus = |known: &Known| {
+            let nic = known.nics(ASK, 1400).unwrap().remove(0).nic;
+            (nic.mtu, nic.routed_mtu)
+        };
+        assert_eq!(mtus(&known), (9000, None));
+        // By the gateway to what tunnels carry.
+        known.subnets = Some(HashMap::from([("s1".to_owned(), Subnet { routed: Routed::Pods, ..Subnet::default() })]));
+        assert_eq!(mtus(&known), (9000, Some(1400)));
     }
 }
