@@ -105,7 +105,7 @@ fn the_router_of_a_vpc_has_an_address_on_a_vlan_that_stays_and_is_told_when_it_i
         };
         // An address that a pod has is not taken from it, and the subnet goes on without.
         set(json!({ "u2oInterconnection": true, "u2oInterconnectionIP": taken })).await;
-        told(&client, "lan", &format!("spec.u2oInterconnectionIP: subnet lan: {taken}")).await;
+        told(&client, "lan", &format!("spec.u2oInterconnectionIP: subnet lan: address {taken} is in use by vm.default")).await;
         let refused = Some(("False".to_owned(), "NotInterconnected".to_owned()));
         until(&subnets, "lan", "the address is refused", |subnet| ready(subnet) == refused).await;
         assert_eq!(gateway().await.as_deref(), Some("192.0.2.254"));
