@@ -56,6 +56,9 @@ pub(crate) struct Nic {
     pub(crate) gateways: Vec<IpAddr>,
     /// MTU in bytes.
     pub(crate) mtu: u32,
+    /// MTU in bytes of what passes the gateway, if that leads by tunnels, too.
+    #[serde(default)]
+    pub(crate) routed_mtu: Option<u32>,
     /// Whether the pod's default route is by this NIC.
     pub(crate) default_route: bool,
     pub(crate) tuning: Tuning,
@@ -127,16 +130,20 @@ impl Attachment {
 /// other links than `eth0` in place of the last ones; and a digest of both, where the first is too long or another's.
 pub(crate) fn host_links(container: &str, ifname: &str) -> [String; 2] {
     let first = |count: usize| container.chars().take(count).collect::<String>();
-    // FNV-1a, folded to 48 bits.
-    let digest = container.bytes().chain([0]).chain(ifname.bytes());
-    let digest = digest.fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-    let digest = format!("{:012x}_h", (digest >> 48) ^ (digest & 0xffff_ffff_ffff));
+    let digest = format!("{:012x}_h", digest(container, ifname));
     let telling = match ifname.len() {
         _ if ifname == "eth0" => format!("{}_h", first(12)),
         length if length <= 6 => format!("{}_{ifname}_h", first(12 - length)),
         _ => digest.clone(),
     };
     [telling, digest]
+}
+
+/// 48 bits of two texts: FNV-1a, folded.
+pub(crate) fn digest(one: &str, other: &str) -> u64 {
+    let bytes = one.bytes().chain([0]).chain(other.bytes());
+    let digest = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    (digest >> 48) ^ (digest & 0xffff_ffff_ffff)
 }
 
 /// The files, and what is in them.
@@ -269,6 +276,7 @@ pub(crate) mod tests {
             addresses: vec!["10.0.0.2/24".parse().unwrap(), "fd00::2/64".parse().unwrap()],
             gateways: vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
             mtu: 1400,
+            routed_mtu: None,
             default_route: true,
             tuning: Tuning::default(),
         };

@@ -1,6 +1,6 @@
 //! What the API server shows of this node's pods, and of what their NICs depend on.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -40,8 +40,24 @@ pub(crate) struct Pod {
 pub(crate) struct Subnet {
     /// MTU in bytes, if it names one.
     mtu: Option<u32>,
+    /// Vlan that it is on.
+    vlan: Option<String>,
+    /// Whether its gateway is the router of the VPC, and what that leads to.
+    routed: Routed,
     /// If its pods may leave through the node.
     source: Option<Source>,
+}
+
+/// What the router of its VPC is to a subnet on a Vlan.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Routed {
+    /// Nothing.
+    #[default]
+    No,
+    /// The gateway of its pods, which leads to overlay subnets and to the physical gateway.
+    Pods,
+    /// The gateway of everybody there.
+    All,
 }
 
 /// A NIC that a request is to make, with the name of its link.
@@ -87,6 +103,8 @@ pub(crate) struct Known {
     subnets: Option<HashMap<String, Subnet>>,
     /// Creation, in seconds since 1970, of the VPCs that leave through nodes besides the default one; none before they are known.
     vpcs: Option<HashMap<String, i64>>,
+    /// The provider network of each Vlan; none before they are known.
+    vlans: Option<HashMap<String, String>>,
     /// MTUs in bytes of the provider networks that are ready on this node.
     networks: BTreeMap<String, u32>,
 }
@@ -160,6 +178,9 @@ impl Known {
             let prefix = IpPrefix::new(*address, net.map_or(whole, |net| net.prefix_len()));
             addresses.push(prefix.map_err(|why| Unknown::Wrong(why.to_string()))?);
         }
+        let subnet = self.subnets.as_ref().and_then(|subnets| subnets.get(record.subnet.as_ref()));
+        // A tunnel drops what is too long for it, and says nothing.
+        let routed_mtu = (record.segment.is_some() && subnet.is_some_and(|subnet| subnet.routed == Routed::Pods)).then_some(mtu);
         // Nobody on a physical network says that a packet is too long: all there have the same MTU.
         let mtu = match &record.segment {
             Some(segment) => *self.networks.get(&*segment.network).ok_or_else(|| {
@@ -171,7 +192,8 @@ impl Known {
         let nic = Nic {
             provider: provider.to_owned(),
             port: networks::port(&pod.holder, namespace, provider),
-            mtu: self.subnets.as_ref().and_then(|subnets| subnets.get(record.subnet.as_ref())?.mtu).unwrap_or(mtu),
+            mtu: subnet.and_then(|subnet| subnet.mtu).unwrap_or(mtu),
+            routed_mtu,
             subnet: record.subnet.into(),
             mac: record.mac,
             addresses,
@@ -233,6 +255,18 @@ impl Cluster {
         Some(Exits::new(&subnets, &vpcs))
     }
 
+    /// The physical networks into which the node sends under a MAC of its own what it routed; `None` while they are not known. Where
+    /// hosts have the router as their gateway, they find it by its own.
+    pub(crate) fn routed_networks(&self) -> Option<BTreeSet<String>> {
+        let known = self.known.borrow();
+        let (subnets, vlans) = (known.subnets.as_ref()?, known.vlans.as_ref()?);
+        let of = |routed| {
+            let subnets = subnets.values().filter(move |subnet| subnet.routed == routed);
+            subnets.filter_map(|subnet| vlans.get(subnet.vlan.as_ref()?)).cloned().collect::<BTreeSet<_>>()
+        };
+        Some(&of(Routed::Pods) - &of(Routed::All))
+    }
+
     /// This node, once it is known.
     pub(crate) fn own_node(&self) -> Option<OwnNode> {
         self.known.borrow().nodes.values().next().cloned()
@@ -267,6 +301,7 @@ pub(crate) fn watch_cluster(client: kube::Client, config: &Config) -> (Cluster, 
         feeds.spawn(feed(client.clone(), own, sender.clone(), own_node, |known| &mut known.nodes));
         feeds.spawn(feed(client.clone(), watcher::Config::default(), sender.clone(), definition, |known| &mut known.definitions));
         feeds.spawn(feed(client.clone(), watcher::Config::default(), sender.clone(), vpc, |known| known.vpcs.get_or_insert_default()));
+        feeds.spawn(feed(client.clone(), watcher::Config::default(), sender.clone(), vlan, |known| known.vlans.get_or_insert_default()));
         let subnet = move |object| subnet(object, &node);
         feeds.spawn(feed(client, watcher::Config::default(), sender, subnet, |known| known.subnets.get_or_insert_default()));
         while feeds.join_next().await.is_some() {}
@@ -356,12 +391,22 @@ fn definition(object: NetworkAttachmentDefinitionView) -> (Key, Option<Result<De
     ((namespace, name), Some(parsed))
 }
 
+fn vlan(object: v1::Vlan) -> (String, Option<String>) {
+    (object.name_any(), Some(object.spec.provider))
+}
+
 fn subnet(object: v1::Subnet, node: &str) -> (String, Option<Subnet>) {
     let (name, spec) = (object.name_any(), &object.spec);
     // Below 576 bytes IPv4 need not work (RFC 791), nor IPv6 below 1280 (RFC 8200).
     let mtu = spec.mtu.and_then(|mtu| u32::try_from(mtu).ok()).filter(|mtu| (576..=65_535).contains(mtu));
+    let vlan = spec.vlan.clone().filter(|vlan| !vlan.is_empty());
+    let routed = match (spec.logical_gateway, spec.u2o_interconnection) {
+        (Some(true), _) => Routed::All,
+        (_, Some(true)) => Routed::Pods,
+        _ => Routed::No,
+    };
     let source = Source::of(&object, node);
-    (name, Some(Subnet { mtu, source }))
+    (name, Some(Subnet { mtu, vlan, routed, source }))
 }
 
 /// Those that leave through nodes. Of one that cannot be read the controller tells.
@@ -421,7 +466,7 @@ mod tests {
         let provider = "d.ns.ovn".into();
         known.definitions.insert(("ns".to_owned(), "d".to_owned()), Ok(Definition::Ours { provider }));
         known.definitions.insert(("ns".to_owned(), "foreign".to_owned()), Ok(OURS));
-        known.subnets = Some(HashMap::from([("s2".to_owned(), Subnet { mtu: Some(1300), source: None })]));
+        known.subnets = Some(HashMap::from([("s2".to_owned(), Subnet { mtu: Some(1300), ..Subnet::default() })]));
         let nics = known.nics(ASK, 1400).unwrap();
         let shown: Vec<_> = nics.iter().map(|w| (w.ifname.as_str(), w.nic.port.as_str(), w.nic.mtu, w.nic.default_route)).collect();
         assert_eq!(shown, [("eth0", "p.ns", 1400, true), ("net1", "p.ns.d.ns.ovn", 1300, false)]);
@@ -443,6 +488,13 @@ mod tests {
         let mut known = known(&pairs);
         assert!(matches!(known.nics(ASK, 1400), Err(Unknown::Yet(what)) if what.contains("provider network net1 is not ready")));
         known.networks.insert("net1".to_owned(), 9000);
-        assert_eq!(known.nics(ASK, 1400).unwrap()[0].nic.mtu, 9000);
+        let mtus = |known: &Known| {
+            let nic = known.nics(ASK, 1400).unwrap().remove(0).nic;
+            (nic.mtu, nic.routed_mtu)
+        };
+        assert_eq!(mtus(&known), (9000, None));
+        // By the gateway to what tunnels carry.
+        known.subnets = Some(HashMap::from([("s1".to_owned(), Subnet { routed: Routed::Pods, ..Subnet::default() })]));
+        assert_eq!(mtus(&known), (9000, Some(1400)));
     }
 }

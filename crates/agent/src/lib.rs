@@ -12,6 +12,7 @@ mod conflist;
 mod deletions;
 mod gateway;
 mod health;
+mod macs;
 mod node;
 mod ovs;
 mod provider;

@@ -1,6 +1,7 @@
 //! The node's Open vSwitch: ports of pods, and what the switch reports of them.
 
 mod gateway;
+mod macs;
 mod mirror;
 mod node_port;
 mod provider;

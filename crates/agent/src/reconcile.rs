@@ -214,8 +214,11 @@ fn as_recorded(node: &Node, attachment: &Attachment) -> Attachment {
         wanted.nic.tuning = now.nic.tuning;
         wanted.nic.tuning.ingress = wanted.nic.tuning.ingress.or(attachment.ingress);
         wanted.nic.tuning.egress = wanted.nic.tuning.egress.or(attachment.egress);
-        // Where a pod's traffic goes is not moved under it.
+        // Where a pod's traffic goes is not moved under it, but its gateway may be another one by now.
         wanted.nic.default_route = default_route;
+        if (&now.nic.subnet, &now.nic.addresses) == (&wanted.nic.subnet, &wanted.nic.addresses) {
+            (wanted.nic.gateways, wanted.nic.routed_mtu) = (now.nic.gateways, now.nic.routed_mtu);
+        }
     }
     wanted
 }

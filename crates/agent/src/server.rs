@@ -22,7 +22,7 @@ use crate::cni::{self, CniError, Code, Command};
 use crate::config::Config;
 use crate::health::{self, Health};
 use crate::node::{Containers, Node, Proven};
-use crate::{chassis, cluster, conflist, deletions, gateway, ovs, provider, reconcile, report, tunnels, unmanaged};
+use crate::{chassis, cluster, conflist, deletions, gateway, macs, ovs, provider, reconcile, report, tunnels, unmanaged};
 
 /// Greatest network configuration accepted, in bytes.
 const BODY_LIMIT: usize = 1 << 20;
@@ -55,9 +55,17 @@ pub async fn run(client: kube::Client, config: Config, listener: UnixListener, s
         let (node, shutdown, client) = (Arc::clone(&node), shutdown.clone(), client.clone());
         tasks.spawn(async move { duty.run(&node, client, &shutdown).await });
     };
-    for duty in
-        [Duty::Reconcile, Duty::Tunnels, Duty::Health, Duty::Conflist, Duty::Deletions, Duty::Gateway, Duty::Chassis, Duty::Provider]
-    {
+    for duty in [
+        Duty::Reconcile,
+        Duty::Tunnels,
+        Duty::Health,
+        Duty::Conflist,
+        Duty::Deletions,
+        Duty::Gateway,
+        Duty::Chassis,
+        Duty::Macs,
+        Duty::Provider,
+    ] {
         spawn(&mut tasks, duty);
     }
 
@@ -102,6 +110,7 @@ enum Duty {
     Deletions,
     Gateway,
     Chassis,
+    Macs,
     Provider,
 }
 
@@ -120,6 +129,7 @@ impl Duty {
             Self::Deletions => deletions::run(node, shutdown).await,
             Self::Gateway => gateway::run(node, shutdown).await,
             Self::Chassis => chassis::tell(node, client, shutdown).await,
+            Self::Macs => macs::keep(node, shutdown).await,
             Self::Provider => provider::run(node, client, shutdown).await,
         }
     }

@@ -142,7 +142,7 @@ impl Node {
         }
         inside.set_up(index).await?;
         for (destination, gateway) in nic.routes() {
-            let route = Route::new(destination).dev(index);
+            let route = Route { mtu: gateway.and(nic.routed_mtu), ..Route::new(destination).dev(index) };
             inside.replace_route(&gateway.map_or(route, |gateway| route.via(gateway))).await?;
         }
         Ok(())

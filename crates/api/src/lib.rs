@@ -48,5 +48,11 @@ pub fn node_port(node: &str) -> String {
     format!("node-{node}")
 }
 
+/// Name of the port by which the router of a VPC has an address in a subnet on a Vlan (`u2oInterconnection`), and of its `IP` object.
+#[must_use]
+pub fn interconnection_port(vpc: &str, subnet: &str) -> String {
+    format!("u2o-interconnection.{vpc}.{subnet}")
+}
+
 /// Provider of a NIC that OVN carries.
 pub const OVN_PROVIDER: &str = "ovn";

@@ -839,7 +839,9 @@ impl Core {
             let open = deferred.into_iter().filter_map(|key| Some((key.clone(), self.requests.get(&key)?.clone())));
             let mut open: Vec<_> = open.filter(|(key, request)| !request.held && self.ipam.holding(&key.port()).is_none()).collect();
             open.sort_by_key(|(_, request)| request.created);
-            for (key, request) in open.into_iter().chain(fresh) {
+            // What is chosen for a router is no pod's that comes with it.
+            let (routers, others): (Vec<_>, Vec<_>) = open.into_iter().chain(fresh).partition(|(key, _)| key.is_interconnection());
+            for (key, request) in routers.into_iter().chain(others) {
                 self.allocate(key, &request, &mut touched);
             }
             for subnet in touched.clone() {
@@ -1040,6 +1042,10 @@ impl Core {
         }
         if let Some(node) = key.node() {
             self.outputs.add(Output::Event(Subject::Node(node.into())));
+        }
+        if let Some(subnet) = self.requests.get(&key).filter(|_| key.is_interconnection()).map(|request| Arc::clone(&request.subnet)) {
+            self.outputs.add(Output::Event(Subject::Subnet(Arc::clone(&subnet))));
+            self.after_commit.insert(Output::Subnet(subnet));
         }
         if self.ips.contains_key(&key.port()) {
             self.outputs.add(Output::Event(Subject::Ip(key.port())));
@@ -1329,6 +1335,18 @@ impl Core {
         }
     }
 
+    /// Why a subnet is not connected with the others of its VPC as it asks for.
+    pub(crate) fn interconnection_problem(&self, name: &str) -> Option<Problem> {
+        let Some(FactValue::Subnet(state)) = self.engine.desired(&Fact::Subnet(name.into())) else { return None };
+        match state.interconnection.as_ref()? {
+            Ok(found) => {
+                let message = self.unallocated.get(&NicKey::of_interconnection(&found.vpc, name))?;
+                Some(Problem { reason: "NotInterconnected", message: format!("spec.u2oInterconnectionIP: {message}") })
+            }
+            Err(problem) => Some(problem.clone()),
+        }
+    }
+
     /// What is wrong with a pool, if anything, its addresses, and what the API server shows.
     pub(crate) fn pool(&self, name: &str) -> Option<(Option<&Problem>, Addresses, &Shown<v1::IpPoolStatus>)> {
         let subnet = self.pool_subnets.get(name).map_or("", AsRef::as_ref);
@@ -1429,7 +1447,9 @@ impl Core {
                 };
                 let gateway = said(Fact::GatewayProblem(Arc::clone(name))).or_else(|| said(Fact::ExitProblem(Arc::clone(name))));
                 let first = state.network.as_ref().err().or(stranding).or(blocked.as_ref());
-                first.or(state.waiting.as_ref()).or(gateway).map(|p| notice(&shown.uid, p))
+                let interconnection = self.interconnection_problem(name);
+                let first = first.or(interconnection.as_ref()).or(state.waiting.as_ref());
+                first.or(gateway).map(|p| notice(&shown.uid, p))
             }
             Subject::Vpc(name) => {
                 let (state, shown) = self.vpc(name)?;
@@ -1481,13 +1501,16 @@ impl Core {
 
 /// Whether the name of its port alone does not tell whose NIC it is.
 fn is_further(nic: &NicKey) -> bool {
-    nic.provider.is_some() || nic.node().is_some()
+    nic.provider.is_some() || nic.node().is_some() || nic.is_interconnection()
 }
 
 /// A NIC, for people.
 fn described(nic: &NicKey) -> String {
     if let Some(node) = nic.node() {
         return format!("node {node}");
+    }
+    if nic.is_interconnection() {
+        return format!("the router with {}", nic.port());
     }
     let NicKey { holder, provider } = nic;
     let of = provider.as_ref().map(|provider| format!("NIC {provider} of ")).unwrap_or_default();

@@ -1,8 +1,9 @@
 //! Status objects from what the rules say.
 
+use api::annotations::join;
 use api::{Condition, DEFAULT_VPC, v1};
 use ipam::{AddressRanges, Holding};
-use topology::{NetworkState, Problem, SubnetState, VlanState, VpcState};
+use topology::{Allocation, NetworkState, Problem, SubnetState, VlanState, VpcState};
 
 use crate::core::Addresses;
 use crate::inputs::ShownVip;
@@ -46,7 +47,13 @@ pub(crate) fn vpc(
 }
 
 /// The status of a subnet, to be compared with the one shown.
-pub(crate) fn subnet(state: &SubnetState, blocked: Option<&Problem>, addresses: &Addresses, generation: Option<i64>) -> v1::SubnetStatus {
+pub(crate) fn subnet(
+    state: &SubnetState,
+    blocked: Option<&Problem>,
+    addresses: &Addresses,
+    generation: Option<i64>,
+    shown: &v1::SubnetStatus,
+) -> v1::SubnetStatus {
     let note =
         if state.refused.is_empty() { String::new() } else { format!("overlapping subnets are refused: {}", state.refused.join(", ")) };
     let works = state.network.is_ok();
@@ -54,6 +61,12 @@ pub(crate) fn subnet(state: &SubnetState, blocked: Option<&Problem>, addresses: 
     let count = |n: u128| works.then_some(n as f64);
     let ranges = |list: &AddressRanges| works.then(|| spelled(list));
     let Addresses { usage, used, available } = addresses;
+    let found = state.interconnection.as_ref().and_then(|found| found.as_ref().ok());
+    let found = found.and_then(|found| Some((&found.vpc, found.held.as_ref()?)));
+    // What is no more is shown no more; most subnets never show anything.
+    let router = |shown: &Option<String>, text: fn((&std::sync::Arc<str>, &Allocation)) -> String| {
+        found.map(text).or_else(|| shown.as_ref().map(|_| String::new()))
+    };
     v1::SubnetStatus {
         conditions: Some(vec![ready(state.network.as_ref().err().or(blocked), state.waiting.as_ref(), &note, generation)]),
         v4_available_ips: count(usage.v4_available),
@@ -64,6 +77,9 @@ pub(crate) fn subnet(state: &SubnetState, blocked: Option<&Problem>, addresses: 
         v4_using_ip_range: ranges(&used.v4),
         v6_available_ip_range: ranges(&available.v6),
         v6_using_ip_range: ranges(&used.v6),
+        u2o_interconnection_ip: router(&shown.u2o_interconnection_ip, |(_, held)| join(&held.addresses)),
+        u2o_interconnection_mac: router(&shown.u2o_interconnection_mac, |(_, held)| held.mac.to_string()),
+        u2o_interconnection_vpc: router(&shown.u2o_interconnection_vpc, |(vpc, _)| vpc.to_string()),
         ..v1::SubnetStatus::default()
     }
 }

@@ -31,7 +31,10 @@ pub(crate) fn waits(ipam: &Ipam, known: bool, name: &str, now: &Network, wanted:
     }
     // An address that is excluded stays with its holder; one outside the ranges, or the gateway's, does not work any more.
     let gateways = spec.gateways.iter().map(|ip| (*ip, *ip)).collect();
-    let stranded = ipam.stranded(name, &ipam::SubnetSpec::new(Arc::clone(&spec.vpc), spec.cidrs, gateways));
+    let mut stranded = ipam.stranded(name, &ipam::SubnetSpec::new(Arc::clone(&spec.vpc), spec.cidrs, gateways));
+    // The router of the VPC goes along.
+    let router = api::interconnection_port(&spec.vpc, name);
+    stranded.retain(|(owner, _)| **owner != *router);
     if stranded.is_empty() && known {
         return None;
     }

@@ -64,7 +64,8 @@ pub(crate) fn prepare(core: &Core, output: &Output, now: Timestamp) -> Option<Wr
             }
             let blocked = stranding.map(|waiting| waiting.problem.clone());
             let blocked = blocked.or_else(|| core.blocked(&Subject::Subnet(name.as_str().into())));
-            let wanted = status::subnet(state, blocked.as_ref(), &addresses, shown.generation);
+            let blocked = blocked.or_else(|| core.interconnection_problem(&name));
+            let wanted = status::subnet(state, blocked.as_ref(), &addresses, shown.generation, &shown.status);
             let patch = status_patch(&wanted, wanted.conditions.as_deref(), &shown.status, shown.status.conditions.as_deref(), &now_text)?;
             Some(Write::Subnet { name, patch, subresource: true })
         }

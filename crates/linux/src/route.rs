@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType,
 };
 
 use crate::link::absent;
@@ -25,6 +25,8 @@ pub struct Route {
     pub onlink: bool,
     /// Metric; the lowest wins. The kernel reports 1024 for IPv6 routes made without one.
     pub metric: Option<u32>,
+    /// MTU in bytes of what goes this way, if it is not the link's.
+    pub mtu: Option<u32>,
     /// Routing table; 254 is the main one.
     pub table: u32,
     /// Who made it (`rtm_protocol`): 2 kernel, 3 boot, 4 static.
@@ -35,7 +37,7 @@ impl Route {
     /// A static route of the main table.
     #[must_use]
     pub const fn new(destination: IpPrefix) -> Self {
-        Self { destination, via: None, device: None, source: None, onlink: false, metric: None, table: 254, protocol: 4 }
+        Self { destination, via: None, device: None, source: None, onlink: false, metric: None, mtu: None, table: 254, protocol: 4 }
     }
 
     /// With a next hop.
@@ -83,6 +85,7 @@ impl Route {
         message.attributes.extend(self.device.map(RouteAttribute::Oif));
         message.attributes.extend(self.source.map(|address| RouteAttribute::PrefSource(wire(address))));
         message.attributes.extend(self.metric.map(RouteAttribute::Priority));
+        message.attributes.extend(self.mtu.map(|mtu| RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)])));
         message
     }
 }
@@ -174,6 +177,12 @@ fn read(message: &RouteMessage, default: IpPrefix) -> Option<Route> {
             RouteAttribute::Oif(index) => route.device = Some(*index),
             RouteAttribute::PrefSource(address) => route.source = ip(address),
             RouteAttribute::Priority(metric) => route.metric = Some(*metric),
+            RouteAttribute::Metrics(metrics) => {
+                route.mtu = metrics.iter().find_map(|metric| match metric {
+                    RouteMetric::Mtu(mtu) => Some(*mtu),
+                    _ => None,
+                });
+            }
             RouteAttribute::Table(table) => route.table = *table,
             RouteAttribute::MultiPath(_) => return None,
             _ => {}
@@ -208,7 +217,7 @@ mod tests {
         for (address, gateway, other) in [("10.0.0.2/24", "10.0.0.1", "10.0.0.9"), ("fd00::2/64", "fd00::1", "fd00::9")] {
             handle.add_address(a, address.parse().unwrap()).await.unwrap();
             let gateway: IpAddr = gateway.parse().unwrap();
-            let default = Route { metric: Some(100), ..Route::new(IpPrefix::default_of(gateway)).via(gateway).dev(a) };
+            let default = Route { metric: Some(100), mtu: Some(1400), ..Route::new(IpPrefix::default_of(gateway)).via(gateway).dev(a) };
             handle.add_route(&default).await.unwrap();
             assert!(handle.add_route(&default).await.unwrap_err().is_existing());
             let moved = default.via(other.parse().unwrap());

@@ -13,6 +13,7 @@ use ovsdb_types::nb::{logical_router as lr, logical_router_static_route as route
 
 use crate::centralized::CentralByVpc;
 use crate::fact::{Fact, FactValue, Problem};
+use crate::interconnection::InterconnectedByVpc;
 use crate::node;
 use crate::northbound::{self, Policy, RowFact, external_ids, refer, router};
 use crate::world::{Egress, Name, Network, Range, RangesByVpc, Router, Vpc, World};
@@ -28,7 +29,9 @@ pub(crate) const INSIDE: i64 = 31_000;
 
 pub(crate) fn register(engine: &mut Engine<World, Fact>) {
     engine.leaf::<Network>("egress-inside", |cx, subnet, network, out| {
-        let by_policy = node::leaves_by_node(cx, &network.vpc) || cx.keys::<CentralByVpc>(&network.vpc).next().is_some();
+        let by_policy = node::leaves_by_node(cx, &network.vpc)
+            || cx.keys::<CentralByVpc>(&network.vpc).next().is_some()
+            || cx.keys::<InterconnectedByVpc>(&network.vpc).next().is_some();
         if !network.router || !by_policy {
             return;
         }
@@ -152,7 +155,7 @@ pub(crate) fn exit<DK, D>(vpc: &Name, name: &str, localnet: String, mac: MacAddr
 }
 
 /// What is for nobody in the VPC goes to `gateway`.
-fn default_route<DK, D>(vpc: &Name, gateway: IpAddr, out: &mut Out<Fact, DK, D>) {
+pub(crate) fn default_route<DK, D>(vpc: &Name, gateway: IpAddr, out: &mut Out<Fact, DK, D>) {
     lead(vpc, if gateway.is_ipv4() { "0.0.0.0/0" } else { "::/0" }, gateway, out);
 }
 

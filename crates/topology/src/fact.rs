@@ -180,11 +180,22 @@ pub struct VpcState {
     pub waiting: Option<Problem>,
 }
 
+/// The router of a VPC in a subnet on a Vlan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interconnected {
+    /// VPC.
+    pub vpc: Name,
+    /// Addresses and MAC of the router there; none yet.
+    pub held: Option<Allocation>,
+}
+
 /// State of a subnet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SubnetState {
     /// Normalised ranges, gateways and protocol, or what is wrong.
     pub network: Result<(api::Cidrs, Vec<IpAddr>), Problem>,
+    /// What connects it with the others of its VPC, if that is asked for, once it has addresses; or why that cannot be.
+    pub interconnection: Option<Result<Interconnected, Problem>>,
     /// Subnets that were refused because they overlap with this one.
     pub refused: Vec<Name>,
     /// Whether the object must carry our finalizer.

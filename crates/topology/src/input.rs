@@ -13,6 +13,8 @@ use engine::Age;
 use k8s_meta::ObjectMeta;
 
 use crate::fact::Problem;
+use crate::interconnection::Wish;
+use crate::key::INTERCONNECTION;
 pub use crate::underlay::{node_reports, provider_network, vlan};
 use crate::world::{
     Central, DefinitionKey, Ip, Keeper, Link, Name, Namespace, NetworkDefinition, Networks, NicKey, NicNotes, Node, Pod, PodKey, Pool,
@@ -61,12 +63,13 @@ pub fn vpc(object: &v1::Vpc) -> (Name, Vpc, Age) {
 pub fn subnet(object: &v1::Subnet) -> (Name, Subnet, Age) {
     let meta = &object.metadata;
     let age = age(meta);
+    let spec = subnet_spec(&object.spec).and_then(|spec| Ok(SubnetSpec { gateway_mac: gateway_mac(meta)?, ..spec }));
     let subnet = Subnet {
         uid: uid(meta),
         deleting: meta.deletion_timestamp.is_some(),
         finalizer: finalizer(meta),
         created: age.0,
-        spec: subnet_spec(&object.spec).and_then(|spec| Ok(SubnetSpec { gateway_mac: gateway_mac(meta)?, ..spec })),
+        spec: spec.map(|spec| SubnetSpec { interconnection: Wish::of(object, &spec).map(Box::new), ..spec }),
     };
     (name(meta), subnet, age)
 }
@@ -93,9 +96,6 @@ pub fn in_force(object: &v1::Subnet) -> Option<(Cidrs, Vec<IpAddr>)> {
 
 fn subnet_spec(spec: &v1::SubnetSpec) -> Result<SubnetSpec, Problem> {
     let bad = |field: &str, why: &dyn std::fmt::Display| Problem { reason: "BadField", message: format!("spec.{field}: {why}") };
-    if text(&spec.vlan).is_some() && spec.u2o_interconnection == Some(true) {
-        return Err(Problem { reason: "NotYet", message: "spec.u2oInterconnection: true: not yet".to_owned() });
-    }
     let cidrs: Cidrs = spec.cidr_block.as_deref().unwrap_or_default().parse().map_err(|e| bad("cidrBlock", &e))?;
     let given = parse_addresses(spec.gateway.as_deref().unwrap_or_default()).map_err(|e| bad("gateway", &e))?;
     if let Some(outside) = given.iter().find(|ip| !cidrs.contains(**ip)) {
@@ -130,6 +130,7 @@ fn subnet_spec(spec: &v1::SubnetSpec) -> Result<SubnetSpec, Problem> {
         logical_gateway: spec.logical_gateway.unwrap_or(false),
         dhcp: dhcp::read(spec)?,
         advertised: dhcp::advertised(spec, &cidrs)?,
+        interconnection: None,
     })
 }
 
@@ -195,7 +196,7 @@ pub fn vip(object: &v1::Vip) -> (Name, Vip, Age) {
 }
 
 /// What a field says, if anything.
-fn text(field: &Option<String>) -> Option<Name> {
+pub(crate) fn text(field: &Option<String>) -> Option<Name> {
     field.as_deref().map(str::trim).filter(|text| !text.is_empty()).map(Name::from)
 }
 
@@ -350,18 +351,28 @@ pub fn nic_of(object: &v1::Ip) -> NicKey {
     if is_of_node(object) && text(&spec.namespace).is_none() {
         return NicKey::of_node(&text(&spec.node_name).unwrap_or_default());
     }
+    if let Some(vpc) = interconnected(object) {
+        return NicKey::of_interconnection(vpc, spec.subnet.as_deref().unwrap_or_default());
+    }
     let pod = text(&spec.pod_name).zip(text(&spec.namespace)).map(|(name, namespace)| PodKey { namespace, name });
     pod.and_then(|pod| NicKey::of_port(&name, pod)).unwrap_or_else(|| NicKey::primary(PodKey::of_port(&name)))
 }
 
-/// Whether an `IP` object is one that the controller keeps for a pod or a node: not a user's.
+/// Whether an `IP` object is one that the controller keeps for a pod, a node or a router: not a user's.
 #[must_use]
 pub fn is_kept(object: &v1::Ip) -> bool {
     let (spec, nic) = (&object.spec, nic_of(object));
     let named = |field: &Option<String>, own: &str| field.as_deref() == Some(own);
     let pod = &nic.holder;
     let of_pod = !pod.namespace.is_empty() && named(&spec.pod_name, &pod.name) && named(&spec.namespace, &pod.namespace);
-    is_marked(object) && (of_pod || is_of_node(object))
+    is_marked(object) && (of_pod || is_of_node(object) || interconnected(object).is_some())
+}
+
+/// The VPC whose router has the addresses of an `IP` object in a subnet on a Vlan, by the name of the object.
+fn interconnected(object: &v1::Ip) -> Option<&str> {
+    let (spec, name) = (&object.spec, object.metadata.name.as_deref()?);
+    let vpc = name.strip_prefix(INTERCONNECTION)?.strip_suffix(spec.subnet.as_deref()?)?.strip_suffix('.')?;
+    text(&spec.namespace).is_none().then_some(vpc)
 }
 
 /// Whether an `IP` object has the name and the node of one that is kept for a node.
@@ -385,7 +396,7 @@ pub fn ip(object: &v1::Ip) -> Result<Option<Ip>, Problem> {
     let holder = &nic.holder;
     let keeper = match text(&spec.pod_type).as_deref() {
         _ if !is_marked(object) => Keeper::User,
-        _ if !is_kept(object) || nic.node().is_some() => return Ok(None),
+        _ if !is_kept(object) || nic.node().is_some() || nic.is_interconnection() => return Ok(None),
         Some(STATEFUL_SET) => {
             let ordinal = holder.name.rsplit_once('-').and_then(|(set, ordinal)| Some((set.into(), ordinal.parse().ok()?)));
             let (name, ordinal) = ordinal.ok_or_else(|| bad("podName", &format!("{:?} ends with no ordinal", holder.name)))?;

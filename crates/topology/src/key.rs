@@ -38,6 +38,9 @@ impl PodKey {
 /// Before a node's name in that of its port.
 const NODE: &str = "node-";
 
+/// Before the names of VPC and subnet in that of what connects them.
+pub(crate) const INTERCONNECTION: &str = "u2o-interconnection.";
+
 /// No name of a Kubernetes object has a slash.
 const VIP: &str = "vip/";
 
@@ -79,6 +82,18 @@ impl NicKey {
     #[must_use]
     pub fn node(&self) -> Option<&str> {
         self.holder.name.strip_prefix(NODE).filter(|_| self.holder.namespace.is_empty() && self.provider.is_none())
+    }
+
+    /// What holds the addresses by which the router of a VPC is in a subnet on a Vlan.
+    #[must_use]
+    pub fn of_interconnection(vpc: &str, subnet: &str) -> Self {
+        Self::primary(PodKey { namespace: "".into(), name: api::interconnection_port(vpc, subnet).into() })
+    }
+
+    /// Whether it is one of those; or a user's reservation under the name of one.
+    #[must_use]
+    pub fn is_interconnection(&self) -> bool {
+        self.holder.name.starts_with(INTERCONNECTION) && self.holder.namespace.is_empty() && self.provider.is_none()
     }
 
     /// Name of its logical switch port, and of its `IP` object: `<pod>.<namespace>`, and behind that, of a NIC that is not the
@@ -128,5 +143,8 @@ mod tests {
         let node = NicKey::of_node("n1.example.org");
         assert_eq!((&*node.port(), node.node()), ("node-n1.example.org", Some("n1.example.org")));
         assert_eq!(NicKey::of_vip("node-a").node(), None);
+        let interconnection = NicKey::of_interconnection("ovn-cluster", "lan");
+        assert_eq!((&*interconnection.port(), interconnection.is_interconnection()), ("u2o-interconnection.ovn-cluster.lan", true));
+        assert!(!NicKey::primary(PodKey::of_port("u2o-interconnection.ovn-cluster.lan")).is_interconnection());
     }
 }

@@ -12,6 +12,7 @@ mod egress;
 mod fact;
 mod holder;
 pub mod input;
+mod interconnection;
 mod ip;
 mod key;
 mod mac;
@@ -29,13 +30,14 @@ mod vpc;
 mod world;
 
 pub use dhcp::Dhcp;
-pub use fact::{Fact, FactValue, IpHolder, NicRequest, Problem, Source, SubnetState, VpcState};
+pub use fact::{Fact, FactValue, Interconnected, IpHolder, NicRequest, Problem, Source, SubnetState, VpcState};
 pub use holder::{Identity, Workload, pods_on, providers, recorded};
 pub use key::{DefinitionKey, NicKey, PodKey};
 pub use underlay::{NetworkState, NodeReports, ProviderNetwork, Report, Vlan, VlanSegment, VlanState};
 pub use world::{
-    Allocation, Attached, Attachment, Central, Egress, Ip, Keeper, Link, Namespace, Network, NetworkDefinition, Networks, NicNotes, Node,
-    Pod, Pool, PoolSpec, Replicas, ReplicasKey, ReplicasKind, Router, Subnet, SubnetSpec, Usage, Vip, VipSpec, Vpc, World,
+    Allocation, Attached, Attachment, Central, Egress, Interconnection, Ip, Keeper, Link, Namespace, Network, NetworkDefinition, Networks,
+    NicNotes, Node, Pod, Pool, PoolSpec, Replicas, ReplicasKey, ReplicasKind, Router, Subnet, SubnetSpec, Usage, Vip, VipSpec, Vpc, Wish,
+    World,
 };
 
 /// An engine over an empty world, with every rule of the network.
@@ -49,6 +51,7 @@ pub fn engine() -> engine::Engine<World, Fact> {
     engine.index::<world::SubnetsByRouterPort>();
     engine.index::<world::SubnetsByProvider>();
     engine.index::<centralized::CentralByVpc>();
+    engine.index::<interconnection::InterconnectedByVpc>();
     engine.index::<holder::PodsByHolder>();
     engine.index::<world::PoolsBySubnet>();
     engine.index::<world::PoolsByNamespace>();
@@ -67,6 +70,7 @@ pub fn engine() -> engine::Engine<World, Fact> {
     port::register(&mut engine);
     egress::register(&mut engine);
     centralized::register(&mut engine);
+    interconnection::register(&mut engine);
     engine
 }
 

@@ -15,7 +15,7 @@ use ovsdb_types::{
 };
 
 use crate::fact::{Fact, FactValue};
-use crate::{dhcp as answers, egress, node, underlay};
+use crate::{dhcp as answers, egress, interconnection, node, underlay};
 
 /// Key in `NB_Global:external_ids` that the controller sets, to `true`, with the transaction that completes the database.
 /// Where it is missing, the database was made anew, and `ovn-northd` must not act on what it does not hold yet.
@@ -96,7 +96,7 @@ pub fn ownership() -> Vec<Ownership> {
     let policies = Ownership {
         table: policy::TABLE,
         columns: vec![policy::PRIORITY.index, policy::MATCH.index, policy::ACTION.index, policy::NEXTHOPS.index],
-        maps: vec![(policy::EXTERNAL_IDS.index, &["vendor", egress::MARK, node::MARK, egress::INSIDE_MARK])],
+        maps: vec![(policy::EXTERNAL_IDS.index, &["vendor", egress::MARK, node::MARK, egress::INSIDE_MARK, interconnection::MARK])],
         mark: Some(policy::EXTERNAL_IDS.index),
         ..routes.clone()
     };
@@ -156,8 +156,11 @@ pub fn claimed(table: TableId, row: &Row<'_>) -> bool {
         return has(route::EXTERNAL_IDS, egress::MARK);
     }
     if table == policy::TABLE {
-        // An earlier controller's of gateways for a whole subnet, and of interconnections, belong to features to come.
         let of = |key| has(policy::EXTERNAL_IDS, key);
+        if of(interconnection::MARK) {
+            return true;
+        }
+        // An earlier controller's of gateways for a whole subnet belong to features to come.
         return match row.get(policy::PRIORITY).map(Datum::atoms) {
             Some([Atom::Integer(node::TO_NODE | node::LEAVE)]) => of(node::MARK) || of(egress::MARK),
             Some([Atom::Integer(egress::INSIDE)]) => of(egress::INSIDE_MARK),
@@ -183,7 +186,7 @@ pub fn claimed_but_ways_out(table: TableId, row: &Row<'_>) -> bool {
     let has = |column: Column<BTreeMap<String, String>>, key: &str| row.get(column).and_then(|d| d.get(key)).is_some();
     let foreign = |column| has(column, egress::INSIDE_MARK) && !has(column, egress::MARK);
     let of_others = match table {
-        policy::TABLE => foreign(policy::EXTERNAL_IDS),
+        policy::TABLE => foreign(policy::EXTERNAL_IDS) && !has(policy::EXTERNAL_IDS, interconnection::MARK),
         group::TABLE => foreign(group::EXTERNAL_IDS),
         _ => false,
     };

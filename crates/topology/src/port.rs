@@ -17,8 +17,8 @@ use crate::{dhcp, ip, networks, node, security};
 pub(crate) fn register(engine: &mut Engine<World, Fact>) {
     engine.leaf::<Allocation>("port", |cx, key, nic, out| {
         let Some(network) = cx.get::<Network>(&nic.subnet) else { return };
-        // A node's the rule `node` says.
-        if key.vip().is_some() || key.node().is_some() {
+        // A node's the rule `node` says, and a router's the rule `subnet`.
+        if key.vip().is_some() || key.node().is_some() || key.is_interconnection() {
             return;
         }
         let users = users(cx, key, &nic.identity);
@@ -68,7 +68,7 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
         };
         for User { key: pod, pod: Pod { uid, .. }, recorded, .. } in users {
             if recorded != Some(&record) {
-                let vpc = network.router.then(|| Arc::clone(&network.vpc));
+                let vpc = network.routed_by().cloned();
                 let value = FactValue::Record { uid: Arc::clone(uid), vpc, ours, record: Box::new(record.clone()) };
                 out.say(Fact::Record(pod, key.provider.clone()), value);
             }

@@ -3,12 +3,17 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use api::MacAddr;
 use api::annotations::Segment;
 use engine::{Cx, Engine};
 
 use crate::fact::{Fact, FactValue, Problem, SubnetState};
-use crate::world::{Name, Network, Range, RangesByVpc, Router, Subnet, SubnetSpec, SubnetsByProvider, SubnetsByRouterPort, Usage, World};
-use crate::{dhcp, northbound, underlay};
+use crate::interconnection::Interconnection;
+use crate::northbound::RouterPort;
+use crate::world::{
+    Allocation, Name, Network, NicKey, Range, RangesByVpc, Router, Subnet, SubnetSpec, SubnetsByProvider, SubnetsByRouterPort, Usage, World,
+};
+use crate::{dhcp, interconnection, northbound, underlay};
 
 pub(crate) fn register(engine: &mut Engine<World, Fact>) {
     engine.rule::<Subnet, Range>("subnet-range", |_, name, subnet, out| {
@@ -22,7 +27,10 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
     engine.rule::<Subnet, Network>("subnet", |cx, name, subnet, out| {
         // Read only when it matters: counts change with every pod.
         let holders = if subnet.deleting { cx.get::<Usage>(name).map_or(0, |usage| usage.holders) } else { 0 };
-        let gone = subnet.deleting && holders == 0;
+        let asked = subnet.spec.iter().find_map(|spec| Some((NicKey::of_interconnection(&spec.vpc, name), spec.wish()?)));
+        let held = asked.as_ref().and_then(|(nic, _)| cx.get::<Allocation>(nic)).filter(|held| held.subnet == *name);
+        // What the router has there is for the others.
+        let gone = subnet.deleting && holders <= usize::from(held.is_some());
         let checked = subnet.spec.clone().and_then(|spec| check(cx, name, subnet.created, &spec).map(|found| (spec, found)));
         let (network, refused) = match &checked {
             Ok((spec, (refused, _))) => (Ok((spec.cidrs, spec.gateways.clone())), refused.clone()),
@@ -30,25 +38,38 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
         };
         let waiting = (subnet.deleting && !gone)
             .then(|| Problem { reason: "InUse", message: format!("deletion waits for {holders} addresses to be released") });
-        let state = SubnetState { network, refused, finalizer: !gone, waiting };
+        let interconnection = subnet.spec.iter().find_map(|spec| interconnection::state(spec, held));
+        let state = SubnetState { network, interconnection, refused, finalizer: !gone, waiting };
         out.say(Fact::Subnet(Arc::clone(name)), FactValue::Subnet(Box::new(state)));
         if let (Ok((spec, (_, segment))), false) = (&checked, gone) {
+            let mut interconnection = None;
             if spec.has_router() {
                 let port = switch_port(cx, name, &spec.vpc);
-                rows(name, spec, port, out);
+                let mac = spec.gateway_mac.unwrap_or_else(|| crate::mac::of_router_port(&spec.vpc, name));
+                northbound::switch_on_router(name, &spec.vpc, port, router_port(spec, mac, &spec.gateways), out);
+            } else if let (Some((nic, wish)), Some(held)) = (&asked, held) {
+                let port = switch_port(cx, name, &spec.vpc);
+                northbound::switch_on_router(name, &spec.vpc, port, router_port(spec, held.mac, &held.addresses), out);
+                interconnection::said(nic, held, out);
+                interconnection = Some(Box::new(wish.granted(spec, held)));
             } else if spec.has_switch() {
                 northbound::switch_row(name, out);
             }
-            if let Some(given) = spec.dhcp.as_ref().filter(|_| spec.has_switch()) {
-                dhcp::rows(name, &spec.cidrs, &spec.gateways, given, out);
+            if let Some((nic, wish)) = asked {
+                out.say(Fact::Request(nic), FactValue::Request(wish.request(name, subnet.created, spec)));
             }
             if let Some(segment) = segment {
                 underlay::localnet_port(name, segment, out);
             }
+            let gateways = interconnection.as_ref().map_or(&spec.gateways, |found: &Box<Interconnection>| &found.addresses).clone();
+            if let Some(given) = spec.dhcp.as_ref().filter(|_| spec.has_switch()) {
+                dhcp::rows(name, &spec.cidrs, &gateways, given, out);
+            }
             let network = Network {
                 vpc: Arc::clone(&spec.vpc),
                 cidrs: spec.cidrs,
-                gateways: spec.gateways.clone(),
+                gateways,
+                interconnection,
                 closing: subnet.deleting,
                 switch: spec.has_switch(),
                 router: spec.has_router(),
@@ -113,19 +134,8 @@ fn switch_port(cx: &mut Cx<'_, World>, name: &Name, vpc: &Name) -> String {
     if taken { format!("{name}_{vpc}") } else { usual }
 }
 
-fn rows<DK, D>(name: &Name, spec: &SubnetSpec, switch_port: String, out: &mut engine::Out<Fact, DK, D>) {
-    let mac = spec.gateway_mac.unwrap_or_else(|| crate::mac::of_router_port(&spec.vpc, name));
-    northbound::switch_on_router(
-        name,
-        &spec.vpc,
-        switch_port,
-        northbound::RouterPort { mac, networks: networks(spec), advertised: &spec.advertised },
-        out,
-    );
-}
-
-/// Addresses of the router port: each gateway with the length of its range.
-fn networks(spec: &SubnetSpec) -> Vec<String> {
+/// The router's port in a subnet, with these addresses, each with the length of its range.
+fn router_port<'a>(spec: &'a SubnetSpec, mac: MacAddr, addresses: &[IpAddr]) -> RouterPort<'a> {
     let length = |ip: &IpAddr| spec.cidrs.of_family(*ip).map(|net| format!("{ip}/{}", net.prefix_len()));
-    spec.gateways.iter().filter_map(length).collect()
+    RouterPort { mac, networks: addresses.iter().filter_map(length).collect(), advertised: &spec.advertised }
 }

@@ -47,6 +47,7 @@ pub use crate::centralized::Central;
 pub use crate::dhcp::Dhcp;
 pub use crate::fact::Problem;
 pub use crate::holder::{Identity, Workload};
+pub use crate::interconnection::{Interconnection, Wish};
 pub use crate::key::{DefinitionKey, NicKey, PodKey};
 pub use crate::underlay::{NodeReports, ProviderNetwork, Vlan, VlanSegment};
 
@@ -79,6 +80,8 @@ pub struct SubnetSpec {
     pub dhcp: Option<Box<Dhcp>>,
     /// What the router advertises over IPv6 (`ipv6_ra_configs`); nothing if this is empty.
     pub advertised: BTreeMap<String, String>,
+    /// What connects such a subnet with the others of the VPC beside its gateway, if that is asked for; or why that cannot be.
+    pub interconnection: Option<Box<Result<Wish, Problem>>>,
 }
 
 impl SubnetSpec {
@@ -92,6 +95,12 @@ impl SubnetSpec {
     #[must_use]
     pub fn has_router(&self) -> bool {
         self.has_switch() && (self.vlan.is_none() || self.logical_gateway)
+    }
+
+    /// What is asked for to connect it with the others of the VPC, if that can be.
+    #[must_use]
+    pub fn wish(&self) -> Option<&Wish> {
+        self.interconnection.as_deref()?.as_ref().ok()
     }
 }
 
@@ -340,20 +349,30 @@ pub struct Network {
     pub vpc: Name,
     /// Ranges.
     pub cidrs: Cidrs,
-    /// Gateways, IPv4 first.
+    /// Gateways of NICs, IPv4 first.
     pub gateways: Vec<IpAddr>,
     /// Whether new NICs are refused because the subnet is going.
     pub closing: bool,
     /// Whether there is a logical switch.
     pub switch: bool,
-    /// Whether that is on the router of the VPC.
+    /// Whether that is on the router of the VPC, by which it leaves.
     pub router: bool,
+    /// What connects it with the others of the VPC, if it leaves by a gateway of its own.
+    pub interconnection: Option<Box<Interconnection>>,
     /// Where it is in a physical network, if it is.
     pub segment: Option<Box<Segment>>,
     /// The nodes that its pods leave by, unless each leaves by its own.
     pub central: Option<Box<Central>>,
     /// Whether OVN answers DHCP.
     pub dhcp: bool,
+}
+
+impl Network {
+    /// The VPC, if its router is a way out of the subnet.
+    #[must_use]
+    pub fn routed_by(&self) -> Option<&Name> {
+        (self.router || self.interconnection.is_some()).then_some(&self.vpc)
+    }
 }
 
 /// All collections.
@@ -455,7 +474,9 @@ impl Index<World> for SubnetsByRouterPort {
     type Of = Subnet;
     type Key = Name;
     fn keys(name: &Name, subnet: &Subnet, out: &mut Vec<Name>) {
-        out.extend(subnet.spec.iter().filter(|spec| spec.has_router()).map(|spec| format!("{}-{name}", spec.vpc).into()));
+        out.extend(
+            subnet.spec.iter().filter(|spec| spec.has_router() || spec.wish().is_some()).map(|spec| format!("{}-{name}", spec.vpc).into()),
+        );
     }
 }
 

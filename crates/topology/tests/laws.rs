@@ -139,8 +139,8 @@ enum Step {
         created: i64,
         /// Of primary NICs, of the first definition's, or of another plugin's.
         provider: u8,
-        /// Vlan that it is on, and whether the router is its gateway there.
-        vlan: (Option<u8>, bool),
+        /// Vlan that it is on, and whether the router is its gateway there, or beside it: with any address, a chosen one, or the recorded one.
+        vlan: (Option<u8>, bool, u8),
     },
     Namespace(u8, bool, Option<u8>),
     Pod {
@@ -224,7 +224,7 @@ fn step() -> impl Strategy<Value = Step> {
         }),
         (
             (0u8..4, prop::bool::weighted(0.8), 0u8..3, 0u8..6, 0u8..4, any::<bool>(), prop::bool::weighted(0.2), 0i64..4, 0u8..5),
-            (prop::option::weighted(0.3, 0u8..3), any::<bool>())
+            (prop::option::weighted(0.4, 0u8..3), prop::bool::weighted(0.3), 0u8..6)
         )
             .prop_map(|((name, there, vpc, range, namespaces, default, deleting, created, provider), vlan)| Step::Subnet {
                 vlan,
@@ -367,7 +367,14 @@ fn apply(cluster: &mut Cluster, step: &Step) {
                     "dhcpV4Options": if *default { "lease_time=60" } else { "" },
                     "vlan": vlan.0.map(|n| format!("w{n}")).unwrap_or_default(),
                     "logicalGateway": vlan.1,
+                    "u2oInterconnection": vlan.2 > 1,
+                    "u2oInterconnectionIP": if vlan.2 == 3 { "10.0.0.4" } else { "" },
+                    "u2oFeatures": { "overlayOnlyRouting": vlan.2 == 4 },
                     "provider": match provider { 0 => "d0.n0.ovn", 1 => "d1.n0", _ => "ovn" },
+                },
+                "status": {
+                    "u2oInterconnectionIP": if vlan.2 == 5 { "10.0.0.5" } else { "" },
+                    "u2oInterconnectionMAC": if vlan.2 == 5 { "02:00:00:00:06:01" } else { "" },
                 },
             });
             let (key, mut subnet, _) = input::subnet(&serde_json::from_value(json).unwrap());
@@ -463,6 +470,7 @@ fn nics() -> Vec<NicKey> {
     let providers: Vec<Option<String>> = std::iter::once(None).chain(providers.map(Some)).collect();
     let mut nics = vec![NicKey::of_vip("w0"), NicKey::of_vip("w1")];
     nics.extend((0..3).map(|n| NicKey::of_node(&format!("node{n}"))));
+    nics.extend((0..4).flat_map(|v| (0..4).map(move |s| NicKey::of_interconnection(vpc_name(v), subnet_name(s)))));
     for name in &names {
         for n in 0..3 {
             let holder = PodKey { namespace: format!("n{n}").into(), name: name.as_str().into() };

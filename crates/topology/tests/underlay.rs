@@ -89,10 +89,6 @@ kind: Subnet
 metadata: {name: c-missing, uid: c}
 spec: {cidrBlock: 10.3.0.0/24, vlan: missing}
 ---
-kind: Subnet
-metadata: {name: d-later, uid: d}
-spec: {cidrBlock: 10.4.0.0/24, vlan: vlan7, u2oInterconnection: true}
----
 kind: ProviderNetwork
 metadata: {name: much-too-long, uid: m}
 spec: {defaultInterface: eth1}
@@ -143,4 +139,131 @@ fn a_vlan_waits_for_its_subnets_and_a_network_for_its_vlans() {
     }
     cluster.round();
     assert_eq!(state(&cluster), (false, None));
+}
+
+/// A subnet on a Vlan that is connected with the overlay subnet of its VPC.
+const INTERCONNECTED: &str = "
+kind: Subnet
+metadata: {name: lan, uid: s, creationTimestamp: 2026-01-01T00:00:00Z}
+spec:
+  cidrBlock: 192.0.2.0/24,2001:db8::/64
+  gateway: 192.0.2.254,2001:db8::ff
+  vlan: vlan7
+  namespaces: [default]
+  u2oInterconnection: true
+  u2oInterconnectionIP: 192.0.2.9
+---
+kind: Subnet
+metadata: {name: overlay, uid: o}
+spec: {cidrBlock: 10.16.0.0/16}
+";
+
+fn interconnection(cluster: &Cluster, subnet: &str) -> Option<Result<(String, String), String>> {
+    let Some(topology::FactValue::Subnet(state)) = cluster.engine.desired(&topology::Fact::Subnet(subnet.into())) else { return None };
+    Some(match state.interconnection.clone()? {
+        Ok(found) => Ok(found.held.map(|held| (api::annotations::join(&held.addresses), held.mac.to_string())).unwrap_or_default()),
+        Err(problem) => Err(problem.message),
+    })
+}
+
+fn gateways(cluster: &Cluster) -> String {
+    let records = cluster.engine.facts().filter_map(|(_, value)| match value {
+        topology::FactValue::Record { vpc, record, .. } => {
+            Some(format!("{} of {}", api::annotations::join(&record.gateways), vpc.as_deref().unwrap_or("none")))
+        }
+        _ => None,
+    });
+    records.collect::<Vec<_>>().join("; ")
+}
+
+#[test]
+fn an_interconnected_subnet_has_a_port_of_the_router_beside_its_gateway() {
+    let mut cluster = network(&format!("{LAN}---\n{INTERCONNECTED}---\n{POD}"));
+    insta::assert_snapshot!(cluster.northbound());
+    let (addresses, mac) = interconnection(&cluster, "lan").unwrap().unwrap();
+    assert_eq!(addresses, "192.0.2.9,2001:db8::1");
+    assert_eq!(gateways(&cluster), "192.0.2.9,2001:db8::1 of ovn-cluster");
+    assert_eq!(cluster.ipam.holding("u2o-interconnection.ovn-cluster.lan").unwrap().mac.to_string(), mac);
+
+    // Recorded, it is the same whoever else comes, and after the wish for that address was dropped.
+    let shown =
+        format!("status: {{u2oInterconnectionIP: '{addresses}', u2oInterconnectionMAC: '{mac}', u2oInterconnectionVPC: ovn-cluster}}");
+    let recorded = INTERCONNECTED.replacen("---", &format!("{shown}\n---"), 1).replace("  u2oInterconnectionIP: 192.0.2.9\n", "");
+    let before = cluster.northbound();
+    let mut restarted = network(&format!("{LAN}---\n{recorded}---\n{POD}"));
+    assert_eq!(interconnection(&restarted, "lan").unwrap().unwrap(), (addresses, mac));
+    assert_eq!(restarted.northbound(), before);
+
+    // With a way out of the VPC there is no route to nowhere.
+    let way_out = topology::Egress::Localnet(api::Transit::DEFAULT.parse().unwrap());
+    restarted.engine.set::<topology::Egress>(&"ovn-cluster".into(), Some(way_out), engine::Age(0));
+    restarted.round();
+    assert!(!restarted.northbound().contains("nexthop: \"192.0.2.9\""), "{}", restarted.northbound());
+
+    // Switched off, all is as it was, and the gateway is the physical one.
+    let off = INTERCONNECTED.replace("u2oInterconnection: true", "u2oInterconnection: false");
+    cluster.apply(&off);
+    cluster.round();
+    assert_eq!(gateways(&cluster), "192.0.2.254,2001:db8::ff of none");
+    // Of the addresses, the pod keeps what it has.
+    let never = network(&format!("{LAN}---\n{off}---\n{POD}")).northbound().replace("2001:db8::1", "2001:db8::2");
+    assert_eq!(cluster.northbound(), never);
+    assert!(cluster.ipam.holding("u2o-interconnection.ovn-cluster.lan").is_none());
+}
+
+#[test]
+fn interconnected_subnets_reach_each_other_by_the_router_unless_it_is_for_overlay_subnets_alone() {
+    let second = "
+kind: Subnet
+metadata: {name: second, uid: e}
+spec: {cidrBlock: 203.0.113.0/24, vlan: untagged, u2oInterconnection: true}
+";
+    let same = |cluster: &Cluster| {
+        let rows = cluster.northbound();
+        let lines: Vec<&str> =
+            rows.lines().filter(|line| line.contains("match: ") && line.contains("src") && line.contains("dst")).collect();
+        lines.iter().map(|line| line.trim().replace('"', "")).collect::<Vec<_>>()
+    };
+    let mut cluster = network(&format!("{LAN}---\n{INTERCONNECTED}---\n{second}"));
+    let both = "ip4.src == {192.0.2.0/24, 203.0.113.0/24}";
+    let mut found = same(&cluster);
+    found.sort();
+    let v6 = "match: ip6.src == 2001:db8::/64 && ip6.dst == 2001:db8::/64";
+    assert_eq!(found, [&format!("match: {both} && ip4.dst == 192.0.2.0/24"), &format!("match: {both} && ip4.dst == 203.0.113.0/24"), v6]);
+    cluster.apply(&second.replace("u2oInterconnection: true", "u2oInterconnection: true, u2oFeatures: {overlayOnlyRouting: true}"));
+    cluster.round();
+    let mut found = same(&cluster);
+    found.sort();
+    let own = |range: &str| format!("match: ip4.src == {range} && ip4.dst == {range}");
+    assert_eq!(found, [own("192.0.2.0/24"), own("203.0.113.0/24"), v6.to_owned()]);
+}
+
+#[test]
+fn an_interconnection_that_cannot_be_is_told_and_the_subnet_works_without() {
+    for (change, why) in [
+        ("vlan: vlan7", "spec.u2oInterconnection: true: has no meaning without spec.vlan"),
+        ("gateway: 192.0.2.254,2001:db8::ff", "spec.u2oInterconnectionIP: 192.0.2.9 is spec.gateway, which the physical network has"),
+        ("u2oInterconnectionIP: 192.0.2.9", "spec.u2oInterconnectionIP: 192.0.3.9 lies outside cidrBlock 192.0.2.0/24,2001:db8::/64"),
+        ("namespaces: [default]", "with spec.logicalGateway the router of the VPC is the gateway already"),
+    ] {
+        let with = match change {
+            "vlan: vlan7" => "namespaces: [default]",
+            "namespaces: [default]" => "namespaces: [default]\n  logicalGateway: true",
+            "u2oInterconnectionIP: 192.0.2.9" => "u2oInterconnectionIP: 192.0.3.9",
+            _ => "gateway: 192.0.2.9,2001:db8::ff",
+        };
+        let wrong = INTERCONNECTED.replacen(&format!("  {change}"), &format!("  {with}"), 1);
+        let wrong = if change == "vlan: vlan7" { wrong.replacen("  namespaces: [default]\n", "", 1) } else { wrong };
+        let cluster = network(&format!("{LAN}---\n{wrong}---\n{POD}"));
+        let told = interconnection(&cluster, "lan").unwrap().unwrap_err();
+        assert!(told.contains(why), "{told}");
+        assert!(cluster.ipam.holding("vm.default").is_some());
+    }
+    // One that a pod has already is not taken from it.
+    let mut cluster = network(&format!("{LAN}---\n{POD}"));
+    cluster.apply(&INTERCONNECTED.replace("192.0.2.9", "192.0.2.1"));
+    cluster.round();
+    assert_eq!(interconnection(&cluster, "lan").unwrap(), Ok(Default::default()));
+    assert_eq!(cluster.ipam.holding("vm.default").unwrap().addresses[0], "192.0.2.1".parse::<std::net::IpAddr>().unwrap());
+    assert!(!cluster.northbound().contains("isU2ORoutePolicy"), "{}", cluster.northbound());
 }

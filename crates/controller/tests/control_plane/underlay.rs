@@ -73,3 +73,71 @@ fn subnets_on_vlans_are_served_and_nodes_and_conflicts_are_summed_up() {
         controller.stop().await;
     });
 }
+
+#[test]
+fn the_router_of_a_vpc_has_an_address_on_a_vlan_that_stays_and_is_told_when_it_is_not_to_be_had() {
+    within(async {
+        let (client, database, mut mirror) = cluster().await;
+        let controller = Controller::start(&client, &database);
+        let subnets = Api::<v1::Subnet>::all(client.clone());
+        let network = v1::ProviderNetworkSpec { default_interface: "eth1".to_owned(), ..Default::default() };
+        let network = v1::ProviderNetwork::new("net1", network);
+        Api::all(client.clone()).create(&PostParams::default(), &network).await.unwrap();
+        let vlan = v1::Vlan::new("vlan7", v1::VlanSpec { id: Some(7), provider: "net1".to_owned(), ..Default::default() });
+        Api::all(client.clone()).create(&PostParams::default(), &vlan).await.unwrap();
+        create_subnet(&client, "lan", json!({ "cidrBlock": "192.0.2.0/24", "gateway": "192.0.2.254", "vlan": "vlan7" })).await;
+        create_pod(&client, "vm", &[(annotations::LOGICAL_SWITCH, "lan")]).await;
+        let pod = allocated(&client, "vm").await;
+        let taken = note(&pod, annotations::IP_ADDRESS).unwrap();
+        let gateway = async || note(&pods(&client).get("vm").await.unwrap(), annotations::GATEWAY);
+        assert_eq!(gateway().await.as_deref(), Some("192.0.2.254"));
+
+        let set = async |spec: serde_json::Value| {
+            subnets.patch("lan", &PatchParams::default(), &Patch::Merge(json!({ "spec": spec }))).await.unwrap();
+        };
+        let ready = |subnet: &v1::Subnet| {
+            let condition = subnet.status.as_ref()?.conditions.as_ref()?.first()?.clone();
+            Some((condition.status, condition.reason))
+        };
+        let shown = |subnet: &v1::Subnet| {
+            let status = subnet.status.clone().unwrap_or_default();
+            (status.u2o_interconnection_ip.unwrap_or_default(), status.u2o_interconnection_vpc.unwrap_or_default())
+        };
+        // An address that a pod has is not taken from it, and the subnet goes on without.
+        set(json!({ "u2oInterconnection": true, "u2oInterconnectionIP": taken })).await;
+        told(&client, "lan", &format!("spec.u2oInterconnectionIP: subnet lan: address {taken} is in use by vm.default")).await;
+        let refused = Some(("False".to_owned(), "NotInterconnected".to_owned()));
+        until(&subnets, "lan", "the address is refused", |subnet| ready(subnet) == refused).await;
+        assert_eq!(gateway().await.as_deref(), Some("192.0.2.254"));
+
+        set(json!({ "u2oInterconnectionIP": "192.0.2.9" })).await;
+        let connected = |subnet: &v1::Subnet| shown(subnet) == ("192.0.2.9".to_owned(), "ovn-cluster".to_owned());
+        until(&subnets, "lan", "it is connected", connected).await;
+        until(&subnets, "lan", "it is ready", |subnet| ready(subnet).is_some_and(|(status, _)| status == "True")).await;
+        until(&pods(&client), "vm", "the pod is told", |pod| note(pod, annotations::GATEWAY).as_deref() == Some("192.0.2.9")).await;
+        mirror.until("the router's port", |m| m.router_networks("ovn-cluster-lan").is_some()).await;
+        let name = "u2o-interconnection.ovn-cluster.lan";
+        let ips = Api::<v1::Ip>::all(client.clone());
+        let held = until(&ips, name, "its object", |ip| ip.spec.ip_address.as_deref() == Some("192.0.2.9")).await;
+
+        // What was chosen stays, with its MAC, when nobody asks for it by name any more and another controller begins.
+        set(json!({ "u2oInterconnectionIP": "" })).await;
+        controller.stop().await;
+        let controller = Controller::start(&client, &database);
+        create_pod(&client, "next", &[(annotations::LOGICAL_SWITCH, "lan")]).await;
+        let next = allocated(&client, "next").await;
+        assert_eq!(note(&next, annotations::GATEWAY).as_deref(), Some("192.0.2.9"));
+        let again = ips.get(name).await.unwrap();
+        assert_eq!((again.metadata.uid, again.spec), (held.metadata.uid, held.spec));
+
+        // The router's own address holds nothing up.
+        for pod in ["vm", "next"] {
+            pods(&client).delete(pod, &DeleteParams::default().grace_period(0)).await.unwrap();
+        }
+        subnets.delete("lan", &DeleteParams::default()).await.unwrap();
+        gone(&subnets, "lan").await;
+        gone(&ips, name).await;
+        mirror.until("no port of the router", |m| m.router_networks("ovn-cluster-lan").is_none()).await;
+        controller.stop().await;
+    });
+}

@@ -1,6 +1,6 @@
 //! Subnets on a VLAN of a physical network, by the nodes' second NIC, which has an address of the node's own.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use api::v1::{ProviderNetwork, ProviderNetworkSpec};
@@ -8,13 +8,19 @@ use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, PostParams};
 use lab::probe::{Endpoint, Ping};
+use lab::runtime::Attachment;
 use lab::{Place, Vlans};
+use linux::{Handle, IpPrefix};
 use serde_json::json;
 
 use super::{NODE1, NODE2, Nodes, PATIENCE, answers, pod, with_nodes};
 use crate::harness::counted;
 
 const TRANSFER: usize = 3_000_000;
+/// MTU of pods that tunnels carry, in bytes.
+const OVERLAY_MTU: usize = 1400;
+/// What the VLAN's gateway leads to besides.
+const BEYOND6: &str = "fd99::1/128";
 
 const SUBNET: &str = "
 apiVersion: kubeovn.io/v1
@@ -238,5 +244,245 @@ fn an_agent_that_is_killed_while_a_nic_passes_goes_on_where_it_was() {
             answers(&neighbour, address, &format!("killed {pause} ms after the network went")).await;
             assert!(!nodes.ip("node1", &["-o", "link"]).contains("br-net1"));
         }
+    });
+}
+
+/// A subnet of each VPC on one VLAN, connected with an overlay subnet: in the default VPC of both families; the other VPC has no way out.
+const INTERCONNECTED: &str = "
+apiVersion: kubeovn.io/v1
+kind: Vpc
+metadata: {name: blue}
+spec: {}
+---
+apiVersion: kubeovn.io/v1
+kind: Vlan
+metadata: {name: vlan100}
+spec: {id: 100, provider: net1}
+---
+apiVersion: kubeovn.io/v1
+kind: Subnet
+metadata: {name: lan}
+spec:
+  cidrBlock: 172.31.0.0/24,fd31::/64
+  gateway: 172.31.0.1,fd31::1
+  excludeIps: [172.31.0.1..172.31.0.9, 'fd31::1..fd31::9']
+  vlan: vlan100
+  u2oInterconnection: true
+---
+apiVersion: kubeovn.io/v1
+kind: Subnet
+metadata: {name: over}
+spec: {cidrBlock: '10.50.0.0/24,fd50::/64', natOutgoing: true}
+---
+apiVersion: kubeovn.io/v1
+kind: Subnet
+metadata: {name: blue-lan}
+spec:
+  vpc: blue
+  cidrBlock: 172.31.1.0/24
+  gateway: 172.31.1.1
+  vlan: vlan100
+  u2oInterconnection: true
+  u2oInterconnectionIP: 172.31.1.77
+---
+apiVersion: kubeovn.io/v1
+kind: Subnet
+metadata: {name: blue-over}
+spec: {vpc: blue, cidrBlock: 10.60.0.0/24}
+";
+
+/// A pod that a test attached.
+struct Member {
+    node: Place,
+    pod: Attachment,
+    end: Endpoint,
+    addresses: Vec<IpAddr>,
+}
+
+impl Nodes<'_> {
+    async fn member(&self, node: Place, name: &str, subnet: &str) -> Member {
+        let on = json!({ "ovn.kubernetes.io/logical_switch": subnet });
+        let pod = self.runtime(node).admit(&self.client, vec![pod(name, "default", on)]).await.unwrap().remove(0);
+        let addresses = self.attach(node, &pod).await;
+        Member { node, end: Endpoint::open(name, &pod.sandbox().unwrap()).unwrap(), addresses, pod }
+    }
+
+    /// The VLAN's gateway and host have IPv6, too, and the gateway is in the other VPC's subnet.
+    async fn dual_vlans(&self) {
+        let open = |place: Place| Handle::open(&self.opened.layout.netns(place).unwrap()).unwrap();
+        let (gateway, host) = (open(Vlans::GATEWAY), open(Vlans::HOST));
+        let (at_gateway, at_host) = (gateway.index("eth1").await.unwrap(), host.index("eth1").await.unwrap());
+        for address in ["fd31::1/64", "172.31.1.1/24"] {
+            gateway.add_address(at_gateway, address.parse().unwrap()).await.unwrap();
+        }
+        gateway.add_address(gateway.index("lo").await.unwrap(), BEYOND6.parse().unwrap()).await.unwrap();
+        host.add_address(at_host, "fd31::9/64".parse().unwrap()).await.unwrap();
+    }
+
+    /// What the status of a subnet shows of the router there.
+    fn router(&self, subnet: &str) -> String {
+        let path = "jsonpath={.status.u2oInterconnectionIP} {.status.u2oInterconnectionMAC} {.status.u2oInterconnectionVPC}";
+        self.lab.kubectl(&["get", "subnet", subnet, "-o", path])
+    }
+
+    /// Waits until the default route of a pod is by the router of the VPC, or by the physical gateway.
+    async fn has_gateway(&self, member: &Member, router: bool) {
+        let inside = Handle::open(&member.pod.sandbox().unwrap()).unwrap();
+        let physical: IpAddr = Vlans::address(Vlans::GATEWAY).into();
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let routes = inside.routes().await.unwrap();
+            let by = routes.iter().find(|route| route.destination == IpPrefix::DEFAULT_V4).and_then(|route| route.via);
+            if by.is_some_and(|by| (by == physical) != router) {
+                return;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "{}: {routes:?}", member.end.id());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// What ports of the physical switch the routers' own addresses were seen on.
+    fn seen_on_the_wire(&self, macs: &[String]) -> Vec<String> {
+        let table = self.lab.ok(&["node", "fabric", "--", "ovs-appctl", "fdb/show", "vlans"]);
+        table.lines().filter(|line| macs.iter().any(|mac| line.contains(mac))).map(str::to_owned).collect()
+    }
+}
+
+/// Of both families, in both directions, in datagrams and streams, and as long as tunnels carry.
+async fn reach_each_other(one: &Member, other: &Member) {
+    for (from, to) in [(one, other), (other, one)] {
+        for address in &to.addresses {
+            let what = format!("from {} to {}", from.end.id(), to.end.id());
+            answers(&from.end, *address, &what).await;
+            let headers = if address.is_ipv4() { 28 } else { 48 };
+            let long = Ping { seen_by: Some(&to.end), answered: true, payload: OVERLAY_MTU - headers };
+            tokio::time::timeout(PATIENCE, from.end.ping(*address, long)).await.expect(&what).expect(&what);
+            from.end.tcp(&to.end, *address, TRANSFER).await.expect(&what);
+            tokio::time::timeout(PATIENCE, from.end.udp(&to.end, *address)).await.expect(&what).expect(&what);
+        }
+    }
+}
+
+/// The addresses under which a pod comes to what is beyond the gateway, of each family that it has.
+async fn comes_as(nodes: &Nodes<'_>, from: &Member) -> Vec<IpAddr> {
+    let gateway = nodes.opened.layout.netns(Vlans::GATEWAY).unwrap();
+    let mut seen = Vec::new();
+    for own in &from.addresses {
+        let beyond: IpAddr = if own.is_ipv4() { Vlans::BEYOND.into() } else { BEYOND6.trim_end_matches("/128").parse().unwrap() };
+        let listener = gateway.run(|| TcpListener::bind((beyond, 0))).unwrap().unwrap();
+        let to = listener.local_addr().unwrap();
+        let sandbox = from.pod.sandbox().unwrap();
+        let connected = sandbox.run(|| TcpStream::connect_timeout(&to, Duration::from_secs(10))).unwrap();
+        connected.unwrap_or_else(|error| panic!("{} does not reach {to}: {error}", from.end.id()));
+        seen.push(listener.accept().unwrap().1.ip());
+    }
+    seen
+}
+
+#[test]
+fn pods_on_a_vlan_and_overlay_pods_reach_each_other_and_the_rest_leaves_by_the_physical_gateway() {
+    with_nodes(2, async |nodes| {
+        nodes.opened.add_vlans(Vlans { vlan: 100 }).await.unwrap();
+        nodes.dual_vlans().await;
+        nodes.give_nics(false).await;
+        let all = ["node1".to_owned(), "node2".to_owned()];
+        let ready = |n: &ProviderNetwork| n.status.as_ref().is_some_and(|s| s.ready_nodes.as_deref() == Some(&all));
+        nodes.network_shows("net1", "both nodes are ready", ready).await;
+        nodes.lab.apply(INTERCONNECTED);
+        nodes.lab.kubectl(&[
+            "wait",
+            "--for=condition=Ready",
+            "subnet/lan",
+            "subnet/over",
+            "subnet/blue-lan",
+            "subnet/blue-over",
+            "--timeout=30s",
+        ]);
+        let open = |place: Place| Endpoint::open(&place.to_string(), &nodes.opened.layout.netns(place).unwrap()).unwrap();
+        let (gateway, host) = (open(Vlans::GATEWAY), open(Vlans::HOST));
+
+        let mut members = Vec::new();
+        for (vpc, lan, over) in [("default", "lan", "over"), ("blue", "blue-lan", "blue-over")] {
+            for (number, node) in [(1, NODE1), (2, NODE2)] {
+                members.push(nodes.member(node, &format!("{vpc}-lan{number}"), lan).await);
+                members.push(nodes.member(node, &format!("{vpc}-over{number}"), over).await);
+            }
+        }
+        let [lan1, over1, lan2, over2, blue_lan1, blue_over1, blue_lan2, blue_over2] = &members[..] else { panic!("eight pods") };
+        for (lan, over) in
+            [(lan1, over2), (lan2, over1), (lan1, over1), (blue_lan1, blue_over2), (blue_lan2, blue_over2), (blue_lan2, blue_over1)]
+        {
+            reach_each_other(lan, over).await;
+        }
+        // What is longer than tunnels carry is refused at once, and not lost on the way.
+        let long = Ping { seen_by: None, answered: true, payload: 1472 };
+        let refused = tokio::time::timeout(PATIENCE, lan1.end.ping(over2.addresses[0], long)).await.unwrap();
+        assert!(refused.as_ref().is_err_and(|why| why.contains("too long")), "{refused:?}");
+
+        // The VLAN is as it was: as long as any there, to neighbours, and beyond the gateway under the pods' own addresses.
+        for lan in [lan1, lan2] {
+            let long = Ping { seen_by: Some(&host), answered: true, payload: 1472 };
+            tokio::time::timeout(PATIENCE, lan.end.ping(Vlans::address(Vlans::HOST).into(), long)).await.unwrap().unwrap();
+            answers(&lan.end, "fd31::9".parse().unwrap(), "the host on the VLAN").await;
+            host.tcp(&lan.end, lan.addresses[0], TRANSFER).await.unwrap();
+            answers(&lan.end, Vlans::address(Vlans::GATEWAY).into(), "the gateway").await;
+            lan.end.tcp(&gateway, Vlans::BEYOND.into(), TRANSFER).await.unwrap();
+            gateway.tcp(&lan.end, lan.addresses[0], TRANSFER).await.unwrap();
+            assert_eq!(comes_as(&nodes, lan).await, lan.addresses);
+        }
+        reach_each_other(lan1, lan2).await;
+        assert_eq!(comes_as(&nodes, blue_lan1).await, blue_lan1.addresses);
+        // Nobody else leaves by that gateway: without a way out of its own a VPC has none, and the other VPC is another one.
+        for (from, to) in [(blue_over1, Vlans::BEYOND.into()), (over1, blue_lan1.addresses[0]), (blue_over1, lan1.addresses[0])] {
+            let leak = Ping { seen_by: Some(&gateway), answered: false, payload: 56 };
+            let leak = if to == IpAddr::from(Vlans::BEYOND) { leak } else { Ping { seen_by: None, answered: true, payload: 56 } };
+            let leaked = tokio::time::timeout(Duration::from_secs(1), from.end.ping(to, leak)).await;
+            assert!(leaked.is_err(), "{} reaches {to}", from.end.id());
+        }
+        // Nodes and overlay pods reach each other as ever.
+        answers(&over1.end, NODE2.address().unwrap().into(), "the node").await;
+
+        let (lan, blue) = (nodes.router("lan"), nodes.router("blue-lan"));
+        assert!(blue.starts_with("172.31.1.77 ") && blue.ends_with(" blue"), "{blue}");
+        let macs: Vec<String> = [&lan, &blue].iter().map(|shown| shown.split(' ').nth(1).unwrap().to_owned()).collect();
+        assert_eq!(nodes.seen_on_the_wire(&macs), Vec::<String>::new());
+        let object =
+            nodes.lab.kubectl(&["get", "ip", "u2o-interconnection.ovn-cluster.lan", "-o", "jsonpath={.spec.ipAddress} {.spec.macAddress}"]);
+        assert_eq!(lan, format!("{object} ovn-cluster"));
+        let notes = nodes.lab.kubectl(&["get", "pod", "default-lan1", "-o", "jsonpath={.metadata.annotations}"]);
+        let first = object.split(' ').next().unwrap();
+        assert!(notes.contains(&format!("\"ovn.kubernetes.io/gateway\":\"{first}\"")), "{notes}");
+        nodes.restart("controller").await;
+        answers(&lan1.end, over2.addresses[0], "with a controller that was started again").await;
+        assert_eq!((nodes.router("lan"), nodes.router("blue-lan")), (lan, blue));
+
+        // Switched off and on, pods that run go along.
+        for (on, what) in [(false, "off"), (true, "on")] {
+            let switched = async {
+                let patch = format!("{{\"spec\":{{\"u2oInterconnection\":{on}}}}}");
+                nodes.lab.kubectl(&["patch", "subnet", "lan", "--type=merge", "-p", &patch]);
+                nodes.has_gateway(lan1, on).await;
+                nodes.has_gateway(lan2, on).await;
+            };
+            let streamed = lan1.end.stream(Vlans::BEYOND.into(), Duration::from_millis(5), switched).await.unwrap();
+            println!("a pod on the VLAN while the interconnection is switched {what}: {streamed}");
+            assert_eq!(comes_as(&nodes, lan1).await, lan1.addresses);
+            if on {
+                reach_each_other(lan1, over2).await;
+            } else {
+                let apart = Ping { seen_by: None, answered: true, payload: 56 };
+                assert!(tokio::time::timeout(Duration::from_secs(1), lan1.end.ping(over2.addresses[0], apart)).await.is_err());
+                assert_eq!(nodes.router("lan").trim(), "");
+            }
+        }
+
+        for member in &members {
+            nodes.detach(member.node, &member.pod).await;
+        }
+        nodes.lab.kubectl(&["delete", "pod", "--all", "--force"]);
+        nodes.lab.kubectl(&["delete", "subnet", "lan", "over", "blue-lan", "blue-over", "--timeout=30s"]);
+        assert_eq!(nodes.lab.kubectl(&["get", "ip", "-o", "name"]).lines().filter(|line| line.contains("u2o")).count(), 0);
+        nodes.lab.kubectl(&["delete", "vlan/vlan100", "vpc/blue", "--timeout=30s"]);
+        nodes.take_nics_back().await;
     });
 }
