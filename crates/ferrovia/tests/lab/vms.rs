@@ -4,7 +4,8 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use lab::probe::Endpoint;
+use lab::probe::{Endpoint, Ping};
+use lab::{Place, Vlans};
 use linux::Netns;
 use linux::process::{self, Process, Signal};
 use serde_json::{Value, json};
@@ -162,6 +163,78 @@ spec: {vpc: ovn-cluster, cidrBlock: '10.41.0.0/24,fd00:41::/64', enableDHCP: tru
     let differing: Vec<&Value> =
         checked["pairs"].as_array().unwrap().iter().filter(|check| check["expected"] != check["observed"]).collect();
     assert!(differing.is_empty() && checked["skipped"] == json!([]), "{differing:#?} {}", checked["skipped"]);
+    lab.down();
+}
+
+#[test]
+fn a_machine_is_on_a_vlan_with_one_nic_and_in_a_tunnel_with_the_other() {
+    let lab = Lab::up(&["--nodes", "2"]);
+    lab.ok(&["vlans"]);
+    lab.apply(
+        r#"
+apiVersion: kubeovn.io/v1
+kind: ProviderNetwork
+metadata: {name: net1}
+spec: {defaultInterface: eth1}
+---
+apiVersion: kubeovn.io/v1
+kind: Vlan
+metadata: {name: vlan100}
+spec: {id: 100, provider: net1}
+---
+apiVersion: kubeovn.io/v1
+kind: Subnet
+metadata: {name: lan}
+spec: {cidrBlock: 172.31.0.0/24, gateway: 172.31.0.1, excludeIps: [172.31.0.1..172.31.0.9], vlan: vlan100, enableDHCP: true}
+---
+apiVersion: kubeovn.io/v1
+kind: Subnet
+metadata: {name: second}
+spec: {vpc: ovn-cluster, cidrBlock: 10.20.0.0/24, provider: second.default.ovn}
+---
+apiVersion: k8s.cni.cncf.io/v1
+kind: NetworkAttachmentDefinition
+metadata: {name: second, namespace: default}
+spec: {config: '{"cniVersion":"1.0.0","type":"ferrovia","provider":"second.default.ovn"}'}
+"#,
+    );
+    lab.kubectl(&["wait", "--for=condition=Ready", "subnet/lan", "subnet/second", "--timeout=30s"]);
+    let both = |mut pod: Value| {
+        pod["metadata"]["annotations"] = json!({ "ovn.kubernetes.io/logical_switch": "lan", "k8s.v1.cni.cncf.io/networks": "second" });
+        pod
+    };
+    apply(&lab, &[both(machine("vm", "node1", &json!({}))), both(container("pod", "node2"))]);
+    ready(&lab, &["vm", "pod"]);
+    let (links, _, _) = inside(&lab, "vm", &["sh", "-c", "ip -4 addr; ip route; ip link"]);
+    let second = field(&lab, "pod", r".metadata.annotations.second\.default\.ovn\.kubernetes\.io/ip_address");
+    for expected in ["default via 172.31.0.1 dev eth0", "inet 10.20.0.", "net1: <", "mtu 1500", "mtu 1400"] {
+        assert!(links.contains(expected), "{expected}: {links}");
+    }
+    assert_eq!(inside(&lab, "vm", &["ping", "-c", "2", "-I", "net1", &second]).2, Some(0), "{second}");
+
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let [vm, pod] = ["vm", "pod"].map(|pod| {
+            let uid = field(&lab, pod, ".metadata.uid");
+            Endpoint::open(&uid, &netns(&lab, &uid)).unwrap()
+        });
+        let place = |place: Place| Endpoint::open(&place.to_string(), &lab.layout().netns(place).unwrap()).unwrap();
+        let (gateway, host) = (place(Vlans::GATEWAY), place(Vlans::HOST));
+        let (address, other) = ["vm", "pod"].map(|pod| field(&lab, pod, ".status.podIP").parse().unwrap()).into();
+        let ways = [
+            (&vm, &pod, other),
+            (&pod, &vm, address),
+            (&vm, &host, Vlans::address(Vlans::HOST).into()),
+            (&host, &vm, address),
+            (&vm, &gateway, Vlans::BEYOND.into()),
+        ];
+        for (from, to, address) in ways {
+            let sent = tokio::time::timeout(Duration::from_secs(60), from.tcp(to, address, TRANSFER / 10)).await;
+            sent.expect("within a minute").unwrap_or_else(|why| panic!("{} → {address}: {why}", from.id()));
+            let ping = Ping { seen_by: Some(to), answered: true, payload: 1500 - 28 };
+            tokio::time::timeout(Duration::from_secs(10), from.ping(address, ping)).await.expect("a full packet arrives").unwrap();
+        }
+    });
     lab.down();
 }
 

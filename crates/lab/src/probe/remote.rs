@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use linux::Netns;
@@ -15,6 +16,9 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use super::{Endpoint, Outcome, ping};
 use crate::machine::{Client, Command, Frame, Message, PROGRAM, input};
+
+/// How long a guest may take until it is ready to probe; it may just be booting.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a guest's probe says first.
 #[derive(Debug, Serialize, Deserialize)]
@@ -105,7 +109,13 @@ impl Remote {
 }
 
 async fn begin(id: &str, netns: &Netns) -> anyhow::Result<Option<(std::os::unix::net::UnixStream, Opened)>> {
-    let Some(mut client) = Client::connect(netns)? else { return Ok(None) };
+    let Some(client) = Client::connect(netns)? else { return Ok(None) };
+    let begun = tokio::time::timeout(PATIENCE, start(id, client)).await;
+    begun.unwrap_or_else(|_| bail!("it does not answer within {PATIENCE:?}")).map(Some)
+}
+
+/// Starts the probe, as soon as the guest is ready.
+async fn start(id: &str, mut client: Client) -> anyhow::Result<(std::os::unix::net::UnixStream, Opened)> {
     client.ready().await?;
     let argv = [PROGRAM, "lab", "probe", id].map(str::to_owned).to_vec();
     let command = Command::of(argv, BTreeMap::new(), None).context("no command")?;
@@ -122,7 +132,7 @@ async fn begin(id: &str, netns: &Netns) -> anyhow::Result<Option<(std::os::unix:
     }
     let opened = serde_json::from_slice(&line)?;
     client.say(Message::Taken(u32::try_from(line.len())?)).await?;
-    Ok(Some((client.leave()?, opened)))
+    Ok((client.leave()?, opened))
 }
 
 /// Passes requests and answers between the endpoint and the guest, until either ends.
