@@ -59,6 +59,9 @@ pub(crate) struct Nic {
     /// MTU in bytes of what passes the gateway, if that leads by tunnels, too.
     #[serde(default)]
     pub(crate) routed_mtu: Option<u32>,
+    /// On a VLAN, the gateways of the physical network.
+    #[serde(default)]
+    pub(crate) physical: Option<Vec<IpAddr>>,
     /// Whether the pod's default route is by this NIC.
     pub(crate) default_route: bool,
     pub(crate) tuning: Tuning,
@@ -277,6 +280,7 @@ pub(crate) mod tests {
             gateways: vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
             mtu: 1400,
             routed_mtu: None,
+            physical: None,
             default_route: true,
             tuning: Tuning::default(),
         };

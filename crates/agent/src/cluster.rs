@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use api::annotations::{self, NicRecord};
+use api::cidr::parse_addresses;
 use api::networks::{self, Definition};
 use api::tuning::tuning;
 use api::view::{NetworkAttachmentDefinitionView, NodeView, PodView};
@@ -42,6 +43,8 @@ pub(crate) struct Subnet {
     mtu: Option<u32>,
     /// Vlan that it is on.
     vlan: Option<String>,
+    /// Gateways, on a Vlan those of the physical network.
+    gateways: Vec<IpAddr>,
     /// Whether its gateway is the router of the VPC, and what that leads to.
     routed: Routed,
     /// If its pods may leave through the node.
@@ -194,6 +197,7 @@ impl Known {
             port: networks::port(&pod.holder, namespace, provider),
             mtu: subnet.and_then(|subnet| subnet.mtu).unwrap_or(mtu),
             routed_mtu,
+            physical: record.segment.is_some().then(|| subnet.map(|subnet| subnet.gateways.clone()).unwrap_or_default()),
             subnet: record.subnet.into(),
             mac: record.mac,
             addresses,
@@ -405,8 +409,9 @@ fn subnet(object: v1::Subnet, node: &str) -> (String, Option<Subnet>) {
         (_, Some(true)) => Routed::Pods,
         _ => Routed::No,
     };
+    let gateways = parse_addresses(spec.gateway.as_deref().unwrap_or_default()).unwrap_or_default();
     let source = Source::of(&object, node);
-    (name, Some(Subnet { mtu, vlan, routed, source }))
+    (name, Some(Subnet { mtu, vlan, gateways, routed, source }))
 }
 
 /// Those that leave through nodes. Of one that cannot be read the controller tells.

@@ -32,8 +32,8 @@ pub struct Config {
     pub bridge: String,
     /// Port of the bridge to which is copied what pods with the annotation `mirror` send and receive; made while there are some.
     pub mirror: String,
-    /// Whether an ADD asks for others that have its address already (RFC 5227).
-    pub detect_duplicates: bool,
+    /// The pods for which an ADD asks for others that have the address already (RFC 5227).
+    pub detect_duplicates: Detect,
     /// How long others may take to say that they have an address.
     pub duplicate_patience: Duration,
     /// How long an ADD waits for its address.
@@ -44,9 +44,33 @@ pub struct Config {
     pub gateway_patience: Duration,
 }
 
+/// Pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detect {
+    /// None.
+    None,
+    /// Those on a VLAN, where others are whom the allocator does not know.
+    Underlay,
+    /// All.
+    All,
+}
+
+impl std::str::FromStr for Detect {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "none" => Ok(Self::None),
+            "underlay" => Ok(Self::Underlay),
+            "all" => Ok(Self::All),
+            _ => Err(format!("{text:?} is none of none, underlay and all")),
+        }
+    }
+}
+
 impl Config {
-    /// The defaults: bridge `br-int`, mirror port `mirror0`, MTU 1400, 60 s for the address, 30 s for the port, 3 s for the gateway; duplicates are not
-    /// looked for; state and control sockets beside the sockets that are given.
+    /// The defaults: bridge `br-int`, mirror port `mirror0`, MTU 1400, 60 s for the address, 30 s for the port, 3 s for the gateway; duplicates are
+    /// looked for on VLANs; state and control sockets beside the sockets that are given.
     #[must_use]
     pub fn new(node: String, ovs: Remote, socket: PathBuf) -> Self {
         let beside = |path: &Path| path.parent().map(Path::to_owned).unwrap_or_default();
@@ -67,7 +91,7 @@ impl Config {
             mtu: 1400,
             bridge: "br-int".to_owned(),
             mirror: "mirror0".to_owned(),
-            detect_duplicates: false,
+            detect_duplicates: Detect::Underlay,
             duplicate_patience: Duration::from_millis(300),
             address_patience: Duration::from_secs(60),
             port_patience: Duration::from_secs(30),

@@ -23,5 +23,5 @@ mod tunnels;
 mod unmanaged;
 mod wire;
 
-pub use config::Config;
+pub use config::{Config, Detect};
 pub use server::{listen, run};

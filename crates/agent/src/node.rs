@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use api::OVN_PROVIDER;
 use linux::{Handle, Netns};
@@ -13,7 +13,7 @@ use tokio::sync::OwnedMutexGuard;
 use crate::attachment::{Attachment, Store, host_links};
 use crate::cluster::{Ask, Cluster, Wanted};
 use crate::cni::{self, CniError, Code, Request};
-use crate::config::Config;
+use crate::config::{Config, Detect};
 use crate::health::Health;
 use crate::ovs::Ovs;
 use crate::report::Reporter;
@@ -54,6 +54,9 @@ impl Containers {
         self.of(container).try_lock_owned().ok()
     }
 }
+
+/// How long the gateways of a physical network may take to answer before others on it are asked for.
+const SETTLING: Duration = Duration::from_secs(1);
 
 /// Subnets whose gateways have answered on this node.
 #[derive(Default)]
@@ -144,7 +147,12 @@ impl Node {
             let attachment = kept.map_err(|error| failed(format!("what is kept of a NIC cannot be written: {error}")))?;
             // Nobody takes a port for left behind by a link of this name.
             names.push(self.containers.take(&attachment.host).await);
-            if self.config.detect_duplicates {
+            let looked_for = match self.config.detect_duplicates {
+                Detect::None => false,
+                Detect::Underlay => attachment.nic.physical.is_some(),
+                Detect::All => true,
+            };
+            if looked_for {
                 self.look_for_duplicates(&attachment).await?;
             }
             attachments.push(attachment);
@@ -164,18 +172,26 @@ impl Node {
 
     /// Fails when somebody else on the NIC's link has its address already.
     async fn look_for_duplicates(&self, attachment: &Attachment) -> Result<(), CniError> {
-        let mut bare = attachment.clone();
-        bare.nic.addresses.clear();
-        self.wire(&bare).await.map_err(failed)?;
-        self.ovs.installed(&bare.host, self.config.port_patience).await.map_err(later)?;
+        self.wire_with(attachment, &[]).await.map_err(failed)?;
+        self.ovs.installed(&attachment.host, self.config.port_patience).await.map_err(later)?;
+        let nic = &attachment.nic;
         let pod_ns = Self::namespace_of(attachment).map_err(failed)?;
         let inside = Handle::open(&pod_ns).map_err(failed)?;
         // Without any address a namespace takes all for broadcasts.
         let lo = inside.index("lo").await.map_err(failed)?;
         inside.set_up(lo).await.map_err(failed)?;
-        let wait = self.config.duplicate_patience;
-        match wire::is_duplicate(&pod_ns, &attachment.ifname, &attachment.nic.addresses, wait).await.map_err(failed)? {
-            Some((address, mac)) => Err(failed(format!("address {address} is in use by {mac} in subnet {}", attachment.nic.subnet))),
+        // Only the first time on this node; a subnet need have no gateway that is there.
+        let link = format!("link of {}", nic.subnet);
+        let gateways = nic.physical.as_deref().filter(|_| !self.proven.contains(&link)).unwrap_or_default();
+        let (settling, wait) = (self.config.gateway_patience.min(SETTLING), self.config.duplicate_patience);
+        let found = wire::duplicate(&pod_ns, attachment, gateways, settling, wait).await.map_err(failed)?;
+        self.proven.insert(&link);
+        match found {
+            Some((address, mac)) => {
+                let message = format!("address {address} is in use by {mac} in subnet {}", nic.subnet);
+                self.reporter.problems(attachment, vec![message.clone()]);
+                Err(failed(message))
+            }
             None => Ok(()),
         }
     }
@@ -187,6 +203,7 @@ impl Node {
         forgotten.map_err(|error| WireError::Taken(format!("what is kept of a NIC cannot be removed: {error}")))?;
         if !self.store.uses(&attachment.nic.subnet) {
             self.proven.remove(&attachment.nic.subnet);
+            self.proven.remove(&format!("link of {}", attachment.nic.subnet));
         }
         Ok(())
     }

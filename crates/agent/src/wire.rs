@@ -48,6 +48,11 @@ impl Node {
 
     /// Makes a NIC what it is to be. Returns what could not be done for want of the kernel's support.
     pub(crate) async fn wire(&self, attachment: &Attachment) -> Result<Vec<String>, WireError> {
+        self.wire_with(attachment, &attachment.nic.addresses).await
+    }
+
+    /// The same, with no more than these addresses by now.
+    pub(crate) async fn wire_with(&self, attachment: &Attachment, addresses: &[IpPrefix]) -> Result<Vec<String>, WireError> {
         let pod_ns = Self::namespace_of(attachment)?;
         let inside = Handle::open(&pod_ns)?;
         let (near, far, is_new) = self.veth(attachment, &pod_ns, &inside).await?;
@@ -56,7 +61,7 @@ impl Node {
         self.raise(attachment, &pod_ns, &near).await?;
         // The pod's end is set up while the switch opens the port and ovn-controller installs its flows.
         let port = port(attachment);
-        let (added, configured) = tokio::join!(self.ovs.add(&port), self.configure(attachment, &inside, &far));
+        let (added, configured) = tokio::join!(self.ovs.add(&port), self.configure(attachment, addresses, &inside, &far));
         added?;
         configured?;
         if is_new && !attachment.nic.tuning.limits() {
@@ -130,17 +135,20 @@ impl Node {
     }
 
     /// Addresses and routes of the pod's end.
-    async fn configure(&self, attachment: &Attachment, inside: &Handle, far: &Link) -> Result<(), WireError> {
+    async fn configure(&self, attachment: &Attachment, addresses: &[IpPrefix], inside: &Handle, far: &Link) -> Result<(), WireError> {
         let (nic, index) = (&attachment.nic, far.index);
         if !far.up && nic.addresses.iter().all(|address| address.address().is_ipv4()) {
             // Otherwise each pod speaks of its link-local address to a group of all, in packets that the switch copies to every
             // port, and looks at anew with each change of its flows.
             inside.change(index, LinkChange { no_link_local: true, ..LinkChange::default() }).await?;
         }
-        for address in &nic.addresses {
+        for address in addresses {
             inside.add_address(index, *address).await?;
         }
         inside.set_up(index).await?;
+        if addresses.is_empty() && !nic.addresses.is_empty() {
+            return Ok(());
+        }
         for (destination, gateway) in nic.routes() {
             let route = Route { mtu: gateway.and(nic.routed_mtu), ..Route::new(destination).dev(index) };
             inside.replace_route(&gateway.map_or(route, |gateway| route.via(gateway))).await?;
@@ -232,33 +240,57 @@ async fn resolve(handle: &Handle, events: &mut Events, index: u32, address: IpAd
     }
 }
 
-/// Whether nobody else on the NIC's link has its addresses (RFC 5227), asked before they are set.
-pub(crate) async fn is_duplicate(
+/// How often others are asked whether they have an address: one question may be lost.
+const PROBES: u32 = 3;
+
+/// Who else on a NIC's link has one of its IPv4 addresses (RFC 5227), asked before they are set. `gateways` are asked before, for no longer
+/// than `settling`: what they answer has passed all that the node's switch does for the link.
+pub(crate) async fn duplicate(
     pod_ns: &Netns,
-    ifname: &str,
-    addresses: &[IpPrefix],
+    attachment: &Attachment,
+    gateways: &[IpAddr],
+    settling: Duration,
     wait: Duration,
 ) -> linux::Result<Option<(IpAddr, String)>> {
     let (inside, mut events) = Events::open(pod_ns, Subject::Neighbours)?;
-    let index = inside.index(ifname).await?;
-    let asked: Vec<IpAddr> = addresses.iter().map(IpPrefix::address).filter(IpAddr::is_ipv4).collect();
-    for address in &asked {
-        inside.solicit(index, *address).await?;
+    let index = inside.index(&attachment.ifname).await?;
+    let (nic, mac) = (&attachment.nic, attachment.nic.mac.octets());
+    let own = inside.addresses(Some(index)).await?;
+    // What the pod has it was given before.
+    let new = nic.addresses.iter().filter(|address| !own.contains(address)).map(IpPrefix::address);
+    let asked: Vec<IpAddr> = new.filter(IpAddr::is_ipv4).collect();
+    if asked.is_empty() {
+        return Ok(None);
     }
-    let answer = async {
-        loop {
-            match events.next().await {
-                Some(Event::Neighbour(on, of, mac)) if on == index && asked.contains(&of) => return Some((of, linux::display_mac(mac))),
-                Some(_) => {}
-                None => return None,
-            }
+    for gateway in gateways.iter().filter(|gateway| gateway.is_ipv4() && !asked.contains(gateway)) {
+        resolve(&inside, &mut events, index, *gateway, Instant::now() + settling).await?;
+        inside.forget_neighbour(index, *gateway).await?;
+    }
+    for _ in 0..PROBES {
+        for address in &asked {
+            inside.solicit(index, *address).await?;
         }
-    };
-    let found = timeout(wait, answer).await.unwrap_or_default();
-    for address in &asked {
-        inside.forget_neighbour(index, *address).await?;
+        let answer = async {
+            loop {
+                match events.next().await {
+                    // A virtual machine that moves has its address, with its MAC, where it comes from, too.
+                    Some(Event::Neighbour(on, of, who)) if on == index && asked.contains(&of) && who != mac => {
+                        return Some((of, linux::display_mac(who)));
+                    }
+                    Some(_) => {}
+                    None => return None,
+                }
+            }
+        };
+        let found = timeout(wait / PROBES, answer).await.unwrap_or_default();
+        for address in &asked {
+            inside.forget_neighbour(index, *address).await?;
+        }
+        if found.is_some() {
+            return Ok(found);
+        }
     }
-    Ok(found)
+    Ok(None)
 }
 
 /// The port of a NIC.

@@ -189,10 +189,10 @@ struct Agent {
     /// tools such as tcpdump. It is made while there are such pods.
     #[arg(long, default_value = "mirror0", value_name = "LINK")]
     mirror_iface: String,
-    /// Ask, before a pod gets an IPv4 address, whether another has it on the same link (RFC 5227). Adds 0.3 s to each start
-    /// of a pod.
-    #[arg(long)]
-    detect_duplicates: bool,
+    /// Ask, before a pod gets an IPv4 address, whether another has it on the same link (RFC 5227): of pods on a VLAN (`underlay`), of
+    /// `all`, or of `none`. Adds 0.3 s to the start of such a pod.
+    #[arg(long, value_name = "PODS", default_value = "underlay", num_args = 0..=1, default_missing_value = "all")]
+    detect_duplicates: ::agent::Detect,
     #[command(flatten)]
     announce: Announce,
 }

@@ -9,11 +9,11 @@ use kube::Api;
 use kube::api::{DeleteParams, ListParams, PostParams};
 use lab::probe::{Endpoint, Ping};
 use lab::runtime::Attachment;
-use lab::{Place, Vlans};
-use linux::{Handle, IpPrefix};
+use lab::{Gateway, Place, Vlans};
+use linux::{Handle, IpPrefix, Route};
 use serde_json::json;
 
-use super::{NODE1, NODE2, Nodes, PATIENCE, answers, pod, with_nodes};
+use super::{NODE1, NODE2, Nodes, PATIENCE, answers, pod, refused, with_nodes};
 use crate::harness::counted;
 
 const TRANSFER: usize = 3_000_000;
@@ -319,6 +319,13 @@ impl Nodes<'_> {
         host.add_address(at_host, "fd31::9/64".parse().unwrap()).await.unwrap();
     }
 
+    /// Lets the VLAN's gateway speak to an address as what is beyond it.
+    async fn speaks_from_beyond(&self, to: IpAddr) {
+        let gateway = Handle::open(&self.opened.layout.netns(Vlans::GATEWAY).unwrap()).unwrap();
+        let device = gateway.index("eth1").await.unwrap();
+        gateway.replace_route(&Route::new(IpPrefix::host(to)).dev(device).src(Vlans::BEYOND.into())).await.unwrap();
+    }
+
     /// What the status of a subnet shows of the router there.
     fn router(&self, subnet: &str) -> String {
         let path = "jsonpath={.status.u2oInterconnectionIP} {.status.u2oInterconnectionMAC} {.status.u2oInterconnectionVPC}";
@@ -428,6 +435,8 @@ fn pods_on_a_vlan_and_overlay_pods_reach_each_other_and_the_rest_leaves_by_the_p
             answers(&lan.end, Vlans::address(Vlans::GATEWAY).into(), "the gateway").await;
             lan.end.tcp(&gateway, Vlans::BEYOND.into(), TRANSFER).await.unwrap();
             gateway.tcp(&lan.end, lan.addresses[0], TRANSFER).await.unwrap();
+            nodes.speaks_from_beyond(lan.addresses[0]).await;
+            gateway.tcp(&lan.end, lan.addresses[0], TRANSFER).await.unwrap();
             assert_eq!(comes_as(&nodes, lan).await, lan.addresses);
         }
         reach_each_other(lan1, lan2).await;
@@ -455,6 +464,13 @@ fn pods_on_a_vlan_and_overlay_pods_reach_each_other_and_the_rest_leaves_by_the_p
         nodes.restart("controller").await;
         answers(&lan1.end, over2.addresses[0], "with a controller that was started again").await;
         assert_eq!((nodes.router("lan"), nodes.router("blue-lan")), (lan, blue));
+
+        // The same where pods leave by the ports of their nodes.
+        nodes.opened.leave_by(Gateway::Join).await.unwrap();
+        answers(&lan1.end, over2.addresses[0], "with another way out of the VPC").await;
+        reach_each_other(lan1, over2).await;
+        assert_eq!(comes_as(&nodes, lan1).await, lan1.addresses);
+        nodes.opened.leave_by(Gateway::Localnet).await.unwrap();
 
         // Switched off and on, pods that run go along.
         for (on, what) in [(false, "off"), (true, "on")] {
@@ -484,5 +500,47 @@ fn pods_on_a_vlan_and_overlay_pods_reach_each_other_and_the_rest_leaves_by_the_p
         assert_eq!(nodes.lab.kubectl(&["get", "ip", "-o", "name"]).lines().filter(|line| line.contains("u2o")).count(), 0);
         nodes.lab.kubectl(&["delete", "vlan/vlan100", "vpc/blue", "--timeout=30s"]);
         nodes.take_nics_back().await;
+    });
+}
+
+#[test]
+fn an_address_that_somebody_on_the_vlan_has_is_no_pods_until_it_is_free() {
+    with_nodes(1, async |nodes| {
+        nodes.opened.add_vlans(Vlans { vlan: 100 }).await.unwrap();
+        nodes.give_nics(false).await;
+        let ready = |n: &ProviderNetwork| n.status.as_ref().is_some_and(|s| s.ready_nodes == Some(vec!["node1".to_owned()]));
+        nodes.network_shows("net1", "the node is ready", ready).await;
+        nodes.lab.apply(SUBNET);
+        nodes.lab.kubectl(&["wait", "--for=condition=Ready", "subnet/lan", "--timeout=30s"]);
+        let host = Handle::open(&nodes.opened.layout.netns(Vlans::HOST).unwrap()).unwrap();
+        let eth1 = host.link("eth1").await.unwrap().unwrap();
+        let (address, mac) = ("172.31.0.50", linux::display_mac(eth1.mac.unwrap()));
+        let prefix = format!("{address}/32").parse().unwrap();
+        host.add_address(eth1.index, prefix).await.unwrap();
+
+        let on = json!({ "ovn.kubernetes.io/logical_switch": "lan", "ovn.kubernetes.io/ip_address": address });
+        let first = nodes.runtime(NODE1).admit(&nodes.client, vec![pod("first", "default", on)]).await.unwrap().remove(0);
+        // The very first pod of the subnet on the node: what the switch does for it is new, too.
+        let answer = nodes.runtime(NODE1).add(&nodes.network(), &first).await.unwrap();
+        let refusal = refused(&answer).to_string();
+        let told = format!("address {address} is in use by {mac} in subnet lan");
+        assert!(refusal.contains(&told), "{refusal}");
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let events =
+                nodes.lab.kubectl(&["get", "events", "-o", "jsonpath={range .items[*]}{.involvedObject.name}: {.message}{'\\n'}{end}"]);
+            if events.lines().any(|line| line == format!("first: {told}")) {
+                break;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "no event: {events}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        host.delete_address(eth1.index, prefix).await.unwrap();
+        let began = tokio::time::Instant::now();
+        assert_eq!(nodes.attach(NODE1, &first).await, [address.parse::<IpAddr>().unwrap()]);
+        println!("a pod whose address nobody else has is there after {:?}", began.elapsed());
+        let end = Endpoint::open("first", &first.sandbox().unwrap()).unwrap();
+        answers(&end, Vlans::address(Vlans::HOST).into(), "the host that had the address").await;
+        nodes.detach(NODE1, &first).await;
     });
 }
