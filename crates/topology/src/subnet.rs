@@ -42,7 +42,7 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
         let state = SubnetState { network, interconnection, refused, finalizer: !gone, waiting };
         out.say(Fact::Subnet(Arc::clone(name)), FactValue::Subnet(Box::new(state)));
         if let (Ok((spec, (_, segment))), false) = (&checked, gone) {
-            let mut interconnection = None;
+            let mut interconnection: Option<Box<Interconnection>> = None;
             if spec.has_router() {
                 let port = switch_port(cx, name, &spec.vpc);
                 let mac = spec.gateway_mac.unwrap_or_else(|| crate::mac::of_router_port(&spec.vpc, name));
@@ -61,7 +61,7 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
             if let Some(segment) = segment {
                 underlay::localnet_port(name, segment, out);
             }
-            let gateways = interconnection.as_ref().map_or(&spec.gateways, |found: &Box<Interconnection>| &found.addresses).clone();
+            let gateways = interconnection.as_ref().map_or(&spec.gateways, |found| &found.addresses).clone();
             if let Some(given) = spec.dhcp.as_ref().filter(|_| spec.has_switch()) {
                 dhcp::rows(name, &spec.cidrs, &gateways, given, out);
             }
