@@ -132,10 +132,11 @@ pub(crate) async fn run(node: &Node, shutdown: &CancellationToken) {
     let mut done = Done::default();
     let mut pause = FIRST_PAUSE;
     'open: loop {
-        let mut events = match Events::open(&node.netns, Subject::Addressing) {
-            Ok((_, events)) => events,
+        let opened = Events::open(&node.netns, Subject::Addressing).and_then(|(_, events)| Ok((events, rules::changes(&node.netns)?)));
+        let (mut events, mut table) = match opened {
+            Ok(opened) => opened,
             Err(error) => {
-                tracing::error!(%error, "links of the node cannot be followed");
+                tracing::error!(%error, "links and rules of the node cannot be followed");
                 return;
             }
         };
@@ -175,6 +176,16 @@ pub(crate) async fn run(node: &Node, shutdown: &CancellationToken) {
                     event = events.next() => match event {
                         Some(event) => woken |= links.are_touched_by(&event),
                         None => continue 'open,
+                    },
+                    taken = table.taken() => match taken {
+                        Ok(()) => {
+                            done.rules = None;
+                            woken = true;
+                        }
+                        Err(error) => {
+                            tracing::warn!(%error, "rules of the node cannot be followed; opened anew");
+                            continue 'open;
+                        }
                     },
                     () = closed(&mut done.session) => {
                         // The switch is gone, and the flows with it.

@@ -2,9 +2,9 @@
 
 use api::Transit;
 use ipnet::IpNet;
-use linux::Netns;
 use linux::nft::schema::NfListObject;
 use linux::nft::types::NfFamily;
+use linux::{Netns, TableChanges};
 use serde_json::{Value, json};
 
 use super::exits::{Exception, Exits, Leaving, Other, Translated};
@@ -17,6 +17,11 @@ const TABLE: &str = "ferrovia";
 pub(super) fn install(netns: &Netns, exits: &Exits) -> Result<(), GatewayError> {
     let content: Vec<NfListObject<'static>> = serde_json::from_value(content(exits))?;
     Ok(linux::nft::replace_table(netns, NfFamily::INet, TABLE, content)?)
+}
+
+/// Who says that something of the table was taken away.
+pub(super) fn changes(netns: &Netns) -> linux::Result<TableChanges> {
+    TableChanges::open(netns, NfFamily::INet, TABLE)
 }
 
 /// Takes the table away.

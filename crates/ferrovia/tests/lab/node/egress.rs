@@ -113,6 +113,28 @@ fn an_agent_that_restarts_loses_nothing_that_leaves_and_a_switch_that_restarts_i
 }
 
 #[test]
+fn rules_that_somebody_takes_away_are_put_back_at_once() {
+    with_nodes(1, async |nodes| {
+        let (address, _) = outside(&nodes);
+        let pod = nodes.pods(NODE1, "one", 1).await.remove(0);
+        nodes.attach(NODE1, &pod).await;
+        let from = Endpoint::open("one", &pod.sandbox().unwrap()).unwrap();
+        answers(&from, address, "before").await;
+        let nft = |command: &str| nodes.lab.ok(&[&["node", "node1", "--", "nft"][..], &command.split(' ').collect::<Vec<_>>()].concat());
+        let whole = nft("list table inet ferrovia");
+        for command in ["flush table inet ferrovia", "delete table inet ferrovia"] {
+            nft(command);
+            let deadline = tokio::time::Instant::now() + PATIENCE;
+            while !nft("list ruleset").contains(&whole) {
+                assert!(tokio::time::Instant::now() < deadline, "{command}: {}", nft("list ruleset"));
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+        answers(&from, address, "after").await;
+    });
+}
+
+#[test]
 fn a_bridge_of_somebody_else_is_left_alone_and_told_at_the_node() {
     with_nodes_of(1, &["--gateway", "none"], async |nodes| {
         let ovs = |words: &[&str]| nodes.lab.ok(&[&["node", "node1", "--", "ovs-vsctl"], words].concat());
