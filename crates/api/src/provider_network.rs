@@ -61,7 +61,8 @@ impl ProviderNetworkSpec {
 }
 
 /// Whether all that a selector asks for holds; an empty one asks for nothing. An operator that is not known never holds.
-fn selects(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> bool {
+#[must_use]
+pub fn selects(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> bool {
     selector.match_labels.iter().flatten().all(|(key, value)| labels.get(key) == Some(value))
         && selector.match_expressions.iter().flatten().all(|asked| {
             let (shown, values) = (labels.get(&asked.key), asked.values.as_deref().unwrap_or_default());

@@ -5,8 +5,10 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use api::provider_network::selects;
 use api::{DEFAULT_VPC, EGRESS_NETWORK, Transit};
 use engine::{Engine, Index, Out};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use ovsdb_types::nb::{gateway_chassis as chassis, logical_router_port as lrp, nb_global};
 use ovsdb_types::{Fact as NbFact, FactValue as NbValue, RowKey, nb};
 
@@ -15,16 +17,22 @@ use crate::fact::{Fact, FactValue, Problem};
 use crate::mac;
 use crate::node::LEAVE;
 use crate::northbound::{self, Policy, RowFact, external_ids, refer};
+use crate::underlay::{NodeReports, Nodes};
 use crate::world::{Egress, Name, Network, Node, World};
 
 /// The nodes that pods of a subnet leave by.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Central {
     /// By name, the first one first.
     pub nodes: Vec<Name>,
+    /// By their labels, behind those, in the order of their names.
+    pub selectors: Vec<LabelSelector>,
     /// Whether all of them are used at once, each connection by one of them, and not the first alone.
     pub ecmp: bool,
 }
+
+// Texts and lists: each is equal to itself.
+impl Eq for Central {}
 
 /// The subnets of a VPC that are centralized.
 pub(crate) struct CentralByVpc;
@@ -51,14 +59,24 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
             return tell(format!("spec.gatewayType: centralized: {only}"), out);
         }
         let (mut there, mut missing) = (Vec::new(), Vec::new());
-        for node in &central.nodes {
+        let mut nodes = central.nodes.clone();
+        if !central.selectors.is_empty() {
+            let reports = cx.rows::<Nodes>(&()).into_iter();
+            let is_selected = |reports: &NodeReports| central.selectors.iter().any(|selector| selects(selector, &reports.labels));
+            let mut selected: Vec<Name> = reports.filter(|(_, reports)| is_selected(reports)).map(|(node, _)| Arc::clone(node)).collect();
+            selected.sort();
+            nodes.extend(selected.into_iter().filter(|node| !central.nodes.contains(node)));
+        }
+        for node in &nodes {
             match cx.get::<Node>(node).and_then(|node| node.chassis.clone()) {
                 Some(chassis) => there.push(chassis),
                 None => missing.push(node.as_ref()),
             }
         }
-        if !missing.is_empty() || central.nodes.is_empty() {
-            let which = if missing.is_empty() { "no node is named".to_owned() } else { format!("no chassis on {}", missing.join(", ")) };
+        if !missing.is_empty() || nodes.is_empty() {
+            let none =
+                || if central.selectors.is_empty() { "no node is named" } else { "no node is named, and gatewayNodeSelectors select none" };
+            let which = if missing.is_empty() { none().to_owned() } else { format!("no chassis on {}", missing.join(", ")) };
             tell(format!("spec.gatewayNode: {which}"), out);
         }
         let count = if central.ecmp { there.len() } else { there.len().min(1) };

@@ -142,7 +142,8 @@ fn central(spec: &v1::SubnetSpec) -> Result<Option<Central>, Problem> {
     let nodes = api::gateway_nodes(spec.gateway_node.as_deref().unwrap_or_default());
     let nodes = nodes.map_err(|why| Problem { reason: "BadField", message: format!("spec.gatewayNode: {why}") })?;
     let nodes = nodes.into_iter().map(|(node, _)| node.into()).collect();
-    Ok(Some(Central { nodes, ecmp: spec.enable_ecmp == Some(true) }))
+    let selectors = spec.gateway_node_selectors.clone().unwrap_or_default();
+    Ok(Some(Central { nodes, selectors, ecmp: spec.enable_ecmp == Some(true) }))
 }
 
 /// `a`, `a..b` (inclusive), or a prefix.

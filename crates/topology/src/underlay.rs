@@ -130,7 +130,7 @@ impl Index<World> for SubnetsByVlan {
 }
 
 /// All nodes.
-struct Nodes;
+pub(crate) struct Nodes;
 impl Index<World> for Nodes {
     type Of = NodeReports;
     type Key = ();

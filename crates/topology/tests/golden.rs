@@ -234,7 +234,22 @@ fn pods_of_a_centralized_subnet_leave_by_a_port_that_is_bound_to_chosen_nodes() 
     cluster.apply(&subnet("both", 2, ", enableEcmp: true"));
     cluster.round();
     assert_eq!(ports(&cluster), 4);
-    for name in ["central", "second", "both"] {
+    // By their labels, in the order of names: n2 alone, and then both, which is the list of the others.
+    let selecting = "kind: Subnet\nmetadata: {name: labels, uid: labels}\nspec: {cidrBlock: 10.20.3.0/24, gatewayType: centralized, \
+                     gatewayNodeSelectors: [{matchLabels: {gateway: 'yes'}}]}\n";
+    cluster.apply(selecting);
+    cluster.round();
+    assert!(cluster.told().contains("subnet labels: NoGateway: spec.gatewayNode: no node is named, and gatewayNodeSelectors select none"));
+    let label = |cluster: &mut Cluster, node: &str| {
+        let reports = topology::NodeReports { labels: [("gateway".to_owned(), "yes".to_owned())].into(), ..Default::default() };
+        cluster.engine.set::<topology::NodeReports>(&node.into(), Some(reports), engine::Age(0));
+        cluster.round();
+    };
+    label(&mut cluster, "n2");
+    assert_eq!(ports(&cluster), 5);
+    label(&mut cluster, "n-1.example.org");
+    assert_eq!(ports(&cluster), 4);
+    for name in ["central", "second", "both", "labels"] {
         cluster.engine.set::<topology::Subnet>(&name.into(), None, engine::Age(0));
     }
     cluster.round();
