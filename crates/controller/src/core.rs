@@ -539,7 +539,7 @@ impl Core {
                 self.outputs.add(Output::Vpc(name));
             }
             Object::Subnet(name, subnet, age, shown) => {
-                let subnet = self.with_gateway_mac(&name, subnet);
+                let subnet = self.with_gateway_mac(&name, *subnet);
                 let subnet = self.unless_stranding(&name, subnet, shown.in_force.as_ref());
                 self.engine.set::<Subnet>(&name, Some(subnet), age);
                 self.subnets.insert(Arc::clone(&name), *shown);
@@ -651,7 +651,7 @@ impl Core {
         for (name, waiting) in self.stranding.iter().filter(|(name, _)| touched.contains(*name) || !self.started) {
             let age = Age(waiting.wanted.created);
             if let Some(shown) = self.subnets.get(name) {
-                let subnet = Object::Subnet(Arc::clone(name), waiting.wanted.clone(), age, Box::new(shown.clone()));
+                let subnet = Object::Subnet(Arc::clone(name), Box::new(waiting.wanted.clone()), age, Box::new(shown.clone()));
                 self.urgent.push_back(Input::Set(Box::new(subnet)));
             }
         }

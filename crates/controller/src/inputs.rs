@@ -85,7 +85,7 @@ pub(crate) struct ShownVip {
 #[derive(Debug)]
 pub(crate) enum Object {
     Vpc(Name, Vpc, Age, Box<Shown<v1::VpcStatus>>),
-    Subnet(Name, Subnet, Age, Box<Shown<v1::SubnetStatus>>),
+    Subnet(Name, Box<Subnet>, Age, Box<Shown<v1::SubnetStatus>>),
     /// With what a person has agreed to, if it says so.
     Namespace(Name, Namespace, Age, Option<Name>),
     /// With what it reports of physical networks.
@@ -240,7 +240,7 @@ pub(crate) fn subnet(object: &v1::Subnet) -> Object {
     let defaults = input::subnet_defaults(object);
     let shown = Shown::new(&object.metadata, object.status.clone().unwrap_or_default(), defaults);
     let gateway_mac = object.metadata.annotations.as_ref().and_then(|notes| notes.get(annotations::GATEWAY_MAC)).cloned();
-    Object::Subnet(name, subnet, age, Box::new(Shown { in_force: input::in_force(object), gateway_mac, ..shown }))
+    Object::Subnet(name, Box::new(subnet), age, Box::new(Shown { in_force: input::in_force(object), gateway_mac, ..shown }))
 }
 
 fn pool(object: &v1::IpPool) -> Object {

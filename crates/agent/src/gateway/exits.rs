@@ -131,6 +131,19 @@ impl Exits {
         exits
     }
 
+    /// Takes out the ranges that hold one of these addresses, and yields the first: the way to one would take the place of that to the
+    /// node's own network.
+    pub(crate) fn spare(&mut self, own: &[IpAddr]) -> Option<IpNet> {
+        let holds = |range: &IpNet| own.iter().any(|own| range.contains(own));
+        let spared = self.leaving().flat_map(|leaving| &leaving.ranges).copied().find(holds);
+        for leaving in std::iter::once(&mut self.own).chain(self.others.iter_mut().map(|other| &mut other.leaving)) {
+            leaving.ranges.retain(|range| !holds(range));
+            leaving.translated.retain(|translated| !holds(&translated.range));
+            leaving.exceptions.retain(|exception| !holds(&exception.of.range));
+        }
+        spared
+    }
+
     /// All that leaves.
     pub(crate) fn leaving(&self) -> impl Iterator<Item = &Leaving> {
         std::iter::once(&self.own).chain(self.others.iter().map(|other| &other.leaving))
@@ -233,5 +246,9 @@ mod tests {
         let shown: Vec<_> = exits.others.iter().map(|other| (other.vpc.as_str(), other.leaving.ranges.len())).collect();
         assert_eq!(shown, [("blue", 0), ("red", 1)], "the older subnet leaves, and none that the default VPC has");
         assert_eq!(exits.ranges().len(), 2);
+        let mut exits = exits;
+        let own: [IpAddr; 2] = ["fd00::1".parse().unwrap(), "10.20.1.9".parse().unwrap()];
+        assert_eq!(exits.spare(&own).unwrap().to_string(), "10.20.1.0/24");
+        assert_eq!((exits.ranges(), exits.spare(&own)), (exits.own.ranges.clone(), None));
     }
 }

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use api::annotations::NicRecord;
 use api::{DEFAULT_VPC, EGRESS_NETWORK, Egress, Transit, egress_port};
+use ipnet::IpNet;
 use linux::{Event, Events, Subject};
 use openflow::Port;
 use tokio::time::{Instant, sleep_until};
@@ -49,6 +50,8 @@ enum GatewayError {
     Session(#[from] SessionError),
     #[error("pods leave under {0}, as the gatewayNode of their subnet says, and no link of this node has it: nothing comes back")]
     NotHere(IpAddr),
+    #[error("a subnet has the range {0}, in which this node's own address is: there is no way between the node and its pods")]
+    OwnRange(IpNet),
 }
 
 /// What was done, and is not done again while nothing says that it is undone.
@@ -210,11 +213,12 @@ async fn closed(session: &mut Option<Session>) {
 /// Looks at all, and makes it what it is to be.
 async fn step(node: &Node, done: &mut Done) -> Result<(), GatewayError> {
     // Nothing is moved for want of knowledge: routes that pass from one link to another and back would be noticed.
-    let (Some(exits), Some(own)) = (node.cluster.exits(), node.cluster.own_node()) else { return Ok(()) };
+    let (Some(mut exits), Some(own)) = (node.cluster.exits(), node.cluster.own_node()) else { return Ok(()) };
     if node.ovs.look().is_err() {
         (done.session, done.flows) = (None, None);
         return Ok(());
     }
+    let spared = exits.spare(&own.addresses);
     translate(node, &exits, done)?;
     // Each for itself: what keeps one from being made does not keep the other.
     let port = own_port(node, &own, &exits).await;
@@ -238,6 +242,9 @@ async fn step(node: &Node, done: &mut Done) -> Result<(), GatewayError> {
         _ => {}
     }
     port?;
+    if let Some(range) = spared {
+        return Err(GatewayError::OwnRange(range));
+    }
     if node.config.egress.is_none() {
         return Ok(());
     }

@@ -135,6 +135,31 @@ fn rules_that_somebody_takes_away_are_put_back_at_once() {
 }
 
 #[test]
+fn a_range_that_holds_the_nodes_own_address_takes_no_route_and_is_told() {
+    with_nodes(1, async |nodes| {
+        let (address, host) = outside(&nodes);
+        let before = nodes.observe(NODE1).await.lines("route 10.9.0.0/24").map(str::to_owned).collect::<Vec<_>>();
+        nodes.lab.apply("{apiVersion: kubeovn.io/v1, kind: Subnet, metadata: {name: wrong}, spec: {cidrBlock: 10.9.0.0/24}}");
+        let told = || {
+            nodes.lab.kubectl(&["get", "events", "-A", "--field-selector=involvedObject.name=node1", "-o", "jsonpath={.items[*].message}"])
+        };
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while !told().contains("a subnet has the range 10.9.0.0/24, in which this node's own address is") {
+            assert!(tokio::time::Instant::now() < deadline, "{}", told());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert_eq!(nodes.observe(NODE1).await.lines("route 10.9.0.0/24").collect::<Vec<_>>(), before);
+        answers(&host, NODE1.address().unwrap().into(), "the node").await;
+        // And the others go on.
+        let pod = nodes.pods(NODE1, "one", 1).await.remove(0);
+        let own = nodes.attach(NODE1, &pod).await[0];
+        let node = Endpoint::open("node1", &nodes.opened.layout.netns(NODE1).unwrap()).unwrap();
+        answers(&node, own, "a pod").await;
+        answers(&node, address, "outside").await;
+    });
+}
+
+#[test]
 fn a_bridge_of_somebody_else_is_left_alone_and_told_at_the_node() {
     with_nodes_of(1, &["--gateway", "none"], async |nodes| {
         let ovs = |words: &[&str]| nodes.lab.ok(&[&["node", "node1", "--", "ovs-vsctl"], words].concat());
