@@ -106,8 +106,9 @@ async fn read(mut from: OwnedReadHalf, guest: mpsc::Sender<Frame>) {
                     return;
                 }
             }
-            // QEMU's end tells more.
+            // QEMU's end tells more, also where what it had not read yet is thrown away.
             Ok(None) => return,
+            Err(error) if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::ConnectionReset) => return,
             Err(error) => {
                 eprintln!("machine: what the guest says makes no sense: {error:#}");
                 return;
