@@ -9,7 +9,7 @@ use kube::api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, Po
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
-use crate::harness::{Controller, allocated, cluster, create_pod, create_stateful_set, delete_pod, gone, note, told, until, within};
+use crate::harness::{Controller, allocated, cluster, create_pod, create_stateful_set, delete_pod, gone, note, serve, told, until, within};
 
 fn ips(client: &Client) -> Api<v1::Ip> {
     Api::all(client.clone())
@@ -38,10 +38,7 @@ fn shown(ip: &v1::Ip) -> (String, String) {
 /// Serves the kinds of KubeVirt, which need no schema here.
 async fn serve_kubevirt(client: &Client) {
     let list: Value = serde_json::from_str(include_str!("../../../api/tests/kubevirt.json")).unwrap();
-    for definition in list["items"].as_array().unwrap() {
-        let definition: CustomResourceDefinition = serde_json::from_value(definition.clone()).unwrap();
-        Api::all(client.clone()).create(&PostParams::default(), &definition).await.unwrap();
-    }
+    serve(client, &serde_json::from_value::<Vec<CustomResourceDefinition>>(list["items"].clone()).unwrap()).await;
 }
 
 #[test]

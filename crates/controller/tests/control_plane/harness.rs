@@ -216,14 +216,27 @@ pub async fn started_again(client: &Client, database: &Database, mirror: &mut Mi
 
 /// Installs our kinds, and waits until they are served.
 pub async fn install(client: &Client) {
+    serve(client, &v1::crds()).await;
+}
+
+/// Installs kinds, and waits until they are served: some instants after they are called established, as the API server itself learns
+/// of that from a watch.
+pub async fn serve(client: &Client, definitions: &[CustomResourceDefinition]) {
     let crds: Api<CustomResourceDefinition> = Api::all(client.clone());
-    for crd in v1::crds() {
-        crds.create(&PostParams::default(), &crd).await.unwrap();
+    for definition in definitions {
+        crds.create(&PostParams::default(), definition).await.unwrap();
     }
-    for crd in v1::crds() {
-        let name = crd.name_any();
-        let served = kube::runtime::wait::await_condition(crds.clone(), &name, is_crd_established());
-        timeout(PATIENCE, served).await.expect("the kind is served").unwrap();
+    let served = async |definition: &CustomResourceDefinition| {
+        let name = definition.name_any();
+        kube::runtime::wait::await_condition(crds.clone(), &name, is_crd_established()).await.unwrap();
+        let spec = &definition.spec;
+        let path = format!("/apis/{}/{}/{}?limit=1", spec.group, spec.versions[0].name, spec.names.plural);
+        while client.request_text(http::Request::get(&path).body(Vec::new()).unwrap()).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    for definition in definitions {
+        timeout(PATIENCE, served(definition)).await.expect("the kind is served");
     }
 }
 

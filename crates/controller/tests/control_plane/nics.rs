@@ -6,13 +6,10 @@ use api::v1;
 use api::view::{NetworkAttachmentDefinitionView, PodView};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
-use kube::runtime::conditions::is_crd_established;
 use kube::{Api, Client};
 use ovsdb_types::nb::logical_switch_port as lsp;
 use serde_json::json;
-use tokio::time::timeout;
 
 use crate::harness::*;
 
@@ -22,11 +19,7 @@ const MACVLAN: &str = r#"{"cniVersion": "1.1.0", "type": "macvlan", "master": "e
 /// Serves the kind by which pods ask for NICs.
 async fn serve_definitions(client: &Client) {
     let manifest = include_str!("../../../../deploy/third-party/network-attachment-definitions.yaml");
-    let request = http::Request::post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions").header("content-type", "application/yaml");
-    client.request_text(request.body(manifest.into()).unwrap()).await.unwrap();
-    let name = "network-attachment-definitions.k8s.cni.cncf.io";
-    let served = kube::runtime::wait::await_condition(Api::<CustomResourceDefinition>::all(client.clone()), name, is_crd_established());
-    timeout(PATIENCE, served).await.expect("the kind is served").unwrap();
+    serve(client, &[serde_norway::from_str(manifest).unwrap()]).await;
 }
 
 fn definitions(client: &Client) -> Api<DynamicObject> {
