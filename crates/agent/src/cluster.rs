@@ -418,8 +418,7 @@ fn subnet(object: v1::Subnet, node: &str) -> (String, Option<Subnet>) {
 fn vpc(object: v1::Vpc) -> (String, Option<i64>) {
     let (name, meta) = (object.name_any(), object.metadata);
     let leaves = name != DEFAULT_VPC && annotations::leaves_by_host(meta.annotations.as_ref()) == Ok(true);
-    let created = meta.creation_timestamp.map_or(i64::MAX, |time| time.0.as_second());
-    (name, leaves.then_some(created))
+    (name, leaves.then(|| api::created(&meta)))
 }
 
 #[cfg(test)]

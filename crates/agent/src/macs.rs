@@ -3,47 +3,38 @@
 //! ovn-controller(8), `ovn-chassis-mac-mappings`).
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use api::MacAddr;
-use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::attachment::digest;
 use crate::node::Node;
 
-const PAUSE: Duration = Duration::from_secs(1);
+/// `Open_vSwitch:external_ids` of ovn-controller(8): networks with MACs.
+const MACS: &str = "ovn-chassis-mac-mappings";
 
 /// First octet of these MACs. The allocator's begin with 02, and those of router ports with 02 or 0e.
 const ROUTED: u8 = 0x0a;
 
 /// Keeps the list true until `shutdown`.
 pub(crate) async fn keep(node: &Node, shutdown: &CancellationToken) {
-    let (mut switch, mut cluster) = (node.ovs.changes(), node.cluster.changes());
-    loop {
-        switch.mark_unchanged();
-        cluster.mark_unchanged();
-        if let (Some(chassis), Some(networks)) = (node.ovs.system_id(), node.cluster.routed_networks()) {
-            let own = |network: &str| of_chassis(&chassis, network);
-            if let Some(list) = node.ovs.chassis_macs().and_then(|shown| list(&shown, &own, &networks)) {
-                match node.ovs.set_chassis_macs(&list).await {
-                    Ok(()) => tracing::info!(list, "MACs of what was routed into physical networks"),
-                    Err(error) => {
-                        tracing::warn!(%error, "MACs of what was routed into physical networks cannot be set; tried again");
-                        tokio::select! {
-                            () = shutdown.cancelled() => return,
-                            () = sleep(PAUSE) => continue,
-                        }
-                    }
-                }
-            }
-        }
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            _ = switch.changed() => {}
-            _ = cluster.changed() => {}
-        }
+    node.whenever_it_changes(shutdown, || set(node)).await;
+}
+
+/// Makes the list true, if it is not; whether that is to be tried again.
+async fn set(node: &Node) -> bool {
+    if node.ovs.look().is_err() {
+        return false;
     }
+    let (Some(chassis), Some(networks)) = (node.ovs.system_id(), node.cluster.routed_networks()) else { return false };
+    let shown = node.ovs.note(MACS).unwrap_or_default();
+    let Some(list) = list(&shown, &|network| of_chassis(&chassis, network), &networks) else { return false };
+    let set = node.ovs.set_note(MACS, (!list.is_empty()).then_some(&list)).await;
+    match &set {
+        Ok(()) => tracing::info!(list, "MACs of what was routed into physical networks"),
+        Err(error) => tracing::warn!(%error, "MACs of what was routed into physical networks cannot be set; tried again"),
+    }
+    set.is_err()
 }
 
 /// The MAC of a chassis on a physical network.

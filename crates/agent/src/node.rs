@@ -9,6 +9,8 @@ use api::OVN_PROVIDER;
 use linux::{Handle, Netns};
 use serde_json::Value;
 use tokio::sync::OwnedMutexGuard;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
 use crate::attachment::{Attachment, Store, host_links};
 use crate::cluster::{Ask, Cluster, Wanted};
@@ -32,6 +34,28 @@ pub(crate) struct Node {
     pub(crate) proven: Proven,
     pub(crate) health: Health,
     pub(crate) reporter: Reporter,
+}
+
+/// From one failure to the next try.
+const PAUSE: Duration = Duration::from_secs(1);
+
+impl Node {
+    /// Does something now, and again whenever what switch or cluster show has changed, until `shutdown`; after a pause, if it says that it
+    /// is to be done again anyway.
+    pub(crate) async fn whenever_it_changes<F: Future<Output = bool>>(&self, shutdown: &CancellationToken, mut act: impl FnMut() -> F) {
+        let (mut switch, mut cluster) = (self.ovs.changes(), self.cluster.changes());
+        loop {
+            switch.mark_unchanged();
+            cluster.mark_unchanged();
+            let again = act().await;
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = sleep(PAUSE), if again => {}
+                _ = switch.changed(), if !again => {}
+                _ = cluster.changed(), if !again => {}
+            }
+        }
+    }
 }
 
 /// One at a time works on a container, or on a link of the node, by name. Who needs both takes the container first.

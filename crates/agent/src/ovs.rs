@@ -1,9 +1,9 @@
 //! The node's Open vSwitch: ports of pods, and what the switch reports of them.
 
 mod gateway;
-mod macs;
 mod mirror;
 mod node_port;
+mod notes;
 mod provider;
 
 use std::collections::BTreeSet;
@@ -214,9 +214,7 @@ impl Ovs {
 
     /// Identifier of the chassis (`external_ids:system-id`, ovn-controller(8)).
     pub(crate) fn system_id(&self) -> Option<String> {
-        let state = self.state.borrow();
-        let root = state.replica.rows(open_vswitch::TABLE).next()?;
-        root.get(open_vswitch::EXTERNAL_IDS)?.get("system-id").map(str::to_owned)
+        self.note("system-id")
     }
 
     /// Where tunnels lead to.

@@ -21,6 +21,7 @@ pub mod view;
 
 pub use cidr::{Cidrs, CidrsError};
 pub use condition::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 pub use mac::{MacAddr, MacAddrError};
 pub use transit::{EGRESS_NETWORK, Egress, HostRanges, Transit, TransitError, egress_port, gateway_nodes, host_links};
 
@@ -52,6 +53,12 @@ pub fn node_port(node: &str) -> String {
 #[must_use]
 pub fn interconnection_port(vpc: &str, subnet: &str) -> String {
     format!("u2o-interconnection.{vpc}.{subnet}")
+}
+
+/// When an object was created, in seconds since 1970. One that has no time yet counts as the youngest.
+#[must_use]
+pub fn created(meta: &ObjectMeta) -> i64 {
+    meta.creation_timestamp.as_ref().map_or(i64::MAX, |time| time.0.as_second())
 }
 
 /// Provider of a NIC that OVN carries.

@@ -1,7 +1,7 @@
 //! The link between a VPC's router and the host stack of each node: the same two addresses and MACs on every node, so that one
 //! route serves all.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
@@ -64,13 +64,12 @@ pub fn egress_port(vpc: &str) -> String {
 pub fn host_links<N: AsRef<str> + Ord>(vpcs: impl IntoIterator<Item = (i64, N)>) -> BTreeMap<N, u16> {
     let mut vpcs: Vec<(i64, N)> = vpcs.into_iter().collect();
     vpcs.sort_unstable();
-    let mut taken = vec![false; usize::from(Transit::NUMBERED)];
+    let mut taken = BTreeSet::new();
     let mut links = BTreeMap::new();
     for (_, vpc) in vpcs {
         let wanted = number_of(vpc.as_ref());
-        let free = (0..Transit::NUMBERED).map(|step| (wanted + step) % Transit::NUMBERED).find(|number| !taken[usize::from(*number)]);
+        let free = (0..Transit::NUMBERED).map(|step| (wanted + step) % Transit::NUMBERED).find(|number| taken.insert(*number));
         let Some(number) = free else { break };
-        taken[usize::from(number)] = true;
         links.insert(vpc, number);
     }
     links
@@ -224,7 +223,7 @@ mod tests {
         let links = host_links([(7, one), (9, other)]);
         assert_eq!((links[one], links[other]), (number_of(one), (number_of(one) + 1) % Transit::NUMBERED));
         assert_eq!(host_links([(9, one), (7, other)])[other], number_of(other));
-        assert_eq!(host_links(many.iter().map(|name| (0, name))).values().collect::<std::collections::BTreeSet<_>>().len(), 400);
+        assert_eq!(host_links(many.iter().map(|name| (0, name))).values().collect::<BTreeSet<_>>().len(), 400);
         assert_eq!(Transit::numbered_mac(0x1fff).to_string(), "0e:fe:00:01:1f:ff");
     }
 

@@ -164,7 +164,7 @@ async fn read(client: &Client) -> anyhow::Result<(Vec<SubnetStatus>, Vec<PodStat
     let pods = Api::<Pod>::all(client.clone()).list(&all).await.context("cannot list pods")?;
     let subnets = subnets.into_iter().map(|subnet| SubnetStatus {
         name: subnet.name_any(),
-        vpc: subnet.spec.vpc.filter(|vpc| !vpc.is_empty()).unwrap_or_else(|| api::DEFAULT_VPC.to_owned()),
+        vpc: subnet.spec.vpc_name().to_owned(),
         cidr: subnet.spec.cidr_block.unwrap_or_default(),
         gateway: subnet.spec.gateway.unwrap_or_default(),
         pods: 0,

@@ -78,7 +78,7 @@ pub(crate) fn rows<DK, D>(subnet: &str, cidrs: &Cidrs, gateways: &[IpAddr], give
     for cidr in cidrs.iter() {
         let of = cidr.addr();
         let key = key(subnet, of);
-        let server = mac::of_dhcp_server(&key).to_string();
+        let server = mac::of_row(&key).to_string();
         let (mut options, follows) = if of.is_ipv4() {
             let router = gateways.iter().find(|gateway| gateway.is_ipv4()).map(ToString::to_string);
             let follows = [

@@ -74,11 +74,11 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
     });
     engine.leaf::<Range>("egress-ranges", |cx, name, range, out| {
         let mine = HostRanges { vpc: &range.vpc, subnet: name, created: range.created, cidrs: range.cidrs };
-        let is_of_host = range.leaves && cx.keys::<VpcsThatLeave>(&()).any(|vpc| *vpc == range.vpc);
-        if !is_of_host {
+        let vpcs: Vec<Name> = cx.keys::<VpcsThatLeave>(&()).cloned().chain([DEFAULT_VPC.into()]).collect();
+        // Nothing comes before those of the default VPC.
+        if !range.leaves || *range.vpc == *DEFAULT_VPC || !vpcs.contains(&range.vpc) {
             return;
         }
-        let vpcs: Vec<Name> = cx.keys::<VpcsThatLeave>(&()).cloned().chain([DEFAULT_VPC.into()]).collect();
         for vpc in vpcs.iter().filter(|vpc| **vpc != range.vpc) {
             for (subnet, other) in cx.rows::<RangesByVpc>(vpc).into_iter().filter(|(_, other)| other.leaves) {
                 let theirs = HostRanges { vpc, subnet, created: other.created, cidrs: other.cidrs };
@@ -159,11 +159,16 @@ pub(crate) fn default_route<DK, D>(vpc: &Name, gateway: IpAddr, out: &mut Out<Fa
     lead(vpc, if gateway.is_ipv4() { "0.0.0.0/0" } else { "::/0" }, gateway, out);
 }
 
-/// Whether there is a default route for the family of an address.
-pub(crate) fn leads(egress: &Egress, family_of: IpAddr) -> bool {
-    match egress {
-        Egress::Localnet(transit) => transit.of_family(family_of).is_some(),
-        Egress::Join => true,
+/// Whether the router has a default route, by a way out, for the family of an address.
+pub(crate) fn leads(cx: &mut Cx<'_, World>, vpc: &Name, family_of: IpAddr) -> bool {
+    match cx.get::<Egress>(vpc) {
+        Some(Egress::Localnet(transit)) => transit.of_family(family_of).is_some(),
+        Some(Egress::Join) => {
+            let join = cx.get::<Network>(&JOIN_SUBNET.into()).filter(|network| network.vpc == *vpc);
+            join.is_some_and(|network| network.gateways.iter().any(|gateway| gateway.is_ipv4() == family_of.is_ipv4()))
+        }
+        // A link to hosts is of both families.
+        None => cx.get::<Vpc>(vpc).is_some_and(|own| matches!(host_link(cx, vpc, own), Ok(Some(_)))),
     }
 }
 

@@ -8,7 +8,7 @@ use api::annotations::{self, GATEWAY_MAC, IN_FORCE, IP_POOL, LOGICAL_SWITCH, RES
 use api::cidr::parse_addresses;
 use api::networks::{self, Definition};
 use api::view::{KUBEVIRT, NamespaceView, NetworkAttachmentDefinitionView, NodeView, PodView, StatefulSetView};
-use api::{Cidrs, DEFAULT_VPC, FINALIZER, MacAddr, OVN_PROVIDER, v1};
+use api::{Cidrs, FINALIZER, MacAddr, OVN_PROVIDER, v1};
 use engine::Age;
 use k8s_meta::ObjectMeta;
 
@@ -34,7 +34,7 @@ mod k8s_meta {
 /// When the object was created, for conflicts.
 #[must_use]
 pub fn age(meta: &ObjectMeta) -> Age {
-    Age(meta.creation_timestamp.as_ref().map_or(i64::MAX, |time| time.0.as_second()))
+    Age(api::created(meta))
 }
 
 pub(crate) fn name(meta: &ObjectMeta) -> Name {
@@ -115,10 +115,9 @@ fn subnet_spec(spec: &v1::SubnetSpec) -> Result<SubnetSpec, Problem> {
     for entry in spec.exclude_ips.iter().flatten().flat_map(|e| e.split(',')).map(str::trim).filter(|e| !e.is_empty()) {
         excluded.push(range(entry).map_err(|e| bad("excludeIps", &e))?);
     }
-    let vpc = spec.vpc.as_deref().filter(|v| !v.is_empty()).unwrap_or(DEFAULT_VPC);
     Ok(SubnetSpec {
         gateway_mac: None,
-        vpc: vpc.into(),
+        vpc: spec.vpc_name().into(),
         cidrs,
         gateways,
         excluded,

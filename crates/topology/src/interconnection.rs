@@ -4,8 +4,8 @@
 use std::net::IpAddr;
 
 use api::cidr::parse_addresses;
-use api::{JOIN_SUBNET, MacAddr, v1};
-use engine::{Cx, Engine, Index, Out};
+use api::{MacAddr, v1};
+use engine::{Engine, Index, Out};
 use ipnet::IpNet;
 
 use crate::egress;
@@ -13,7 +13,7 @@ use crate::fact::{Fact, FactValue, Interconnected, IpHolder, NicRequest, Problem
 use crate::holder::Identity;
 use crate::input::text;
 use crate::northbound::{self, Policy};
-use crate::world::{Allocation, Egress, Name, Network, NicKey, Router, SubnetSpec, Vpc, World};
+use crate::world::{Allocation, Name, Network, NicKey, Router, SubnetSpec, World};
 
 /// Key in `external_ids` of a policy of an interconnection, as Kube-OVN has it.
 pub(crate) const MARK: &str = "isU2ORoutePolicy";
@@ -163,25 +163,12 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
         for v4 in [true, false] {
             // Policies are looked at only for what has a route. Where none matches, the router sends it to itself, and drops it.
             if let Some(address) = own.iter().copied().find(|address| address.is_ipv4() == v4)
-                && !leads(cx, vpc, address)
+                && !egress::leads(cx, vpc, address)
             {
                 egress::default_route(vpc, address, out);
             }
         }
     });
-}
-
-/// Whether the router has a default route of this family anyway.
-fn leads(cx: &mut Cx<'_, World>, vpc: &Name, family_of: IpAddr) -> bool {
-    match cx.get::<Egress>(vpc) {
-        Some(Egress::Join) => {
-            let join = cx.get::<Network>(&JOIN_SUBNET.into()).filter(|network| network.vpc == *vpc);
-            join.is_some_and(|network| network.gateways.iter().any(|gateway| gateway.is_ipv4() == family_of.is_ipv4()))
-        }
-        Some(egress) => egress::leads(egress, family_of),
-        // A link to hosts is of both families.
-        None => cx.get::<Vpc>(vpc).is_some_and(|own| matches!(egress::host_link(cx, vpc, own), Ok(Some(_)))),
-    }
 }
 
 /// One of several ranges, as a match spells it (ovn-sb(5), `Logical_Flow:match`).

@@ -10,10 +10,10 @@ const ROUTER_PORT: u8 = 0x0e;
 
 /// The MAC of the port by which `vpc`'s router serves `subnet`: 40 bits of the row's identifier.
 pub(crate) fn of_router_port(vpc: &str, subnet: &str) -> MacAddr {
-    MacAddr::local(ROUTER_PORT, northbound::router_port(vpc, subnet).uuid(&nb::SCHEMA).as_u64_pair().1)
+    of_row(&northbound::router_port(vpc, subnet))
 }
 
-/// The MAC that OVN answers DHCP under, for a subnet's row of options.
-pub(crate) fn of_dhcp_server(options: &RowKey) -> MacAddr {
-    MacAddr::local(ROUTER_PORT, options.uuid(&nb::SCHEMA).as_u64_pair().1)
+/// The MAC of what a row makes.
+pub(crate) fn of_row(row: &RowKey) -> MacAddr {
+    MacAddr::local(ROUTER_PORT, row.uuid(&nb::SCHEMA).as_u64_pair().1)
 }

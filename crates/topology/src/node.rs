@@ -52,7 +52,6 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
 
         let leaves = leaves_by_node(cx, &network.vpc);
         // Policies are looked at only for what has a route, and families without a way out have none for all.
-        let way_out = cx.get::<Egress>(&network.vpc);
         if leaves {
             RowFact::new(pods_of(name)).set(group::NAME, group_name(name)).set(group::EXTERNAL_IDS, external_ids(&[(MARK, name)])).say(out);
             out.derive(Arc::clone(name), NodePods);
@@ -61,7 +60,7 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
             let family = northbound::family(*via);
             if let Some(address) = node.addresses.iter().find(|address| address.is_ipv4() == via.is_ipv4()) {
                 reroute(out, name, TO_NODE, format!("{family}.dst == {address}"), *via);
-                if !way_out.is_some_and(|egress| egress::leads(egress, *via)) {
+                if !egress::leads(cx, &network.vpc, *via) {
                     egress::lead(&network.vpc, &address.to_string(), *via, out);
                 }
             }

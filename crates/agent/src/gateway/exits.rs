@@ -90,10 +90,7 @@ impl Source {
         } else {
             Leaving { ranges, ..Leaving::default() }
         };
-        let vpc = spec.vpc.clone().filter(|vpc| !vpc.is_empty()).unwrap_or_else(|| DEFAULT_VPC.to_owned());
-        // What has no time counts as the youngest, as for the controller.
-        let created = subnet.metadata.creation_timestamp.as_ref().map_or(i64::MAX, |time| time.0.as_second());
-        Some(Self { vpc, created, cidrs, leaving })
+        Some(Self { vpc: spec.vpc_name().to_owned(), created: api::created(&subnet.metadata), cidrs, leaving })
     }
 
     fn ranges<'a>(&'a self, subnet: &'a str) -> HostRanges<'a> {

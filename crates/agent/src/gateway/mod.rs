@@ -221,7 +221,10 @@ async fn step(node: &Node, done: &mut Done) -> Result<(), GatewayError> {
     let spared = exits.spare(&own.addresses);
     translate(node, &exits, done)?;
     // Each for itself: what keeps one from being made does not keep the other.
-    let port = own_port(node, &own, &exits).await;
+    let there: Vec<IpAddr> = node.links.addresses(None).await?.iter().map(|prefix| prefix.address()).collect();
+    // The node's own addresses, as far as they are on its links: others are not the kernel's to speak from.
+    let speaks: Vec<IpAddr> = own.addresses.iter().copied().filter(|address| there.contains(address)).collect();
+    let port = own_port(node, &own, &exits, &speaks).await;
     match &node.config.egress {
         Some(Egress::Localnet(transit)) => {
             let leads = match &own.port {
@@ -229,7 +232,7 @@ async fn step(node: &Node, done: &mut Done) -> Result<(), GatewayError> {
                 Some(_) if node.ovs.is_installed(PORT) => Leads::No,
                 Some(_) => Leads::AsBefore,
             };
-            let end = host::End::of_bridge(transit, &exits, leads).speaking_as(&own_addresses(node, &own).await?);
+            let end = host::End::of_bridge(transit, &exits, leads).speaking_as(&speaks);
             bridge(node, &end, &exits, done).await?;
         }
         _ if !done.withdrawn => {
@@ -248,8 +251,7 @@ async fn step(node: &Node, done: &mut Done) -> Result<(), GatewayError> {
     if node.config.egress.is_none() {
         return Ok(());
     }
-    let there = node.links.addresses(None).await?;
-    match exits.under().find(|under| !there.iter().any(|prefix| prefix.address() == *under)) {
+    match exits.under().find(|under| !there.contains(under)) {
         Some(missing) => Err(GatewayError::NotHere(missing)),
         None => Ok(()),
     }
@@ -276,21 +278,15 @@ fn translate(node: &Node, exits: &Exits, done: &mut Done) -> Result<(), GatewayE
 }
 
 /// The node's own port in the VPC, and the host's end of it.
-async fn own_port(node: &Node, own: &OwnNode, exits: &Exits) -> Result<(), GatewayError> {
+async fn own_port(node: &Node, own: &OwnNode, exits: &Exits, speaks: &[IpAddr]) -> Result<(), GatewayError> {
     let Some(record) = &own.port else { return Ok(()) };
     node.ovs.node_port(&wanted(node, record)).await?;
     // It comes when the switch has made it, and wakes this; nobody is sent there before OVN knows of it.
     let Some(link) = node.links.link(PORT).await? else { return Ok(()) };
     if node.ovs.is_installed(PORT) {
-        host::connect(node, &link, &host::End::of_port(record, &exits.own).speaking_as(&own_addresses(node, own).await?)).await?;
+        host::connect(node, &link, &host::End::of_port(record, &exits.own).speaking_as(speaks)).await?;
     }
     Ok(())
-}
-
-/// The node's own addresses, as far as they are on its links: others are not the kernel's to speak from.
-async fn own_addresses(node: &Node, own: &OwnNode) -> linux::Result<Vec<IpAddr>> {
-    let there = node.links.addresses(None).await?;
-    Ok(own.addresses.iter().copied().filter(|address| there.iter().any(|prefix| prefix.address() == *address)).collect())
 }
 
 /// The gateway bridge, its flows, and the host's end of it.

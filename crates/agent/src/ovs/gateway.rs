@@ -4,6 +4,7 @@ use openflow::Port;
 use ovsdb_types::vswitch::{bridge, interface, open_vswitch, port};
 use ovsdb_types::{Atom, Condition, Datum, Mutation, Mutator, Operation, RowKey, Uuid, vswitch};
 
+use super::notes::{note_to, noted};
 use super::{Ovs, OvsError, bridge_row, is_ours, named};
 
 /// Key in `Open_vSwitch:external_ids` (ovn-controller(8)).
@@ -39,7 +40,7 @@ impl Ovs {
             let secure = ("fail_mode", Datum::One(Atom::from("secure")));
             operations.extend(bridge_insertions(root.uuid, name, int.text(bridge::DATAPATH_TYPE), mtu, secure));
         }
-        let shown = root.get(open_vswitch::EXTERNAL_IDS).and_then(|ids| ids.get(MAPPINGS)).unwrap_or_default();
+        let shown = noted(&root, MAPPINGS).unwrap_or_default();
         if let Some(wanted) = mappings(shown, network, name)? {
             let mutations = map_to(&wanted);
             operations.push(Operation::Mutate { table: "Open_vSwitch", condition: Condition::row(root.uuid), mutations });
@@ -67,14 +68,9 @@ impl Ovs {
     }
 }
 
-/// Puts a list of mappings in the place of what is there; an empty one takes it away.
+/// What puts a list of mappings in the place of what is there; an empty one takes it away.
 pub(super) fn map_to(list: &str) -> Vec<Mutation> {
-    let mutation = |mutator, value| Mutation { column: "external_ids", mutator, value };
-    let mut mutations = vec![mutation(Mutator::Delete, Datum::One(Atom::from(MAPPINGS)))];
-    if !list.is_empty() {
-        mutations.push(mutation(Mutator::Insert, Datum::map(vec![(Atom::from(MAPPINGS), Atom::from(list))])));
-    }
-    mutations
+    note_to(MAPPINGS, (!list.is_empty()).then_some(list))
 }
 
 /// The list of mappings with ours in it; `None` when it is.

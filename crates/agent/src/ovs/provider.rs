@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use ovsdb_types::vswitch::{bridge, interface, open_vswitch, port};
-use ovsdb_types::{Atom, Condition, Datum, Mutation, Mutator, Operation, Replica, Row, RowKey, vswitch};
+use ovsdb_types::{Atom, Condition, Datum, Mutation, Mutator, Operation, Row, RowKey, vswitch};
 
 use super::gateway::{MAPPINGS, bridge_insertions, map_to, mappings, marked};
+use super::notes::noted;
 use super::{Ovs, OvsError, bridge_row, is_ours, named};
 
 /// What the keys in `Open_vSwitch:external_ids` begin with under which is recorded what was moved from a NIC.
@@ -34,23 +35,7 @@ impl Ovs {
 
     /// Records something of a network; with nothing, what was recorded is forgotten.
     pub(crate) async fn record(&self, network: &str, content: Option<&str>) -> Result<(), OvsError> {
-        let key = format!("{RECORD}{network}");
-        let operation = {
-            let root = self.root()?;
-            let mutation = |mutator, value| Mutation { column: "external_ids", mutator, value };
-            let mut mutations = vec![mutation(Mutator::Delete, Datum::One(Atom::from(key.as_str())))];
-            if let Some(content) = content {
-                mutations.push(mutation(Mutator::Insert, Datum::map(vec![(Atom::from(key.as_str()), Atom::from(content))])));
-            }
-            Operation::Mutate { table: "Open_vSwitch", condition: Condition::row(root), mutations }
-        };
-        self.client.transact(&[operation]).await?;
-        let shown = |replica: &Replica| {
-            let root = replica.rows(open_vswitch::TABLE).next();
-            root.and_then(|root| root.get(open_vswitch::EXTERNAL_IDS)?.get(&key).map(str::to_owned))
-        };
-        self.shows(|replica| shown(replica).as_deref() == content).await;
-        Ok(())
+        self.set_note(&format!("{RECORD}{network}"), content).await
     }
 
     fn root(&self) -> Result<ovsdb_types::Uuid, OvsError> {
@@ -110,7 +95,7 @@ impl Ovs {
             if named(replica, port::TABLE, port::NAME.index, wanted.nic).is_none() {
                 operations.extend(nic_insertions(row.uuid, wanted.nic));
             }
-            let shown = root.get(open_vswitch::EXTERNAL_IDS).and_then(|ids| ids.get(MAPPINGS)).unwrap_or_default();
+            let shown = noted(&root, MAPPINGS).unwrap_or_default();
             if let Some(list) = mappings(shown, wanted.network, wanted.name)? {
                 operations.push(Operation::Mutate {
                     table: "Open_vSwitch",
@@ -131,7 +116,7 @@ impl Ovs {
     pub(crate) fn mapped_elsewhere(&self, network: &str, bridge: &str) -> Result<(), OvsError> {
         let state = self.state.borrow();
         let root = state.replica.rows(open_vswitch::TABLE).next().ok_or(OvsError::Disconnected)?;
-        let shown = root.get(open_vswitch::EXTERNAL_IDS).and_then(|ids| ids.get(MAPPINGS)).unwrap_or_default();
+        let shown = noted(&root, MAPPINGS).unwrap_or_default();
         mappings(shown, network, bridge).map(drop)
     }
 
@@ -156,7 +141,7 @@ impl Ovs {
             if let Some(made) = bridge_row(replica, name).filter(|row| row.get(bridge::EXTERNAL_IDS).is_some_and(is_ours)) {
                 mutations.push(Mutation { column: "bridges", mutator: Mutator::Delete, value: Datum::One(Atom::Uuid(made.uuid)) });
             }
-            let shown = root.get(open_vswitch::EXTERNAL_IDS).and_then(|ids| ids.get(MAPPINGS)).unwrap_or_default();
+            let shown = noted(&root, MAPPINGS).unwrap_or_default();
             let ours = format!("{network}:{name}");
             let others: Vec<&str> = shown.split(',').filter(|mapping| !mapping.is_empty() && *mapping != ours).collect();
             if others.join(",") != shown {

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::rules;
-use crate::Condition;
+use crate::{Condition, DEFAULT_VPC};
 
 /// What is wanted of a subnet.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -198,6 +198,14 @@ pub struct SubnetSpec {
     /// Network of the nodes that carries the tunnels of this subnet; empty for the default one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node_network: Option<String>,
+}
+
+impl SubnetSpec {
+    /// Name of its VPC: the default one unless it names another.
+    #[must_use]
+    pub fn vpc_name(&self) -> &str {
+        self.vpc.as_deref().filter(|vpc| !vpc.is_empty()).unwrap_or(DEFAULT_VPC)
+    }
 }
 
 /// What is observed of a subnet.

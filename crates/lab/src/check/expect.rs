@@ -188,8 +188,7 @@ fn read(pod: &Pod, subnets: &BTreeMap<String, &Subnet>, leaving: &[String]) -> R
     let annotation = |name: &str| pod.annotations().get(name).filter(|value| !value.is_empty()).cloned();
     let subnet = annotation(LOGICAL_SWITCH).ok_or_else(|| format!("annotation {LOGICAL_SWITCH} is missing"))?;
     let object = subnets.get(&subnet);
-    let of_subnet =
-        object.map(|object| object.spec.vpc.clone().filter(|vpc| !vpc.is_empty()).unwrap_or_else(|| api::DEFAULT_VPC.to_owned()));
+    let of_subnet = object.map(|object| object.spec.vpc_name().to_owned());
     let vpc = of_subnet.or_else(|| annotation(LOGICAL_ROUTER)).ok_or_else(|| format!("there is no subnet {subnet}"))?;
     let gateways = annotation(GATEWAY).unwrap_or_default().split(',').filter_map(|gateway| gateway.trim().parse().ok()).collect();
     let node = spec.node_name.unwrap_or_default();

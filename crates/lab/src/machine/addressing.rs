@@ -1,9 +1,11 @@
 //! A guest's name and network: what it was told, and what it asks DHCP and routers for.
 
+use std::net::IpAddr;
 use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use ipnet::IpNet;
 use linux::{Events, Handle, IpPrefix, LinkChange, Netns, Route, Subject, sysctl};
 use tokio::process::Command as Program;
 
@@ -44,7 +46,12 @@ async fn tell(handle: &Handle, index: u32, nic: &Nic) -> anyhow::Result<()> {
         handle.add_address(index, IpPrefix::new(address.addr(), address.prefix_len())?).await?;
     }
     handle.set_up(index).await?;
-    for (destination, via) in &nic.routes {
+    lead(handle, index, nic.routes.iter().copied()).await
+}
+
+/// Routes by a link, each to a destination, by the next hop unless that is on the link.
+async fn lead(handle: &Handle, index: u32, routes: impl Iterator<Item = (IpNet, Option<IpAddr>)>) -> anyhow::Result<()> {
+    for (destination, via) in routes {
         let route = Route::new(IpPrefix::new(destination.addr(), destination.prefix_len())?).dev(index);
         handle.replace_route(&via.map_or(route, |via| route.via(via))).await?;
     }
@@ -62,7 +69,7 @@ async fn ask(own: &Netns, handle: &Handle, index: u32, nic: &Nic) -> anyhow::Res
     if !has(false) {
         return Ok(());
     }
-    let is_link_local = |prefix: &IpPrefix| matches!(prefix.address(), std::net::IpAddr::V6(address) if address.is_unicast_link_local());
+    let is_link_local = |prefix: &IpPrefix| matches!(prefix.address(), IpAddr::V6(address) if address.is_unicast_link_local());
     until(own, "no link-local address", async |handle| Ok(handle.addresses(Some(index)).await?.iter().any(is_link_local))).await?;
     let (leases, pid) = (format!("/run/dhclient6.{}.leases", nic.name), format!("/run/dhclient6.{}.pid", nic.name));
     client("dhclient", &["-6", "-1", "-cf", "/dev/null", "-D", "LL", "-lf", &leases, "-pf", &pid, "-sf", SCRIPT, &nic.name]).await?;
@@ -72,11 +79,7 @@ async fn ask(own: &Netns, handle: &Handle, index: u32, nic: &Nic) -> anyhow::Res
     }
     let v6 = nic.addresses.iter().filter(|address| address.addr().is_ipv6());
     let on_link = v6.map(|address| (address.trunc(), None)).chain(nic.routes.iter().copied().filter(|(to, _)| to.addr().is_ipv6()));
-    for (destination, via) in on_link {
-        let route = Route::new(IpPrefix::new(destination.addr(), destination.prefix_len())?).dev(index);
-        handle.replace_route(&via.map_or(route, |via| route.via(via))).await?;
-    }
-    Ok(())
+    lead(handle, index, on_link).await
 }
 
 /// Runs a DHCP client, which goes on in the background when it has an address.

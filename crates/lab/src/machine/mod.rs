@@ -99,12 +99,7 @@ impl Command {
 
 impl Nic {
     fn mac(&self) -> Option<linux::Mac> {
-        let mut bytes = self.mac.split(':').map(|byte| u8::from_str_radix(byte, 16).ok());
-        let mut mac = [0; 6];
-        for byte in &mut mac {
-            *byte = bytes.next()??;
-        }
-        Some(mac)
+        self.mac.parse().ok().map(api::MacAddr::octets)
     }
 }
 
