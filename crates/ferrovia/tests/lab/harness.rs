@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 
 use ovsdb::{Event, Options, Remote, connect};
 use ovsdb_types::{Monitored, Replica, nb, vswitch};
+use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 const FERROVIA: &str = env!("CARGO_BIN_EXE_ferrovia");
@@ -126,6 +127,21 @@ impl Lab {
         let out = self.kubectl_with(&["apply", "-f", "-"], manifest);
         assert!(!out.status.success(), "{}", String::from_utf8_lossy(&out.stdout));
         String::from_utf8(out.stderr).unwrap()
+    }
+
+    /// What the events of an object say.
+    pub fn events(&self, kind: &str, name: &str) -> String {
+        let of = format!("--field-selector=involvedObject.kind={kind},involvedObject.name={name}");
+        self.kubectl(&["get", "events", "-A", &of, "-o", "jsonpath={.items[*].message}"])
+    }
+
+    /// Runs `lab check`, in which everything must come out as expected, and no pod be left out; returns the checks.
+    pub fn checked(&self) -> Vec<Value> {
+        let checked: Value = serde_json::from_str(&self.ok(&["check", "-o", "json"])).unwrap();
+        let checks = checked["pairs"].as_array().unwrap();
+        let differing: Vec<&Value> = checks.iter().filter(|check| check["expected"] != check["observed"]).collect();
+        assert!(differing.is_empty() && checked["skipped"] == json!([]), "{differing:#?} {}", checked["skipped"]);
+        checks.clone()
     }
 
     /// Counts, from now until [`counted`], the changes in a database of the lab of what we write there.

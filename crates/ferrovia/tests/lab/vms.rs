@@ -75,10 +75,7 @@ fn machines_and_containers_reach_each_other_on_one_node_and_on_two() {
 
     // TCP, UDP, ICMP, full packets and transfers in both families: every pair, gateways, nodes, and outside.
     let started = Instant::now();
-    let checked: Value = serde_json::from_str(&lab.ok(&["check", "-o", "json"])).unwrap();
-    let checks = checked["pairs"].as_array().unwrap();
-    let differing: Vec<&Value> = checks.iter().filter(|check| check["expected"] != check["observed"]).collect();
-    assert!(differing.is_empty() && checked["skipped"] == json!([]), "{differing:#?} {}", checked["skipped"]);
+    let checks = lab.checked();
     let of = |from: &str, to: &str| checks.iter().filter(|c| c["from"] == from && c["to"] == to && c["observed"] == true).count();
     for [from, to] in [["vm-1", "vm-2"], ["vm-1", "vm-3"], ["vm-3", "pod-1"], ["pod-2", "vm-3"]] {
         assert_eq!(of(&format!("default/{from}"), &format!("default/{to}")), 10, "{from} → {to}");
@@ -159,10 +156,7 @@ spec: {vpc: ovn-cluster, cidrBlock: '10.41.0.0/24,fd00:41::/64', enableDHCP: tru
     // Where no router advertises itself the way out is as containers have it.
     let routes = shown("told", "ip -6 route");
     assert!(routes.contains("default via fd00:41::1 dev eth0"), "{routes}");
-    let checked: Value = serde_json::from_str(&lab.ok(&["check", "-o", "json"])).unwrap();
-    let differing: Vec<&Value> =
-        checked["pairs"].as_array().unwrap().iter().filter(|check| check["expected"] != check["observed"]).collect();
-    assert!(differing.is_empty() && checked["skipped"] == json!([]), "{differing:#?} {}", checked["skipped"]);
+    lab.checked();
     lab.down();
 }
 
@@ -354,14 +348,7 @@ fn what_cannot_be_a_machine_says_why() {
             &format!("pod/{pod}"),
             "--timeout=10s",
         ]);
-        let events = lab.kubectl(&[
-            "get",
-            "events",
-            "--field-selector",
-            &format!("involvedObject.name={pod}"),
-            "-o",
-            "jsonpath={.items[*].message}",
-        ]);
+        let events = lab.events("Pod", pod);
         assert!(events.contains(reason), "{pod}: {events}");
     };
     why("two", "a virtual machine has one container, and this pod has 2");
@@ -376,7 +363,7 @@ fn what_cannot_be_a_machine_says_why() {
     lab.ok(&["restart", "kubelet"]);
     apply(&lab, &[machine("vm", "node1", &json!({ "restartPolicy": "Never" }))]);
     lab.kubectl(&["wait", "--for=jsonpath={.status.phase}=Failed", "pod/vm", "--timeout=20s"]);
-    let events = lab.kubectl(&["get", "events", "--field-selector", "involvedObject.name=vm", "-o", "jsonpath={.items[*].message}"]);
+    let events = lab.events("Pod", "vm");
     assert!(events.contains("container c: virtual machines need the guest's kernel in /nowhere: `make setup` puts it there"), "{events}");
     lab.down();
 }

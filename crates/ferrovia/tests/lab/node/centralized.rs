@@ -190,19 +190,9 @@ spec: {cidrBlock: 10.92.3.0/24, natOutgoing: true, gatewayType: centralized, gat
 ",
         );
         nodes.lab.kubectl(&["wait", "--for=condition=Ready", "subnet/fixed", "--timeout=30s"]);
-        let on = json!({ "ovn.kubernetes.io/logical_switch": "fixed" });
-        let pod = nodes.runtime(NODE2).admit(&nodes.client, vec![pod("fixed", "default", on)]).await.unwrap().remove(0);
-        nodes.attach(NODE2, &pod).await;
-        let sandbox = pod.sandbox().unwrap();
+        let sandbox = nodes.member(NODE2, "fixed", "fixed").await.pod.sandbox().unwrap();
         // An address that the node does not have is told there.
-        let told = || {
-            nodes.lab.kubectl(&["get", "events", "-A", "--field-selector=involvedObject.name=node1", "-o", "jsonpath={.items[*].message}"])
-        };
-        let deadline = tokio::time::Instant::now() + PATIENCE;
-        while !told().contains("pods leave under 10.9.0.211") {
-            assert!(tokio::time::Instant::now() < deadline, "{}", told());
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+        nodes.told("Node", "node1", "pods leave under 10.9.0.211").await;
         nodes.lab.ok(&["node", "node1", "--", "ip", "address", "add", "10.9.0.211/32", "dev", "br-phy"]);
         let wanted = BTreeSet::from([IpAddr::from([10, 9, 0, 211])]);
         let deadline = tokio::time::Instant::now() + PATIENCE;

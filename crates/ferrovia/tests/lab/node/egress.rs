@@ -140,14 +140,7 @@ fn a_range_that_holds_the_nodes_own_address_takes_no_route_and_is_told() {
         let (address, host) = outside(&nodes);
         let before = nodes.observe(NODE1).await.lines("route 10.9.0.0/24").map(str::to_owned).collect::<Vec<_>>();
         nodes.lab.apply("{apiVersion: kubeovn.io/v1, kind: Subnet, metadata: {name: wrong}, spec: {cidrBlock: 10.9.0.0/24}}");
-        let told = || {
-            nodes.lab.kubectl(&["get", "events", "-A", "--field-selector=involvedObject.name=node1", "-o", "jsonpath={.items[*].message}"])
-        };
-        let deadline = tokio::time::Instant::now() + PATIENCE;
-        while !told().contains("a subnet has the range 10.9.0.0/24, in which this node's own address is") {
-            assert!(tokio::time::Instant::now() < deadline, "{}", told());
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+        nodes.told("Node", "node1", "a subnet has the range 10.9.0.0/24, in which this node's own address is").await;
         assert_eq!(nodes.observe(NODE1).await.lines("route 10.9.0.0/24").collect::<Vec<_>>(), before);
         answers(&host, NODE1.address().unwrap().into(), "the node").await;
         // And the others go on.
@@ -165,14 +158,7 @@ fn a_bridge_of_somebody_else_is_left_alone_and_told_at_the_node() {
         let ovs = |words: &[&str]| nodes.lab.ok(&[&["node", "node1", "--", "ovs-vsctl"], words].concat());
         ovs(&["add-br", "br-ex", "--", "set", "bridge", "br-ex", "datapath_type=netdev"]);
         nodes.opened.leave_by(Gateway::Localnet).await.unwrap();
-        let deadline = tokio::time::Instant::now() + PATIENCE;
-        let told = || {
-            nodes.lab.kubectl(&["get", "events", "-A", "--field-selector=involvedObject.name=node1", "-o", "jsonpath={.items[*].message}"])
-        };
-        while !told().contains("bridge br-ex is there already and not ours") {
-            assert!(tokio::time::Instant::now() < deadline, "{}", told());
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+        nodes.told("Node", "node1", "bridge br-ex is there already and not ours").await;
         assert!(!ovs(&["get", "bridge", "br-ex", "external_ids"]).contains("vendor"));
         // What does not need it works.
         let pod = nodes.pods(NODE1, "one", 1).await.remove(0);

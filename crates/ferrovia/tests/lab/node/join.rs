@@ -5,10 +5,8 @@ use std::time::Duration;
 
 use lab::probe::{Endpoint, Ping};
 use lab::{Gateway, Place};
-use linux::Netns;
-use serde_json::json;
 
-use super::{NODE1, NODE2, Nodes, answers, pod, with_nodes_of};
+use super::{Member, NODE1, NODE2, Nodes, answers, with_nodes_of};
 
 const NODE3: Place = Place::Node(3);
 const OUTSIDE: Place = Place::Outside(1);
@@ -27,30 +25,14 @@ async fn reaches(from: &Endpoint, to: &Endpoint, address: IpAddr, bytes: usize, 
     from.ping(address, whole).await.unwrap_or_else(|why| panic!("{} to {address}, {mtu} bytes: {why}", from.id()));
 }
 
-/// A pod that is attached to its node.
-struct Attached {
-    node: Place,
-    addresses: Vec<IpAddr>,
-    sandbox: Netns,
-    end: Endpoint,
-}
-
-async fn attached(nodes: &Nodes<'_>, node: Place, name: &str, subnet: &str) -> Attached {
-    let pod = pod(name, "default", json!({ "ovn.kubernetes.io/logical_switch": subnet }));
-    let pod = nodes.runtime(node).admit(&nodes.client, vec![pod]).await.unwrap().remove(0);
-    let addresses = nodes.attach(node, &pod).await;
-    let sandbox = pod.sandbox().unwrap();
-    Attached { node, addresses, end: Endpoint::open(name, &sandbox).unwrap(), sandbox }
-}
-
 /// Under which address a pod's datagram arrives outside.
-fn source(nodes: &Nodes<'_>, pod: &Attached, outside: IpAddr) -> IpAddr {
+fn source(nodes: &Nodes<'_>, pod: &Member, outside: IpAddr) -> IpAddr {
     let netns = nodes.opened.layout.netns(OUTSIDE).unwrap();
     let receiver = netns.run(|| UdpSocket::bind((outside, 0))).unwrap().unwrap();
     receiver.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     let to = receiver.local_addr().unwrap();
     let any: IpAddr = if outside.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    pod.sandbox.run(|| UdpSocket::bind((any, 0))?.send_to(b"me", to)).unwrap().unwrap();
+    pod.pod.sandbox().unwrap().run(|| UdpSocket::bind((any, 0))?.send_to(b"me", to)).unwrap().unwrap();
     receiver.recv_from(&mut [0; 8]).unwrap().1.ip()
 }
 
@@ -63,8 +45,8 @@ fn nodes_and_pods_reach_each_other(tunnel: &str, gateway: &str) {
         nodes.lab.kubectl(&["wait", "--for=condition=Ready", "subnet/routed", "--timeout=30s"]);
         let mtu = nodes.opened.parameters.tunnel.pod_mtu();
         // The third node has no pod.
-        let (one, two) = (attached(&nodes, NODE1, "one", "ovn-default").await, attached(&nodes, NODE2, "two", "ovn-default").await);
-        let routed = attached(&nodes, NODE2, "routed", "routed").await;
+        let (one, two) = (nodes.member(NODE1, "one", "ovn-default").await, nodes.member(NODE2, "two", "ovn-default").await);
+        let routed = nodes.member(NODE2, "routed", "routed").await;
         let (_, outside) = endpoint(&nodes, OUTSIDE);
         for v6 in [false, true] {
             let of = |addresses: &[IpAddr]| *addresses.iter().find(|address| address.is_ipv6() == v6).unwrap();

@@ -57,7 +57,32 @@ fn with_nodes_of(count: u32, kind: &[&str], test: impl AsyncFnOnce(Nodes<'_>)) {
     });
 }
 
+/// A pod that is attached.
+struct Member {
+    node: Place,
+    pod: Attachment,
+    end: Endpoint,
+    addresses: Vec<IpAddr>,
+}
+
 impl Nodes<'_> {
+    /// A pod of a subnet, attached.
+    async fn member(&self, node: Place, name: &str, subnet: &str) -> Member {
+        let on = json!({ "ovn.kubernetes.io/logical_switch": subnet });
+        let pod = self.runtime(node).admit(&self.client, vec![pod(name, "default", on)]).await.unwrap().remove(0);
+        let addresses = self.attach(node, &pod).await;
+        Member { node, end: Endpoint::open(name, &pod.sandbox().unwrap()).unwrap(), addresses, pod }
+    }
+
+    /// Waits until an event of an object says something.
+    async fn told(&self, kind: &str, name: &str, what: &str) {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while !self.lab.events(kind, name).contains(what) {
+            assert!(tokio::time::Instant::now() < deadline, "{kind} {name}: {}", self.lab.events(kind, name));
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
     /// Waits until the agent has made its node's ways in and out, so that what a test finds at its end was there at its beginning.
     async fn settles(&self, node: Place) {
         let deadline = tokio::time::Instant::now() + PATIENCE;

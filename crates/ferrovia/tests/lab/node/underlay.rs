@@ -8,12 +8,11 @@ use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, PostParams};
 use lab::probe::{Endpoint, Ping};
-use lab::runtime::Attachment;
 use lab::{Gateway, Place, Vlans};
 use linux::{Handle, IpPrefix, Route};
 use serde_json::json;
 
-use super::{NODE1, NODE2, Nodes, PATIENCE, answers, pod, refused, with_nodes};
+use super::{Member, NODE1, NODE2, Nodes, PATIENCE, answers, pod, refused, with_nodes};
 use crate::harness::counted;
 
 const TRANSFER: usize = 3_000_000;
@@ -291,22 +290,7 @@ metadata: {name: blue-over}
 spec: {vpc: blue, cidrBlock: 10.60.0.0/24}
 ";
 
-/// A pod that a test attached.
-struct Member {
-    node: Place,
-    pod: Attachment,
-    end: Endpoint,
-    addresses: Vec<IpAddr>,
-}
-
 impl Nodes<'_> {
-    async fn member(&self, node: Place, name: &str, subnet: &str) -> Member {
-        let on = json!({ "ovn.kubernetes.io/logical_switch": subnet });
-        let pod = self.runtime(node).admit(&self.client, vec![pod(name, "default", on)]).await.unwrap().remove(0);
-        let addresses = self.attach(node, &pod).await;
-        Member { node, end: Endpoint::open(name, &pod.sandbox().unwrap()).unwrap(), addresses, pod }
-    }
-
     /// The VLAN's gateway and host have IPv6, too, and the gateway is in the other VPC's subnet.
     async fn dual_vlans(&self) {
         let open = |place: Place| Handle::open(&self.opened.layout.netns(place).unwrap()).unwrap();

@@ -6,10 +6,9 @@ use std::time::Duration;
 use lab::Place;
 use lab::probe::{Endpoint, Ping};
 use linux::Handle;
-use serde_json::json;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{NODE1, PATIENCE, answers, pod, with_nodes};
+use super::{NODE1, PATIENCE, answers, with_nodes};
 
 const OUTSIDE: Place = Place::Outside(1);
 
@@ -64,26 +63,12 @@ fn each_leaves_and_none_reaches_another() {
         nodes.lab.apply(VPCS);
         nodes.lab.apply(WRONG);
         nodes.lab.kubectl(&["wait", "--for=condition=Ready", "subnet/amber", "subnet/violet", "vpc/amber", "--timeout=30s"]);
-        let on = |subnet: &str| json!({ "ovn.kubernetes.io/logical_switch": subnet });
-        let pods = vec![pod("amber", "default", on("amber")), pod("violet", "default", on("violet")), pod("same", "default", on("same"))];
-        let pods = nodes.runtime(NODE1).admit(&nodes.client, pods).await.unwrap();
-        let (mut ends, mut addresses) = (Vec::new(), Vec::new());
-        for one in &pods {
-            addresses.push(nodes.attach(NODE1, one).await[0]);
-            ends.push(Endpoint::open("pod", &one.sandbox().unwrap()).unwrap());
-        }
-        let [amber, violet, same] = &ends[..] else { panic!() };
+        let amber = nodes.member(NODE1, "amber", "amber").await;
+        let violet = nodes.member(NODE1, "violet", "violet").await;
+        let same = nodes.member(NODE1, "same", "same").await;
 
         // What cannot be is told where it was asked for.
-        let told = |kind: &str, name: &str| {
-            let of = format!("--field-selector=involvedObject.kind={kind},involvedObject.name={name}");
-            nodes.lab.kubectl(&["get", "events", "-A", &of, "-o", "jsonpath={.items[*].message}"])
-        };
-        let deadline = Instant::now() + PATIENCE;
-        while !told("Subnet", "same").contains("10.16.5.0/24 overlaps with 10.16.0.0/16 of subnet \"ovn-default\"") {
-            assert!(Instant::now() < deadline, "{}", told("Subnet", "same"));
-            sleep(Duration::from_millis(100)).await;
-        }
+        nodes.told("Subnet", "same", "10.16.5.0/24 overlaps with 10.16.0.0/16 of subnet \"ovn-default\"").await;
         let odd = nodes.lab.kubectl(&["get", "vpc", "odd", "-o", "jsonpath={.status.conditions[?(@.type==\"Ready\")].message}"]);
         assert!(odd.contains("ferrovia.io/egress: \"nat\" is neither"), "{odd}");
 
@@ -92,49 +77,49 @@ fn each_leaves_and_none_reaches_another() {
         let receiver = netns.run(|| std::net::UdpSocket::bind("0.0.0.0:0")).unwrap().unwrap();
         receiver.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
         let to = SocketAddr::new(outside_address, receiver.local_addr().unwrap().port());
-        for (end, pod, source) in [(amber, &pods[0], node_address), (violet, &pods[1], addresses[1])] {
-            answers(end, outside_address, "outside").await;
-            end.tcp(&outside, outside_address, 3_000_000).await.unwrap();
-            pod.sandbox().unwrap().run(|| std::net::UdpSocket::bind("0.0.0.0:0")?.send_to(b"me", to)).unwrap().unwrap();
+        for (from, source) in [(&amber, node_address), (&violet, violet.addresses[0])] {
+            answers(&from.end, outside_address, "outside").await;
+            from.end.tcp(&outside, outside_address, 3_000_000).await.unwrap();
+            from.pod.sandbox().unwrap().run(|| std::net::UdpSocket::bind("0.0.0.0:0")?.send_to(b"me", to)).unwrap().unwrap();
             assert_eq!(receiver.recv_from(&mut [0; 8]).unwrap().1.ip(), source);
         }
-        answers(&outside, addresses[1], "a pod that is routed to").await;
+        answers(&outside, violet.addresses[0], "a pod that is routed to").await;
         // As other hosts they reach their node, which reaches them.
-        for (end, address) in [(amber, addresses[0]), (violet, addresses[1])] {
-            answers(end, node_address, "the node").await;
-            answers(&node, address, "a pod of the node").await;
+        for of in [&amber, &violet] {
+            answers(&of.end, node_address, "the node").await;
+            answers(&node, of.addresses[0], "a pod of the node").await;
         }
 
         // Not each other, directly or by a port of the node.
-        assert!(is_cut_off(amber, addresses[1]).await && is_cut_off(violet, addresses[0]).await);
+        assert!(is_cut_off(&amber.end, violet.addresses[0]).await && is_cut_off(&violet.end, amber.addresses[0]).await);
         let dnat = format!(
             "table ip nodeport {{
                 chain in {{ type nat hook prerouting priority dstnat; ip daddr {node_address} tcp dport 1024-65535 dnat to {}; }}
             }}",
-            addresses[1]
+            violet.addresses[0]
         );
         nodes.lab.ok(&["node", "node1", "--", "nft", &dnat]);
-        outside.tcp(violet, node_address, 1).await.unwrap();
-        let by_node = timeout(Duration::from_secs(2), amber.tcp(violet, node_address, 1)).await;
+        outside.tcp(&violet.end, node_address, 1).await.unwrap();
+        let by_node = timeout(Duration::from_secs(2), amber.end.tcp(&violet.end, node_address, 1)).await;
         assert!(!matches!(by_node, Ok(Ok(_))), "VPC violet is reached by a port of the node");
         nodes.lab.ok(&["node", "node1", "--", "nft", "delete table ip nodeport"]);
         // Nor under each other's addresses, nor where there is no way back.
         let stolen = "10.91.0.77";
-        let in_amber = Handle::open(&pods[0].sandbox().unwrap()).unwrap();
+        let in_amber = Handle::open(&amber.pod.sandbox().unwrap()).unwrap();
         let link = in_amber.link("eth0").await.unwrap().unwrap();
         in_amber.add_address(link.index, format!("{stolen}/32").parse().unwrap()).await.unwrap();
         let send = || std::net::UdpSocket::bind((stolen, 0))?.send_to(b"stolen", to);
-        pods[0].sandbox().unwrap().run(send).unwrap().unwrap();
+        amber.pod.sandbox().unwrap().run(send).unwrap().unwrap();
         assert!(receiver.recv_from(&mut [0; 8]).is_err(), "a packet left under another VPC's address");
-        assert!(is_cut_off(same, outside_address).await);
+        assert!(is_cut_off(&same.end, outside_address).await);
 
         // Nothing of it stays when it is not asked for any more.
         nodes.lab.kubectl(&["annotate", "vpc", "amber", "ferrovia.io/egress-"]);
         let deadline = Instant::now() + PATIENCE;
-        while nodes.observe(NODE1).await.lines("route 10.90.0.0/24 ").next().is_some() || !is_cut_off(amber, outside_address).await {
+        while nodes.observe(NODE1).await.lines("route 10.90.0.0/24 ").next().is_some() || !is_cut_off(&amber.end, outside_address).await {
             assert!(Instant::now() < deadline, "amber still leaves");
             sleep(Duration::from_millis(100)).await;
         }
-        answers(violet, outside_address, "outside").await;
+        answers(&violet.end, outside_address, "outside").await;
     });
 }
