@@ -8,9 +8,10 @@ use std::time::Duration;
 use api::annotations::{self, NicRecord};
 use api::cidr::parse_addresses;
 use api::networks::{self, Definition};
+use api::routes::{self, NextHop};
 use api::tuning::tuning;
 use api::view::{NetworkAttachmentDefinitionView, NodeView, PodView};
-use api::{DEFAULT_VPC, Egress, OVN_PROVIDER, v1};
+use api::{Cidrs, DEFAULT_VPC, Egress, OVN_PROVIDER, v1};
 use futures::StreamExt;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
@@ -39,6 +40,10 @@ pub(crate) struct Pod {
 /// A subnet, as far as a node goes.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Subnet {
+    /// VPC.
+    vpc: String,
+    /// Ranges; none that can be read.
+    cidrs: Option<Cidrs>,
     /// MTU in bytes, if it names one.
     mtu: Option<u32>,
     /// Vlan that it is on.
@@ -49,6 +54,15 @@ pub(crate) struct Subnet {
     routed: Routed,
     /// If its pods may leave through the node.
     source: Option<Source>,
+}
+
+/// A VPC, as far as a node goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Vpc {
+    /// Creation, in seconds since 1970, of one that leaves through nodes besides the default one.
+    leaves: Option<i64>,
+    /// Next hops that others stand in for.
+    shared: BTreeSet<IpAddr>,
 }
 
 /// What the router of its VPC is to a subnet on a Vlan.
@@ -93,6 +107,8 @@ pub(crate) struct OwnNode {
     pub(crate) addresses: Vec<IpAddr>,
     /// Its chassis, as its annotation has it.
     pub(crate) chassis: Option<String>,
+    /// Next hops that do not answer here, as its annotation has them.
+    pub(crate) unreachable: BTreeSet<NextHop>,
 }
 
 /// What is known.
@@ -104,10 +120,12 @@ pub(crate) struct Known {
     nodes: HashMap<String, OwnNode>,
     /// Subnets; none before they are known.
     subnets: Option<HashMap<String, Subnet>>,
-    /// Creation, in seconds since 1970, of the VPCs that leave through nodes besides the default one; none before they are known.
-    vpcs: Option<HashMap<String, i64>>,
-    /// The provider network of each Vlan; none before they are known.
-    vlans: Option<HashMap<String, String>>,
+    /// VPCs; none before they are known.
+    vpcs: Option<HashMap<String, Vpc>>,
+    /// The provider network of each Vlan, and its identifier; none before they are known.
+    vlans: Option<HashMap<String, (String, u16)>>,
+    /// The nodes that watch next hops on each provider network; none before they are known.
+    watchers: Option<HashMap<String, Vec<String>>>,
     /// MTUs in bytes of the provider networks that are ready on this node.
     networks: BTreeMap<String, u32>,
 }
@@ -165,6 +183,23 @@ impl Known {
             }
         }
         Ok(nics)
+    }
+
+    /// Of the next hops that others stand in for, those that are in a physical network that this node watches.
+    fn watched(&self, node: &str) -> Option<BTreeSet<NextHop>> {
+        let (subnets, vpcs, vlans) = (self.subnets.as_ref()?, self.vpcs.as_ref()?, self.vlans.as_ref()?);
+        let watchers = self.watchers.as_ref()?;
+        let mut watched = BTreeSet::new();
+        for subnet in subnets.values().filter(|subnet| subnet.routed != Routed::No) {
+            let Some((network, vlan)) = subnet.vlan.as_ref().and_then(|vlan| vlans.get(vlan)) else { continue };
+            if !watchers.get(network).is_some_and(|nodes| nodes.iter().any(|watcher| watcher == node)) {
+                continue;
+            }
+            let shared = vpcs.get(&subnet.vpc).into_iter().flat_map(|vpc| &vpc.shared);
+            let here = shared.filter(|hop| subnet.cidrs.is_some_and(|cidrs| cidrs.contains(**hop)));
+            watched.extend(here.map(|hop| NextHop { network: network.as_str().into(), vlan: *vlan, address: *hop }));
+        }
+        Some(watched)
     }
 
     fn nic(&self, pod: &Pod, namespace: &str, provider: &str, ifname: String, routed: bool, mtu: u32) -> Result<Wanted, Unknown> {
@@ -255,7 +290,8 @@ impl Cluster {
         let mut subnets: Vec<_> = subnets.filter_map(|(name, subnet)| Some((name.as_str(), subnet.source.as_ref()?))).collect();
         subnets.sort_unstable_by_key(|(name, _)| *name);
         // Without a way out of the default VPC by the bridge there is none of the others.
-        let vpcs: Vec<_> = known.vpcs.as_ref()?.iter().filter(|_| self.bridged).map(|(name, created)| (*created, name.as_str())).collect();
+        let vpcs = known.vpcs.as_ref()?.iter().filter(|_| self.bridged);
+        let vpcs: Vec<_> = vpcs.filter_map(|(name, vpc)| Some((vpc.leaves?, name.as_str()))).collect();
         Some(Exits::new(&subnets, &vpcs))
     }
 
@@ -266,9 +302,14 @@ impl Cluster {
         let (subnets, vlans) = (known.subnets.as_ref()?, known.vlans.as_ref()?);
         let of = |routed| {
             let subnets = subnets.values().filter(move |subnet| subnet.routed == routed);
-            subnets.filter_map(|subnet| vlans.get(subnet.vlan.as_ref()?)).cloned().collect::<BTreeSet<_>>()
+            subnets.filter_map(|subnet| Some(vlans.get(subnet.vlan.as_ref()?)?.0.clone())).collect::<BTreeSet<_>>()
         };
         Some(&of(Routed::Pods) - &of(Routed::All))
+    }
+
+    /// The next hops on physical networks that this node is to watch; `None` while that is not known.
+    pub(crate) fn watched(&self, node: &str) -> Option<BTreeSet<NextHop>> {
+        self.known.borrow().watched(node)
     }
 
     /// This node, once it is known.
@@ -306,6 +347,9 @@ pub(crate) fn watch_cluster(client: kube::Client, config: &Config) -> (Cluster, 
         feeds.spawn(feed(client.clone(), watcher::Config::default(), sender.clone(), definition, |known| &mut known.definitions));
         feeds.spawn(feed(client.clone(), watcher::Config::default(), sender.clone(), vpc, |known| known.vpcs.get_or_insert_default()));
         feeds.spawn(feed(client.clone(), watcher::Config::default(), sender.clone(), vlan, |known| known.vlans.get_or_insert_default()));
+        feeds.spawn(feed(client.clone(), watcher::Config::default(), sender.clone(), watchers, |known| {
+            known.watchers.get_or_insert_default()
+        }));
         let subnet = move |object| subnet(object, &node);
         feeds.spawn(feed(client, watcher::Config::default(), sender, subnet, |known| known.subnets.get_or_insert_default()));
         while feeds.join_next().await.is_some() {}
@@ -385,7 +429,8 @@ fn own_node(node: NodeView) -> (String, Option<OwnNode>) {
         None
     });
     let port = recorded.filter(|record| *record.subnet == *api::JOIN_SUBNET);
-    (name, Some(OwnNode { port, addresses, chassis: notes.get(annotations::CHASSIS).cloned() }))
+    let (chassis, unreachable) = (notes.get(annotations::CHASSIS).cloned(), routes::unreachable(notes.get(routes::UNREACHABLE)));
+    (name, Some(OwnNode { port, addresses, chassis, unreachable }))
 }
 
 fn definition(object: NetworkAttachmentDefinitionView) -> (Key, Option<Result<Definition, String>>) {
@@ -395,8 +440,16 @@ fn definition(object: NetworkAttachmentDefinitionView) -> (Key, Option<Result<De
     ((namespace, name), Some(parsed))
 }
 
-fn vlan(object: v1::Vlan) -> (String, Option<String>) {
-    (object.name_any(), Some(object.spec.provider))
+fn vlan(object: v1::Vlan) -> (String, Option<(String, u16)>) {
+    let id = object.spec.identifier();
+    (object.name_any(), Some((object.spec.provider, id)))
+}
+
+/// The nodes that watch next hops on a provider network.
+fn watchers(object: v1::ProviderNetwork) -> (String, Option<Vec<String>>) {
+    let name = object.name_any();
+    let ready = object.status.and_then(|status| status.ready_nodes).unwrap_or_default();
+    (name, Some(ready.into_iter().take(routes::WATCHERS).collect()))
 }
 
 fn subnet(object: v1::Subnet, node: &str) -> (String, Option<Subnet>) {
@@ -411,14 +464,16 @@ fn subnet(object: v1::Subnet, node: &str) -> (String, Option<Subnet>) {
     };
     let gateways = parse_addresses(spec.gateway.as_deref().unwrap_or_default()).unwrap_or_default();
     let source = Source::of(&object, node);
-    (name, Some(Subnet { mtu, vlan, gateways, routed, source }))
+    let (vpc, cidrs) = (spec.vpc_name().to_owned(), spec.cidr_block.as_deref().and_then(|text| text.parse().ok()));
+    (name, Some(Subnet { vpc, cidrs, mtu, vlan, gateways, routed, source }))
 }
 
-/// Those that leave through nodes. Of one that cannot be read the controller tells.
-fn vpc(object: v1::Vpc) -> (String, Option<i64>) {
+/// A VPC. Of what cannot be read the controller tells.
+fn vpc(object: v1::Vpc) -> (String, Option<Vpc>) {
     let (name, meta) = (object.name_any(), object.metadata);
     let leaves = name != DEFAULT_VPC && annotations::leaves_by_host(meta.annotations.as_ref()) == Ok(true);
-    (name, leaves.then(|| api::created(&meta)))
+    let (own, _) = routes::parse(object.spec.static_routes.as_deref().unwrap_or_default());
+    (name, Some(Vpc { leaves: leaves.then(|| api::created(&meta)), shared: routes::shared(&own) }))
 }
 
 #[cfg(test)]
@@ -500,5 +555,30 @@ mod tests {
         // By the gateway to what tunnels carry.
         known.subnets = Some(HashMap::from([("s1".to_owned(), Subnet { routed: Routed::Pods, ..Subnet::default() })]));
         assert_eq!(mtus(&known), (9000, Some(1400)));
+    }
+
+    #[test]
+    fn a_node_that_watches_a_network_watches_the_next_hops_there_that_others_stand_in_for() {
+        let mut known = Known::default();
+        let subnet = |routed, range: &str| Subnet {
+            vpc: "blue".to_owned(),
+            cidrs: range.parse().ok(),
+            vlan: Some("lan".to_owned()),
+            routed,
+            ..Subnet::default()
+        };
+        known.subnets = Some(HashMap::from([
+            ("a".to_owned(), subnet(Routed::All, "192.0.2.0/24")),
+            // Its router has no address there.
+            ("b".to_owned(), subnet(Routed::No, "198.51.100.0/24")),
+        ]));
+        let shared = ["192.0.2.1", "192.0.2.2", "198.51.100.1", "203.0.113.1"].map(|text| text.parse().unwrap()).into();
+        known.vpcs = Some(HashMap::from([("blue".to_owned(), Vpc { leaves: None, shared })]));
+        known.vlans = Some(HashMap::from([("lan".to_owned(), ("net1".to_owned(), 7))]));
+        assert_eq!(known.watched("n1"), None);
+        known.watchers = Some(HashMap::from([("net1".to_owned(), vec!["n1".to_owned(), "n2".to_owned()])]));
+        let shown: Vec<_> = known.watched("n1").unwrap().iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["net1.7/192.0.2.1", "net1.7/192.0.2.2"]);
+        assert_eq!(known.watched("n3"), Some(BTreeSet::new()));
     }
 }

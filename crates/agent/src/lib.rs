@@ -12,6 +12,7 @@ mod conflist;
 mod deletions;
 mod gateway;
 mod health;
+mod hops;
 mod macs;
 mod node;
 mod ovs;

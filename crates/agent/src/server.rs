@@ -22,7 +22,7 @@ use crate::cni::{self, CniError, Code, Command};
 use crate::config::Config;
 use crate::health::{self, Health};
 use crate::node::{Containers, Node, Proven};
-use crate::{chassis, cluster, conflist, deletions, gateway, macs, ovs, provider, reconcile, report, tunnels, unmanaged};
+use crate::{chassis, cluster, conflist, deletions, gateway, hops, macs, ovs, provider, reconcile, report, tunnels, unmanaged};
 
 /// Greatest network configuration accepted, in bytes.
 const BODY_LIMIT: usize = 1 << 20;
@@ -64,6 +64,7 @@ pub async fn run(client: kube::Client, config: Config, listener: UnixListener, s
         Duty::Gateway,
         Duty::Chassis,
         Duty::Macs,
+        Duty::Hops,
         Duty::Provider,
     ] {
         spawn(&mut tasks, duty);
@@ -111,6 +112,7 @@ enum Duty {
     Gateway,
     Chassis,
     Macs,
+    Hops,
     Provider,
 }
 
@@ -130,6 +132,7 @@ impl Duty {
             Self::Gateway => gateway::run(node, shutdown).await,
             Self::Chassis => chassis::tell(node, client, shutdown).await,
             Self::Macs => macs::keep(node, shutdown).await,
+            Self::Hops => hops::watch(node, client, shutdown).await,
             Self::Provider => provider::run(node, client, shutdown).await,
         }
     }

@@ -14,6 +14,7 @@ pub mod event;
 pub mod mac;
 pub mod networks;
 pub mod provider_network;
+pub mod routes;
 mod transit;
 pub mod tuning;
 pub mod v1;

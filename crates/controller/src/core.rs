@@ -1453,7 +1453,8 @@ impl Core {
             }
             Subject::Vpc(name) => {
                 let (state, shown) = self.vpc(name)?;
-                state.problem.as_ref().or(state.waiting.as_ref()).map(|p| notice(&shown.uid, p))
+                let lost = state.told();
+                state.problem.as_ref().or(lost.as_ref()).or(state.waiting.as_ref()).map(|p| notice(&shown.uid, p))
             }
             Subject::ProviderNetwork(name) => {
                 let (state, shown) = self.provider_network(name)?;

@@ -35,8 +35,10 @@ pub(crate) fn vpc(
     default_subnet: Option<&str>,
     held: Option<Condition>,
 ) -> v1::VpcStatus {
+    let note = state.told().map(|problem| problem.message).unwrap_or_default();
+    let ready = ready(state.problem.as_ref(), state.waiting.as_ref(), &note, generation);
     v1::VpcStatus {
-        conditions: Some(std::iter::once(ready(state.problem.as_ref(), state.waiting.as_ref(), "", generation)).chain(held).collect()),
+        conditions: Some(std::iter::once(ready).chain(held).collect()),
         standby: Some(true),
         default: Some(name == DEFAULT_VPC),
         default_logical_switch: default_subnet.map(str::to_owned),

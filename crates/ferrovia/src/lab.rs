@@ -141,7 +141,7 @@ enum Command {
     Vlans {
         #[command(flatten)]
         name: Name,
-        /// Identifier of the VLAN of its gateway, `outside8`, and of a host, `outside9`.
+        /// Identifier of the VLAN of its gateways, `outside8` and `outside6`, and of a host, `outside9`.
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..4095))]
         vlan: u16,
     },

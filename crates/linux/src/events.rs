@@ -1,4 +1,4 @@
-//! What the kernel tells of its own accord: links that come, change and go, their addresses and routes, and neighbours that answer.
+//! What the kernel tells of its own accord: links that come, change and go, their addresses and routes, rules, and neighbours that answer.
 
 use std::net::IpAddr;
 
@@ -24,6 +24,8 @@ pub enum Event {
     Address(u32),
     /// A route by the link with this index came or went.
     Route(u32),
+    /// A rule of policy routing came or went.
+    Rule,
     /// It is known who has an address on the link with this index.
     Neighbour(u32, IpAddr, Mac),
 }
@@ -33,7 +35,7 @@ pub enum Event {
 pub enum Subject {
     /// Links.
     Links,
-    /// Links, their addresses, and routes.
+    /// Links, their addresses, routes, and rules.
     Addressing,
     /// Neighbours.
     Neighbours,
@@ -62,6 +64,8 @@ impl Events {
                 MulticastGroup::Ipv6Ifaddr,
                 MulticastGroup::Ipv4Route,
                 MulticastGroup::Ipv6Route,
+                MulticastGroup::Ipv4Rule,
+                MulticastGroup::Ipv6Rule,
             ],
             Subject::Neighbours => &[MulticastGroup::Neigh],
         };
@@ -93,6 +97,9 @@ impl Events {
                     if let Some(index) = route::device(&message) {
                         return Some(Event::Route(index));
                     }
+                }
+                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRule(_) | RouteNetlinkMessage::DelRule(_)) => {
+                    return Some(Event::Rule);
                 }
                 NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNeighbour(message)) => {
                     if let Some(event) = neighbour(&message) {

@@ -5,6 +5,7 @@
 #![warn(missing_docs)]
 
 mod address;
+mod asker;
 mod error;
 pub mod ethtool;
 mod events;
@@ -21,10 +22,12 @@ pub mod process;
 mod qdisc;
 mod ready;
 mod route;
+mod rule;
 pub mod sysctl;
 pub mod tap;
 mod task;
 
+pub use asker::{Answer, Asker, Question};
 pub use error::{Error, Result};
 pub use events::{Event, Events, Subject};
 pub use folder::Folder;
@@ -35,6 +38,7 @@ pub use nft_changes::TableChanges;
 pub use prefix::IpPrefix;
 pub use qdisc::{Netem, Qdiscs, Tbf};
 pub use route::Route;
+pub use rule::Rule;
 pub use task::Task;
 
 #[cfg(test)]

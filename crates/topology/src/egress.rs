@@ -14,9 +14,9 @@ use ovsdb_types::nb::{logical_router as lr, logical_router_static_route as route
 use crate::centralized::CentralByVpc;
 use crate::fact::{Fact, FactValue, Problem};
 use crate::interconnection::InterconnectedByVpc;
-use crate::node;
 use crate::northbound::{self, Policy, RowFact, external_ids, refer, router};
 use crate::world::{Egress, Name, Network, Range, RangesByVpc, Router, Vpc, World};
+use crate::{node, routes};
 
 /// Key in `external_ids` of a route of ours.
 pub(crate) const MARK: &str = "egress";
@@ -58,18 +58,18 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
                 // Policies are looked at only for what has a route. Where none matches, the router sends it to itself, and drops it.
                 let join = cx.get::<Network>(&JOIN_SUBNET.into()).filter(|network| network.vpc == *vpc);
                 for gateway in join.iter().flat_map(|network| &network.gateways) {
-                    default_route(vpc, *gateway, out);
+                    default_route(cx, vpc, *gateway, out);
                 }
                 return;
             }
         };
-        leave(vpc, transit, Transit::ROUTER_MAC, out);
+        leave(cx, vpc, transit, Transit::ROUTER_MAC, out);
     });
     engine.leaf::<Vpc>("egress-vpc", |cx, name, vpc, out| {
         if cx.get::<Router>(name).is_some()
             && let Ok(Some(number)) = host_link(cx, name, vpc)
         {
-            leave(name, &Transit::numbered(number), Transit::numbered_mac(number), out);
+            leave(cx, name, &Transit::numbered(number), Transit::numbered_mac(number), out);
         }
     });
     engine.leaf::<Range>("egress-ranges", |cx, name, range, out| {
@@ -128,11 +128,11 @@ pub(crate) fn host_link(cx: &mut Cx<'_, World>, name: &Name, vpc: &Vpc) -> Resul
 }
 
 /// One switch that every node has its own end of, and one route.
-fn leave<DK, D>(vpc: &Name, transit: &Transit, mac: MacAddr, out: &mut Out<Fact, DK, D>) {
+fn leave<DK, D>(cx: &mut Cx<'_, World>, vpc: &Name, transit: &Transit, mac: MacAddr, out: &mut Out<Fact, DK, D>) {
     // Without a gateway chassis: the port is on every node, and what leaves by it leaves the node that it is on.
     exit(vpc, &format!("{EGRESS_NETWORK}_{vpc}"), egress_port(vpc), mac, transit, out);
     for node in transit.node() {
-        default_route(vpc, node.addr(), out);
+        default_route(cx, vpc, node.addr(), out);
     }
 }
 
@@ -154,13 +154,18 @@ pub(crate) fn exit<DK, D>(vpc: &Name, name: &str, localnet: String, mac: MacAddr
     }
 }
 
-/// What is for nobody in the VPC goes to `gateway`.
-pub(crate) fn default_route<DK, D>(vpc: &Name, gateway: IpAddr, out: &mut Out<Fact, DK, D>) {
-    lead(vpc, if gateway.is_ipv4() { "0.0.0.0/0" } else { "::/0" }, gateway, out);
+/// What is for nobody in the VPC goes to `gateway`, unless the VPC says itself where that goes.
+pub(crate) fn default_route<DK, D>(cx: &mut Cx<'_, World>, vpc: &Name, gateway: IpAddr, out: &mut Out<Fact, DK, D>) {
+    if !routes::has_default(cx, vpc, gateway) {
+        lead(vpc, if gateway.is_ipv4() { "0.0.0.0/0" } else { "::/0" }, gateway, out);
+    }
 }
 
-/// Whether the router has a default route, by a way out, for the family of an address.
+/// Whether the router has a default route, by a way out or as the VPC says, for the family of an address.
 pub(crate) fn leads(cx: &mut Cx<'_, World>, vpc: &Name, family_of: IpAddr) -> bool {
+    if routes::has_default(cx, vpc, family_of) {
+        return true;
+    }
     match cx.get::<Egress>(vpc) {
         Some(Egress::Localnet(transit)) => transit.of_family(family_of).is_some(),
         Some(Egress::Join) => {

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use api::MacAddr;
 use api::annotations::{IpFamily, NicRecord};
+use api::routes::NextHop;
 
 use crate::holder::Identity;
 use crate::underlay::{NetworkState, VlanState};
@@ -174,10 +175,22 @@ pub struct VpcState {
     pub subnets: Vec<Name>,
     /// Whether the object must carry our finalizer.
     pub finalizer: bool,
-    /// Why its pods cannot leave as it says.
+    /// Why its pods cannot leave as it says, or what is wrong with its routes.
     pub problem: Option<Problem>,
+    /// Next hops that do not answer, and that others stand in for.
+    pub lost: Vec<NextHop>,
     /// Why deletion waits.
     pub waiting: Option<Problem>,
+}
+
+impl VpcState {
+    /// Which next hops do not answer, if any.
+    #[must_use]
+    pub fn told(&self) -> Option<Problem> {
+        let hops = self.lost.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let message = format!("next hops that do not answer: {hops}");
+        (!self.lost.is_empty()).then_some(Problem { reason: "NextHopLost", message })
+    }
 }
 
 /// The router of a VPC in a subnet on a Vlan.

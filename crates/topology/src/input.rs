@@ -54,7 +54,16 @@ fn finalizer(meta: &ObjectMeta) -> bool {
 pub fn vpc(object: &v1::Vpc) -> (Name, Vpc, Age) {
     let meta = &object.metadata;
     let (age, leaves) = (age(meta), annotations::leaves_by_host(meta.annotations.as_ref()));
-    let vpc = Vpc { uid: uid(meta), deleting: meta.deletion_timestamp.is_some(), finalizer: finalizer(meta), created: age.0, leaves };
+    let (routes, bad_routes) = api::routes::parse(object.spec.static_routes.as_deref().unwrap_or_default());
+    let vpc = Vpc {
+        uid: uid(meta),
+        deleting: meta.deletion_timestamp.is_some(),
+        finalizer: finalizer(meta),
+        created: age.0,
+        leaves,
+        routes,
+        bad_routes,
+    };
     (name(meta), vpc, age)
 }
 

@@ -4,16 +4,17 @@
 use std::net::IpAddr;
 
 use api::cidr::parse_addresses;
+use api::routes::Route;
 use api::{MacAddr, v1};
-use engine::{Engine, Index, Out};
+use engine::{Cx, Engine, Index, Out};
 use ipnet::IpNet;
 
-use crate::egress;
 use crate::fact::{Fact, FactValue, Interconnected, IpHolder, NicRequest, Problem};
 use crate::holder::Identity;
 use crate::input::text;
 use crate::northbound::{self, Policy};
-use crate::world::{Allocation, Name, Network, NicKey, Router, SubnetSpec, World};
+use crate::world::{Allocation, Name, Network, NicKey, Router, SubnetSpec, Vpc, World};
+use crate::{egress, routes};
 
 /// Key in `external_ids` of a policy of an interconnection, as Kube-OVN has it.
 pub(crate) const MARK: &str = "isU2ORoutePolicy";
@@ -144,7 +145,10 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
         for range in network.cidrs.iter() {
             let address = range.addr();
             let family = northbound::family(address);
-            let Some(gateway) = own.physical.iter().copied().find(|gateway| gateway.is_ipv4() == address.is_ipv4()) else { continue };
+            let gateways = physical(cx, network, own, range);
+            if gateways.is_empty() {
+                continue;
+            }
             let from: Vec<IpNet> = alike.iter().filter_map(|cidrs| cidrs.of_family(address)).collect();
             let mut say = |priority, matching: String, action, via: &[IpAddr]| {
                 let (key, marks) =
@@ -152,7 +156,7 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
                 Policy { key, priority, matching, action, via, marks }.say(&network.vpc, out);
             };
             say(FROM_OTHERS, format!("{family}.dst == {range}"), "allow", &[]);
-            say(TO_GATEWAY, format!("{family}.src == {range}"), "reroute", &[gateway]);
+            say(TO_GATEWAY, format!("{family}.src == {range}"), "reroute", &gateways);
             say(SAME_SUBNET, format!("{family}.src == {} && {family}.dst == {range}", any_of(from)), "allow", &[]);
         }
     });
@@ -165,10 +169,18 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
             if let Some(address) = own.iter().copied().find(|address| address.is_ipv4() == v4)
                 && !egress::leads(cx, vpc, address)
             {
-                egress::default_route(vpc, address, out);
+                egress::default_route(cx, vpc, address, out);
             }
         }
     });
+}
+
+/// The physical gateways by which a range is left: those that the VPC names for all, where they are in the range; else the subnet's.
+fn physical(cx: &mut Cx<'_, World>, network: &Network, own: &Interconnection, range: IpNet) -> Vec<IpAddr> {
+    let vpc = cx.get::<Vpc>(&network.vpc);
+    let named = vpc.map(|vpc| routes::living(cx, &network.vpc, vpc, Route::is_default)).unwrap_or_default();
+    let named: Vec<IpAddr> = named.iter().map(|route| route.via).filter(|via| range.contains(via)).collect();
+    if named.is_empty() { own.physical.iter().copied().filter(|gateway| range.contains(gateway)).collect() } else { named }
 }
 
 /// One of several ranges, as a match spells it (ovn-sb(5), `Logical_Flow:match`).

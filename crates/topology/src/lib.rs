@@ -22,6 +22,7 @@ mod node;
 pub mod northbound;
 mod pool;
 mod port;
+mod routes;
 mod security;
 mod subnet;
 mod underlay;
@@ -33,7 +34,7 @@ pub use dhcp::Dhcp;
 pub use fact::{Fact, FactValue, Interconnected, IpHolder, NicRequest, Problem, Source, SubnetState, VpcState};
 pub use holder::{Identity, Workload, pods_on, providers, recorded};
 pub use key::{DefinitionKey, NicKey, PodKey};
-pub use underlay::{NetworkState, NodeReports, ProviderNetwork, Report, Vlan, VlanSegment, VlanState};
+pub use underlay::{NetworkState, NodeReports, ProviderNetwork, Report, Vlan, VlanSegment, VlanState, Watchers};
 pub use world::{
     Allocation, Attached, Attachment, Central, Egress, Interconnection, Ip, Keeper, Link, Namespace, Network, NetworkDefinition, Networks,
     NicNotes, Node, Pod, Pool, PoolSpec, Replicas, ReplicasKey, ReplicasKind, Router, Subnet, SubnetSpec, Usage, Vip, VipSpec, Vpc, Wish,
@@ -52,6 +53,7 @@ pub fn engine() -> engine::Engine<World, Fact> {
     engine.index::<world::SubnetsByProvider>();
     engine.index::<centralized::CentralByVpc>();
     engine.index::<interconnection::InterconnectedByVpc>();
+    engine.index::<routes::OnPhysicalByVpc>();
     engine.index::<holder::PodsByHolder>();
     engine.index::<world::PoolsBySubnet>();
     engine.index::<world::PoolsByNamespace>();
@@ -71,6 +73,7 @@ pub fn engine() -> engine::Engine<World, Fact> {
     egress::register(&mut engine);
     centralized::register(&mut engine);
     interconnection::register(&mut engine);
+    routes::register(&mut engine);
     engine
 }
 

@@ -15,7 +15,7 @@ use ovsdb_types::{
 };
 
 use crate::fact::{Fact, FactValue};
-use crate::{dhcp as answers, egress, interconnection, node, underlay};
+use crate::{dhcp as answers, egress, interconnection, node, routes, underlay};
 
 /// Key in `NB_Global:external_ids` that the controller sets, to `true`, with the transaction that completes the database.
 /// Where it is missing, the database was made anew, and `ovn-northd` must not act on what it does not hold yet.
@@ -83,10 +83,10 @@ pub fn ownership() -> Vec<Ownership> {
     );
     ports.maps =
         vec![(lsp::EXTERNAL_IDS.index, &["vendor", "ls", "pod", node::MARK]), (lsp::OPTIONS.index, &["router-port", "network_name"])];
-    let routes = Ownership {
+    let ways = Ownership {
         table: route::TABLE,
-        columns: vec![route::IP_PREFIX.index, route::NEXTHOP.index],
-        maps: vec![(route::EXTERNAL_IDS.index, &["vendor", egress::MARK])],
+        columns: vec![route::IP_PREFIX.index, route::NEXTHOP.index, route::POLICY.index, route::ROUTE_TABLE.index],
+        maps: vec![(route::EXTERNAL_IDS.index, &["vendor", egress::MARK, routes::MARK])],
         members: Vec::new(),
         entries: Vec::new(),
         identity: None,
@@ -98,7 +98,7 @@ pub fn ownership() -> Vec<Ownership> {
         columns: vec![policy::PRIORITY.index, policy::MATCH.index, policy::ACTION.index, policy::NEXTHOPS.index],
         maps: vec![(policy::EXTERNAL_IDS.index, &["vendor", egress::MARK, node::MARK, egress::INSIDE_MARK, interconnection::MARK])],
         mark: Some(policy::EXTERNAL_IDS.index),
-        ..routes.clone()
+        ..ways.clone()
     };
     let mut groups = table(group::TABLE, group::NAME.index, group::EXTERNAL_IDS.index, &[], &[group::PORTS.index]);
     groups.maps = vec![(group::EXTERNAL_IDS.index, &["vendor", node::MARK])];
@@ -111,7 +111,7 @@ pub fn ownership() -> Vec<Ownership> {
         entries: vec![nb_global::OPTIONS.index],
         mark: None,
         singleton: true,
-        ..routes.clone()
+        ..ways.clone()
     };
     // Has no place for a mark: it is ours as its router port is.
     let bindings = Ownership {
@@ -119,16 +119,16 @@ pub fn ownership() -> Vec<Ownership> {
         columns: vec![binding::LOGICAL_PORT.index, binding::IP.index, binding::MAC.index, binding::OVERRIDE_DYNAMIC_MAC.index],
         maps: Vec::new(),
         mark: None,
-        ..routes.clone()
+        ..ways.clone()
     };
     let answers = Ownership {
         table: dhcp::TABLE,
         columns: vec![dhcp::CIDR.index, dhcp::OPTIONS.index],
         maps: vec![(dhcp::EXTERNAL_IDS.index, &["vendor", "ls", "protocol"])],
         mark: Some(dhcp::EXTERNAL_IDS.index),
-        ..routes.clone()
+        ..ways.clone()
     };
-    vec![routers, router_ports, routes, policies, switches, ports, groups, gateways, bindings, answers, global]
+    vec![routers, router_ports, ways, policies, switches, ports, groups, gateways, bindings, answers, global]
 }
 
 /// Whether a row that carries our mark, and that no rule wants, is of a shape that some rule makes, and so may go.
@@ -153,7 +153,7 @@ pub fn claimed(table: TableId, row: &Row<'_>) -> bool {
         return !matches!(row.text(ls::NAME), "external" | "ts");
     }
     if table == route::TABLE {
-        return has(route::EXTERNAL_IDS, egress::MARK);
+        return has(route::EXTERNAL_IDS, egress::MARK) || has(route::EXTERNAL_IDS, routes::MARK);
     }
     if table == policy::TABLE {
         let of = |key| has(policy::EXTERNAL_IDS, key);

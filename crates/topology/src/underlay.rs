@@ -1,10 +1,11 @@
 //! `ProviderNetwork` and `Vlan` → where a subnet is in the physical network, and the port of its switch that leads there; and
 //! what nodes report of their bridges, summed up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use api::annotations::Segment;
+use api::routes::{self, NextHop, WATCHERS};
 use api::view::NodeView;
 use api::{provider_network as labels, v1};
 use engine::{Age, Cx, Engine, Index, Out};
@@ -52,6 +53,8 @@ pub struct NodeReports {
     pub networks: BTreeMap<Name, Report>,
     /// Labels, without those reports.
     pub labels: BTreeMap<String, String>,
+    /// Next hops that it watches, and that do not answer.
+    pub unreachable: BTreeSet<NextHop>,
 }
 
 /// What a node reports of one network.
@@ -62,6 +65,10 @@ pub struct Report {
     /// Why not.
     pub error: Option<Box<str>>,
 }
+
+/// Derived: the nodes that watch the next hops on a network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Watchers(pub Vec<Name>);
 
 /// Derived: where a Vlan is, or why it cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -177,7 +184,7 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
         out.say(Fact::Vlan(Arc::clone(name)), FactValue::Vlan(Box::new(state)));
         out.derive(Arc::clone(name), VlanSegment(found));
     });
-    engine.leaf::<ProviderNetwork>("provider-network", |cx, name, network, out| {
+    engine.rule::<ProviderNetwork, Watchers>("provider-network", |cx, name, network, out| {
         let vlans: Vec<Name> = cx.keys::<VlansByNetwork>(name).cloned().collect();
         let (mut ready, mut not_ready, mut why) = (Vec::new(), Vec::new(), Vec::new());
         for (node, reports) in cx.rows::<Nodes>(&()) {
@@ -194,6 +201,7 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
             }
         }
         let in_use = !vlans.is_empty();
+        out.derive(Arc::clone(name), Watchers(ready.iter().take(WATCHERS).cloned().collect()));
         let state = NetworkState {
             problem: problem(name, &why),
             ready,
@@ -249,13 +257,12 @@ pub fn provider_network(object: &v1::ProviderNetwork) -> (Name, ProviderNetwork,
     (name(meta), ProviderNetwork { deleting: meta.deletion_timestamp.is_some(), spec: object.spec.clone() }, age(meta))
 }
 
-/// A Vlan. What the API's schema would have refused is no identifier: such a one counts as 0.
+/// A Vlan.
 #[must_use]
 pub fn vlan(object: &v1::Vlan) -> (Name, Vlan, Age) {
     let (meta, spec, age) = (&object.metadata, &object.spec, age(&object.metadata));
-    let id = spec.id.filter(|id| *id != 0).or(spec.vlan_id).and_then(|id| u16::try_from(id).ok()).filter(|id| *id < 4096);
     let vlan =
-        Vlan { created: age.0, deleting: meta.deletion_timestamp.is_some(), network: spec.provider.as_str().into(), id: id.unwrap_or(0) };
+        Vlan { created: age.0, deleting: meta.deletion_timestamp.is_some(), network: spec.provider.as_str().into(), id: spec.identifier() };
     (name(meta), vlan, age)
 }
 
@@ -263,7 +270,8 @@ pub fn vlan(object: &v1::Vlan) -> (Name, Vlan, Age) {
 #[must_use]
 pub fn node_reports(object: &NodeView) -> NodeReports {
     let meta = &object.metadata;
-    let mut reports = NodeReports::default();
+    let noted = meta.annotations.as_ref().and_then(|notes| notes.get(routes::UNREACHABLE));
+    let mut reports = NodeReports { unreachable: routes::unreachable(noted), ..NodeReports::default() };
     for (key, value) in meta.labels.iter().flatten() {
         match labels::of_key(key) {
             Some((network, "ready")) => reports.networks.entry(network.into()).or_default().ready = value == "true",

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use ovsdb_types::nb::logical_router as lr;
 
-use crate::egress;
 use crate::fact::{Fact, FactValue, Problem, VpcState};
 use crate::northbound::{RowFact, external_ids, map, router};
 use crate::world::{Name, RangesByVpc, Router, Vpc, World};
+use crate::{egress, routes};
 
 /// The router. It stays while subnets need it, even when deletion was asked for.
 pub(crate) fn register(engine: &mut engine::Engine<World, Fact>) {
@@ -34,7 +34,9 @@ pub(crate) fn register_status(engine: &mut engine::Engine<World, Fact>) {
             message: format!("deletion waits for subnets {}", subnets.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(", ")),
         });
         let finalizer = !vpc.deleting || in_use;
-        let problem = egress::host_link(cx, name, vpc).err();
-        out.say(Fact::Vpc(Arc::clone(name)), FactValue::Vpc(VpcState { subnets, finalizer, problem, waiting }));
+        let bad_routes = routes::problem(cx, name, vpc).map(|message| Problem { reason: "BadRoute", message });
+        let problem = egress::host_link(cx, name, vpc).err().or(bad_routes);
+        let lost = routes::lost(cx, name, vpc);
+        out.say(Fact::Vpc(Arc::clone(name)), FactValue::Vpc(VpcState { subnets, finalizer, problem, lost, waiting }));
     });
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 pub use api::Egress;
 use api::annotations::{NicAnnotations, NicRecord, PortSecurity, Segment};
 use api::networks::{Definition, Selection};
+use api::routes::Route;
 use api::{Cidrs, MacAddr};
 use engine::{Collection, Index, Table};
 
@@ -26,6 +27,10 @@ pub struct Vpc {
     pub created: i64,
     /// Whether its pods leave through the host stack of their node, or what is wrong with the annotation that says so.
     pub leaves: Result<bool, String>,
+    /// Its static routes, as far as they can be read, sorted.
+    pub routes: Vec<Route>,
+    /// What is wrong with the others.
+    pub bad_routes: Vec<String>,
 }
 
 /// A `Subnet`: what could be read of it, or why not.
@@ -49,7 +54,7 @@ pub use crate::fact::Problem;
 pub use crate::holder::{Identity, Workload};
 pub use crate::interconnection::{Interconnection, Wish};
 pub use crate::key::{DefinitionKey, NicKey, PodKey};
-pub use crate::underlay::{NodeReports, ProviderNetwork, Vlan, VlanSegment};
+pub use crate::underlay::{NodeReports, ProviderNetwork, Vlan, VlanSegment, Watchers};
 
 /// What a subnet wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -401,6 +406,7 @@ pub struct World {
     vlans: Table<Name, Vlan>,
     reports: Table<Name, NodeReports>,
     segments: Table<Name, VlanSegment>,
+    watchers: Table<Name, Watchers>,
 }
 
 macro_rules! collections {
@@ -442,6 +448,7 @@ collections! {
     21 Vlan: Name => vlans,
     22 NodeReports: Name => reports,
     23 VlanSegment: Name => segments,
+    24 Watchers: Name => watchers,
 }
 
 /// The subnets that claim ranges in a VPC.

@@ -308,11 +308,31 @@ fn guarded(security: Option<u8>) -> Option<Box<api::annotations::PortSecurity>> 
     Some(Box::new(api::annotations::PortSecurity { enabled: true, vips, ..Default::default() }))
 }
 
+/// All by two next hops, and what is from one source by one of them.
+fn two_ways() -> Vec<api::routes::Route> {
+    let of = |policy: &str, cidr: &str, via: &str| api::v1::StaticRoute {
+        policy: Some(policy.to_owned()),
+        cidr: Some(cidr.to_owned()),
+        next_hop_ip: Some(via.to_owned()),
+        ..Default::default()
+    };
+    api::routes::parse(&[of("", "0.0.0.0/0", "10.0.0.5"), of("", "0.0.0.0/0", "10.0.0.9"), of("policySrc", "10.0.0.64/26", "10.0.0.5")]).0
+}
+
 fn apply(cluster: &mut Cluster, step: &Step) {
     let engine = &mut cluster.engine;
     match step {
         Step::Vpc(n, there, deleting, leaves) => {
-            let vpc = Vpc { uid: "v".into(), deleting: *deleting, finalizer: true, created: 0, leaves: Ok(*leaves) };
+            let routes = if *n == 2 || *leaves { two_ways() } else { Vec::new() };
+            let vpc = Vpc {
+                uid: "v".into(),
+                deleting: *deleting,
+                finalizer: true,
+                created: 0,
+                leaves: Ok(*leaves),
+                routes,
+                bad_routes: Vec::new(),
+            };
             engine.set::<Vpc>(&vpc_name(*n).into(), there.then_some(vpc), Age(0));
         }
         Step::Egress(n, scheme) => {
@@ -337,7 +357,10 @@ fn apply(cluster: &mut Cluster, step: &Step) {
             let node = Node { uid: "n".into(), created: 0, addresses, chassis, recorded: Ok(recorded.then(record)) };
             engine.set::<Node>(&format!("node{name}").into(), there.then_some(node), Age(0));
             let report = Report { ready: *recorded, error: Some("why".into()) };
-            let reports = NodeReports { networks: [(format!("l{}", address % 2).into(), report)].into(), labels: Default::default() };
+            // One of the next hops that share a prefix.
+            let unreachable = [format!("l{}.{}/10.0.0.5", address % 2, address / 4).parse().unwrap()].into();
+            let networks = [(format!("l{}", address % 2).into(), report)].into();
+            let reports = NodeReports { networks, labels: Default::default(), unreachable };
             engine.set::<NodeReports>(&format!("node{name}").into(), there.then_some(reports), Age(0));
         }
         Step::ProviderNetwork(n, there, excluded) => {

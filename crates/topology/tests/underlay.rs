@@ -267,3 +267,86 @@ fn an_interconnection_that_cannot_be_is_told_and_the_subnet_works_without() {
     assert_eq!(cluster.ipam.holding("vm.default").unwrap().addresses[0], "192.0.2.1".parse::<std::net::IpAddr>().unwrap());
     assert!(!cluster.northbound().contains("isU2ORoutePolicy"), "{}", cluster.northbound());
 }
+
+/// Two gateways of a physical network, by which all of a VPC leaves.
+const TWO_GATEWAYS: &str = "
+kind: ProviderNetwork
+metadata: {name: net1, uid: n}
+spec: {defaultInterface: eth1}
+---
+kind: Vlan
+metadata: {name: lan7, uid: l}
+spec: {id: 7, provider: net1}
+---
+kind: Vpc
+metadata: {name: blue, uid: v}
+spec:
+  staticRoutes:
+  - {cidr: 0.0.0.0/0, nextHopIP: 192.0.2.2}
+  - {cidr: 0.0.0.0/0, nextHopIP: 192.0.2.3}
+  - {cidr: 198.51.100.0/24, nextHopIP: 192.0.2.2, policy: policyDst}
+---
+kind: Subnet
+metadata: {name: lan, uid: s}
+spec: {vpc: blue, cidrBlock: 192.0.2.0/24, vlan: lan7, logicalGateway: true}
+";
+
+/// A node whose bridge is ready, and what does not answer there.
+fn watcher(name: &str, unreachable: &str) -> String {
+    let notes = format!("annotations: {{ferrovia.io/unreachable-next-hops: '{unreachable}'}}");
+    format!(
+        "---\nkind: Node\nmetadata: {{name: {name}, uid: {name}, labels: {{net1.provider-network.kubernetes.io/ready: 'true'}}, {notes}}}\n"
+    )
+}
+
+/// The routes of all routers.
+fn routes(cluster: &Cluster) -> Vec<String> {
+    use ovsdb_types::nb::logical_router_static_route as route;
+    let rows = cluster.replica.rows(route::TABLE);
+    let mut routes: Vec<_> = rows.map(|row| format!("{} via {}", row.text(route::IP_PREFIX), row.text(route::NEXTHOP))).collect();
+    routes.sort();
+    routes
+}
+
+#[test]
+fn next_hops_share_what_is_for_a_prefix_and_one_that_most_watchers_miss_gets_nothing() {
+    let lost = "net1.7/192.0.2.3";
+    let nodes = |missing: usize| (1..=4).map(|n| watcher(&format!("n{n}"), if n <= missing { lost } else { "" })).collect::<String>();
+    let mut cluster = network(&format!("{TWO_GATEWAYS}{}", nodes(0)));
+    insta::assert_snapshot!(cluster.northbound());
+    let all = routes(&cluster);
+    assert_eq!(all.len(), 3, "{all:?}");
+    // One of three may be wrong, and who is no watcher is not asked.
+    for (said, left) in [(nodes(1), 3), (watcher("n4", lost), 3), (nodes(2), 2), (nodes(3), 2), (nodes(1), 3)] {
+        cluster.apply(&said);
+        cluster.round();
+        assert_eq!(routes(&cluster).len(), left, "{said}");
+    }
+    // Who alone is for a prefix is kept, and so are all where all are lost.
+    let both = "net1.7/192.0.2.3,net1.7/192.0.2.2";
+    cluster.apply(&(1..=3).map(|n| watcher(&format!("n{n}"), both)).collect::<String>());
+    cluster.round();
+    assert_eq!(routes(&cluster), all);
+    insta::assert_snapshot!(cluster.told());
+}
+
+#[test]
+fn routes_that_cannot_be_are_told_and_the_others_are_there() {
+    let cluster = network(
+        "
+kind: Vpc
+metadata: {name: blue, uid: v}
+spec:
+  staticRoutes:
+  - {cidr: 10.9.0.0/16, nextHopIP: 10.1.0.9}
+  - {cidr: 10.8.0.0/16, nextHopIP: 172.16.0.1}
+  - {cidr: 10.7.0.0/16, nextHopIP: fd00::1}
+---
+kind: Subnet
+metadata: {name: blue-net, uid: s}
+spec: {vpc: blue, cidrBlock: 10.1.0.0/16}
+",
+    );
+    assert_eq!(routes(&cluster).len(), 2);
+    insta::assert_snapshot!(cluster.told());
+}

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use api::{Cidrs, DEFAULT_VPC, HostRanges, OVN_PROVIDER, v1};
 use ipnet::IpNet;
 
+use super::external::External;
 use super::same_family;
 
 /// What leaves through the host.
@@ -36,6 +37,8 @@ pub(crate) struct Leaving {
     pub(crate) translated: Vec<Translated>,
     /// Exceptions, of which the first that matches decides.
     pub(crate) exceptions: Vec<Exception>,
+    /// Those that leave by a next hop of their own (`externalEgressGateway`).
+    pub(crate) external: Vec<External>,
 }
 
 /// A range whose addresses are translated.
@@ -86,9 +89,10 @@ impl Source {
             let translated: Vec<Translated> = ranges.iter().map(|range| Translated { range: *range, under: under(range) }).collect();
             let rules = spec.nat_outgoing_policy_rules.iter().flatten();
             let exceptions = rules.flat_map(|rule| translated.iter().filter_map(|of| Exception::of(rule, *of))).collect();
-            Leaving { translated, ranges, exceptions }
+            Leaving { translated, ranges, exceptions, external: Vec::new() }
         } else {
-            Leaving { ranges, ..Leaving::default() }
+            let external = if is_way_out(spec, node) { External::of(spec, &ranges) } else { Vec::new() };
+            Leaving { ranges, external, ..Leaving::default() }
         };
         Some(Self { vpc: spec.vpc_name().to_owned(), created: api::created(&subnet.metadata), cidrs, leaving })
     }
@@ -103,6 +107,7 @@ impl Leaving {
         self.ranges.extend(&other.ranges);
         self.translated.extend(&other.translated);
         self.exceptions.extend_from_slice(&other.exceptions);
+        self.external.extend(&other.external);
     }
 }
 
@@ -137,6 +142,7 @@ impl Exits {
             leaving.ranges.retain(|range| !holds(range));
             leaving.translated.retain(|translated| !holds(&translated.range));
             leaving.exceptions.retain(|exception| !holds(&exception.of.range));
+            leaving.external.retain(|external| !holds(&external.range));
         }
         spared
     }
@@ -155,6 +161,14 @@ impl Exits {
     pub(crate) fn ranges(&self) -> Vec<IpNet> {
         self.leaving().flat_map(|leaving| &leaving.ranges).copied().collect()
     }
+}
+
+/// Whether pods of a subnet may leave through a node: any, but for a centralized subnet that names others.
+fn is_way_out(spec: &v1::SubnetSpec, node: &str) -> bool {
+    let is_named = |text: &str| api::gateway_nodes(text).is_ok_and(|nodes| nodes.iter().any(|(name, _)| *name == node));
+    spec.gateway_type.as_deref() != Some("centralized")
+        || spec.gateway_node_selectors.as_ref().is_some_and(|selectors| !selectors.is_empty())
+        || spec.gateway_node.as_deref().is_some_and(is_named)
 }
 
 /// The addresses that a centralized subnet has for a node. Of what cannot be read the controller tells.
@@ -220,6 +234,14 @@ mod tests {
         let fixed = json!({ "cidrBlock": "10.16.0.0/16,fd00::/64", "natOutgoing": true, "gatewayType": "centralized", "gatewayNode": "n0,n1:192.0.2.9" });
         let under: Vec<_> = exits(fixed).unwrap().translated.iter().map(|translated| translated.under).collect();
         assert_eq!(under, [Some("192.0.2.9".parse().unwrap()), None]);
+        let external = |gateway: &str| {
+            let own =
+                json!({ "gatewayType": "centralized", "gatewayNode": gateway, "policyRoutingPriority": 9, "policyRoutingTableID": 9 });
+            let mut spec = json!({ "cidrBlock": "10.16.0.0/16,fd00::/64", "externalEgressGateway": "192.0.2.9" });
+            spec.as_object_mut().unwrap().extend(own.as_object().unwrap().clone());
+            exits(spec).unwrap().external.iter().map(|external| external.range.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!((external("n0,n1"), external("n0")), (vec!["10.16.0.0/16".to_owned()], Vec::new()));
         for other in [json!({ "provider": "macvlan.default" }), json!({ "vlan": "v7" }), json!({ "cidrBlock": "x" })] {
             let mut spec = json!({ "cidrBlock": "10.16.0.0/16" });
             spec.as_object_mut().unwrap().extend(other.as_object().unwrap().clone());

@@ -4,6 +4,7 @@
 //! that it differs.
 
 mod exits;
+mod external;
 mod flows;
 mod host;
 mod rules;
@@ -50,6 +51,12 @@ enum GatewayError {
     Session(#[from] SessionError),
     #[error("pods leave under {0}, as the gatewayNode of their subnet says, and no link of this node has it: nothing comes back")]
     NotHere(IpAddr),
+    #[error("externalEgressGateway {0} is on no network of this node: pods of its subnet leave by the node's own routes")]
+    NoWay(IpAddr),
+    #[error(
+        "policyRoutingTableID {0} is another subnet's, which leaves by another next hop: that of externalEgressGateway {1} leaves by the node's own routes"
+    )]
+    TableTaken(u32, IpAddr),
     #[error("a subnet has the range {0}, in which this node's own address is: there is no way between the node and its pods")]
     OwnRange(IpNet),
 }
@@ -63,6 +70,8 @@ struct Done {
     rules: Option<Option<Exits>>,
     /// Whether what a former agent made of the bridge was taken away.
     withdrawn: bool,
+    /// By which links subnets leave to next hops of their own; `None` before it is known that there are no rules of ours.
+    ways: Option<Vec<u32>>,
 }
 
 /// What of the switch and the cluster all this depends on. Pods come and go without changing it.
@@ -112,8 +121,11 @@ struct Links(Vec<u32>);
 
 impl Links {
     /// Whether an event is about one of our links. What becomes of those indices is followed.
-    fn are_touched_by(&mut self, event: &Event) -> bool {
+    fn are_touched_by(&mut self, event: &Event, ways: &[u32]) -> bool {
         match event {
+            Event::Rule => !ways.is_empty(),
+            Event::Link(link) | Event::LinkGone(link) if ways.contains(&link.index) => true,
+            Event::Route(index) if ways.contains(index) => true,
             Event::Link(link) | Event::LinkGone(link) if [BRIDGE, PORT].contains(&link.name.as_str()) => {
                 self.0.retain(|index| *index != link.index);
                 if matches!(event, Event::Link(_)) {
@@ -177,7 +189,7 @@ pub(crate) async fn run(node: &Node, shutdown: &CancellationToken) {
                     _ = switch.changed() => woken |= View::of(node) != seen,
                     _ = cluster.changed() => woken |= View::of(node) != seen,
                     event = events.next() => match event {
-                        Some(event) => woken |= links.are_touched_by(&event),
+                        Some(event) => woken |= links.are_touched_by(&event, done.ways.as_deref().unwrap_or_default()),
                         None => continue 'open,
                     },
                     taken = table.taken() => match taken {
@@ -245,8 +257,12 @@ async fn step(node: &Node, done: &mut Done) -> Result<(), GatewayError> {
         _ => {}
     }
     port?;
+    let problem = leave_by_their_own(node, &exits, done).await?;
     if let Some(range) = spared {
         return Err(GatewayError::OwnRange(range));
+    }
+    if let Some(problem) = problem {
+        return Err(problem);
     }
     if node.config.egress.is_none() {
         return Ok(());
@@ -275,6 +291,19 @@ fn translate(node: &Node, exits: &Exits, done: &mut Done) -> Result<(), GatewayE
     }
     done.rules = Some(wanted.cloned());
     Ok(())
+}
+
+/// Ranges that leave by next hops of their own. Yields what keeps one from doing so.
+async fn leave_by_their_own(node: &Node, exits: &Exits, done: &mut Done) -> Result<Option<GatewayError>, GatewayError> {
+    let incoming = if matches!(node.config.egress, Some(Egress::Join)) { PORT } else { BRIDGE };
+    let wanted: Vec<_> =
+        exits.leaving().filter(|_| node.config.egress.is_some()).flat_map(|leaving| leaving.external.iter().copied()).collect();
+    if wanted.is_empty() && done.ways.as_ref().is_some_and(Vec::is_empty) {
+        return Ok(None);
+    }
+    let ways = external::apply(node, &wanted, incoming).await?;
+    done.ways = Some(ways.links);
+    Ok(ways.problem)
 }
 
 /// The node's own port in the VPC, and the host's end of it.

@@ -57,6 +57,13 @@ impl Ovs {
         Ok(made)
     }
 
+    /// The bridge that a physical network is mapped to.
+    pub(crate) fn mapped(&self, network: &str) -> Option<String> {
+        let list = self.note(MAPPINGS)?;
+        let bridge = list.split(',').filter_map(|entry| entry.trim().split_once(':')).find(|(of, _)| *of == network);
+        bridge.map(|(_, bridge)| bridge.to_owned())
+    }
+
     /// The OpenFlow number of a port, once the switch has opened it.
     pub(crate) fn number_of(&self, link: &str) -> Option<Port> {
         let state = self.state.borrow();

@@ -177,7 +177,7 @@ impl Interest {
         match event {
             Event::Link(link) | Event::LinkGone(link) => self.names.contains(&link.name),
             Event::Address(index) | Event::Route(index) => self.indexes.contains(index),
-            Event::Neighbour(..) => false,
+            Event::Rule | Event::Neighbour(..) => false,
         }
     }
 }

@@ -44,6 +44,8 @@ use crate::{Condition, DEFAULT_VPC};
     validation = rules::inside("u2oInterconnectionIP", "cidrBlock"),
     validation = Rule::new("(has(self.cidrBlock) && self.cidrBlock != '') || (has(self.vlan) && self.vlan != '')").message("cidrBlock is required, unless the subnet is on a vlan").field_path(".cidrBlock"),
     validation = Rule::new("!has(self.externalEgressGateway) || self.externalEgressGateway == '' || !has(self.natOutgoing) || !self.natOutgoing").message("externalEgressGateway and natOutgoing exclude each other").field_path(".externalEgressGateway"),
+    validation = Rule::new("!has(self.externalEgressGateway) || self.externalEgressGateway == '' || (has(self.policyRoutingPriority) && self.policyRoutingPriority >= 1 && self.policyRoutingPriority < 32766)").message("externalEgressGateway needs a policyRoutingPriority from 1 to 32765, before the main table's").field_path(".policyRoutingPriority"),
+    validation = Rule::new("!has(self.externalEgressGateway) || self.externalEgressGateway == '' || (has(self.policyRoutingTableID) && self.policyRoutingTableID >= 1 && !(self.policyRoutingTableID in [253, 254, 255]))").message("externalEgressGateway needs a policyRoutingTableID of its own, and not the kernel's 253 to 255").field_path(".policyRoutingTableID"),
     validation = Rule::new("!has(self.logicalGateway) || !self.logicalGateway || !has(self.u2oInterconnection) || !self.u2oInterconnection").message("logicalGateway and u2oInterconnection exclude each other").field_path(".logicalGateway")
 )]
 pub struct SubnetSpec {
@@ -200,7 +202,28 @@ pub struct SubnetSpec {
     pub node_network: Option<String>,
 }
 
+/// Next hops by which nodes send what leaves a subnet (`externalEgressGateway`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExternalEgress {
+    /// One per family at most.
+    pub addresses: Vec<std::net::IpAddr>,
+    /// Priority of the rule that leads to them, 1 to 32765.
+    pub priority: u32,
+    /// Route table, none of the kernel's own.
+    pub table: u32,
+}
+
 impl SubnetSpec {
+    /// The next hops by which nodes send what leaves; none of what admission would have refused.
+    #[must_use]
+    pub fn external_egress(&self) -> Option<ExternalEgress> {
+        let addresses = crate::cidr::parse_addresses(self.external_egress_gateway.as_deref().unwrap_or_default()).ok()?;
+        let number = |field: Option<i32>| u32::try_from(field?).ok().filter(|number| *number > 0);
+        let priority = number(self.policy_routing_priority).filter(|priority| *priority < 32_766)?;
+        let table = number(self.policy_routing_table_id).filter(|table| !(253..=255).contains(table))?;
+        (!addresses.is_empty() && self.nat_outgoing != Some(true)).then_some(ExternalEgress { addresses, priority, table })
+    }
+
     /// Name of its VPC: the default one unless it names another.
     #[must_use]
     pub fn vpc_name(&self) -> &str {

@@ -122,6 +122,15 @@ pub struct VlanSpec {
     pub provider_interface_name: Option<String>,
 }
 
+impl VlanSpec {
+    /// The VLAN identifier; 0 for untagged frames. What the schema would have refused is no identifier: such a one counts as 0.
+    #[must_use]
+    pub fn identifier(&self) -> u16 {
+        let id = self.id.filter(|id| *id != 0).or(self.vlan_id);
+        id.and_then(|id| u16::try_from(id).ok()).filter(|id| *id < 4096).unwrap_or(0)
+    }
+}
+
 /// What is observed of a VLAN.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

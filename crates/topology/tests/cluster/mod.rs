@@ -347,7 +347,8 @@ impl Cluster {
                 (Fact::Vpc(name), FactValue::Vpc(state)) => {
                     let waiting = state.waiting.as_ref().map(|p| format!("; {}", p.message)).unwrap_or_default();
                     let problem = state.problem.as_ref().map(|p| format!("; {}: {}", p.reason, p.message)).unwrap_or_default();
-                    Some(format!("vpc {name}: [{}]{problem}{waiting}", state.subnets.join(", ")))
+                    let lost = state.told().map(|p| format!("; {}: {}", p.reason, p.message)).unwrap_or_default();
+                    Some(format!("vpc {name}: [{}]{problem}{lost}{waiting}", state.subnets.join(", ")))
                 }
                 _ => None,
             })

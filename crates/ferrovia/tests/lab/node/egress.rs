@@ -167,3 +167,56 @@ fn a_bridge_of_somebody_else_is_left_alone_and_told_at_the_node() {
         answers(&node, address, "a pod").await;
     });
 }
+
+#[test]
+fn a_subnet_leaves_by_a_next_hop_of_its_own_and_rules_that_somebody_takes_away_come_back() {
+    with_nodes(2, async |nodes| {
+        // The next hop, and an address behind it that the node itself would look for elsewhere.
+        let (next_hop, behind) = ("outside1", IpAddr::from([203, 0, 113, 9]));
+        let node = NODE1.address().unwrap().to_string();
+        nodes.lab.ok(&["outside", next_hop, "--", "ip", "address", "add", "203.0.113.9/32", "dev", "lo"]);
+        nodes.lab.ok(&["outside", next_hop, "--", "ip", "route", "add", "10.94.0.0/24", "via", &node]);
+        nodes.lab.ok(&["node", "node1", "--", "ip", "route", "add", "default", "via", "10.9.0.250"]);
+        let subnet = |gateway: &str| {
+            format!(
+                "
+apiVersion: kubeovn.io/v1
+kind: Subnet
+metadata: {{name: apart}}
+spec:
+  cidrBlock: 10.94.0.0/24
+  gatewayType: centralized
+  gatewayNode: node1
+  externalEgressGateway: {gateway}
+  policyRoutingPriority: 1000
+  policyRoutingTableID: 1000
+"
+            )
+        };
+        nodes.lab.apply(&subnet("10.9.0.101"));
+        nodes.lab.kubectl(&["wait", "--for=condition=Ready", "subnet/apart", "--timeout=30s"]);
+        let member = nodes.member(NODE2, "apart", "apart").await;
+        answers(&member.end, behind, "behind the subnet's next hop").await;
+
+        let rules = || nodes.lab.ok(&["node", "node1", "--", "ip", "rule"]);
+        let is_there = || rules().contains("1000:\tfrom 10.94.0.0/24 iif br-ex lookup 1000");
+        assert!(is_there(), "{}", rules());
+        nodes.lab.ok(&["node", "node1", "--", "ip", "rule", "add", "from", "10.94.0.0/24", "priority", "2000", "lookup", "main"]);
+        nodes.lab.ok(&["node", "node1", "--", "ip", "rule", "del", "priority", "1000"]);
+        answers(&member.end, behind, "by a rule that was put back").await;
+        assert!(!nodes.lab.ok(&["node", "node2", "--", "ip", "rule"]).contains("10.94.0.0"), "only the gateway has the rule");
+
+        let refused = nodes.lab.apply_refused(&subnet("10.9.0.101").replace("  policyRoutingPriority: 1000\n", ""));
+        assert!(refused.contains("externalEgressGateway needs a policyRoutingPriority"), "{refused}");
+        nodes.lab.apply(&subnet("198.51.100.7"));
+        nodes.told("Node", "node1", "externalEgressGateway 198.51.100.7 is on no network of this node").await;
+        nodes.lab.apply(&subnet("''"));
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while is_there() {
+            assert!(tokio::time::Instant::now() < deadline, "{}", rules());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let table = nodes.lab.ok(&["node", "node1", "--", "ip", "route", "show", "table", "all"]);
+        assert!(!table.contains("table 1000") && rules().contains("2000:"), "{table}\n{}", rules());
+    });
+}

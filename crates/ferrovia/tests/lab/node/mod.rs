@@ -2,6 +2,7 @@
 
 mod centralized;
 mod conformance;
+mod ecmp;
 mod egress;
 mod histories;
 mod join;

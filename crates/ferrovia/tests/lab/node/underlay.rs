@@ -49,7 +49,7 @@ impl Nodes<'_> {
     }
 
     /// Creates the provider network.
-    async fn give_nics(&self, exchanged: bool) {
+    pub(super) async fn give_nics(&self, exchanged: bool) {
         let spec = ProviderNetworkSpec { default_interface: "eth1".to_owned(), exchange_link_name: Some(exchanged), ..Default::default() };
         let network = ProviderNetwork::new("net1", spec);
         Api::all(self.client.clone()).create(&PostParams::default(), &network).await.unwrap();
