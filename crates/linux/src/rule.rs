@@ -116,7 +116,7 @@ mod tests {
     #[tokio::test]
     async fn rules_come_and_go_and_the_kernels_own_stay() {
         let scratch = Scratch::new("rule");
-        let (handle, mut events) = Events::open(&scratch.netns, Subject::Addressing).unwrap();
+        let (handle, (_, mut events)) = (Handle::open(&scratch.netns).unwrap(), Events::open(&scratch.netns, Subject::Addressing).unwrap());
         let before = handle.rules().await.unwrap();
         assert_eq!(before.iter().filter(|rule| rule.priority == 32_766).count(), 2, "{before:?}");
         let rule = |source: &str, incoming: Option<&str>, table| Rule {
