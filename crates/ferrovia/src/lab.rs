@@ -119,6 +119,20 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         command: Vec<String>,
     },
+    /// Show what a packet passes from a pod to another one, or to an address, without sending it.
+    Path {
+        #[command(flatten)]
+        name: Name,
+        /// Namespace of both pods.
+        #[arg(short, default_value = "default")]
+        namespace: String,
+        /// Name of the pod that it is from.
+        pod: String,
+        /// An address, or the name of a pod.
+        to: String,
+        #[command(flatten)]
+        format: Format,
+    },
     /// Run a command in a node's network, or in central's.
     Node {
         #[command(flatten)]
@@ -314,6 +328,14 @@ struct Trial {
     wait: Duration,
 }
 
+fn show_path(hops: &[lab::Hop], output: Output) -> anyhow::Result<()> {
+    match output {
+        Output::Json => println!("{}", serde_json::to_string_pretty(hops)?),
+        Output::Table => hops.iter().enumerate().for_each(|(at, hop)| println!("{:>2}  {hop}", at + 1)),
+    }
+    Ok(())
+}
+
 pub fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let number: u64 = digits.parse().map_err(|_| format!("{text:?} is not a duration such as 120s"))?;
@@ -341,6 +363,10 @@ impl Lab {
             Command::Kubeconfig(name) => {
                 println!("{}", open(name)?.layout.kubeconfig().display());
                 Ok(ExitCode::SUCCESS)
+            }
+            Command::Path { name, namespace, pod, to, format } => {
+                let lab = open(name)?;
+                block_on(async { show_path(&lab.path_to(&namespace, &pod, &to).await?, format.output) })
             }
             Command::Node { name, node, command } => open(name)?.run_in(node, &command).map(ExitCode::from),
             Command::Outside { name, command } => {

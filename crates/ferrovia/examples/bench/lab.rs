@@ -49,6 +49,10 @@ impl Lab {
         lab
     }
 
+    pub fn name(&self) -> &str {
+        &self.0
+    }
+
     pub fn layout(&self) -> lab::Layout {
         lab::Layout::new(lab::RUN_FOLDER, self.0.parse().unwrap())
     }
@@ -81,7 +85,7 @@ fn pod(name: &str) -> Pod {
     .unwrap()
 }
 
-fn is_ready(pod: &Pod) -> bool {
+pub fn is_ready(pod: &Pod) -> bool {
     let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
     conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }

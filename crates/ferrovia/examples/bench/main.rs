@@ -16,6 +16,7 @@ mod raw;
 mod report;
 mod scale;
 mod servers;
+mod vms;
 
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
@@ -25,7 +26,7 @@ use report::{Report, Row};
 #[global_allocator]
 static COUNTING: memory::Counting = memory::Counting;
 
-const PARTS: [&str; 8] = ["ovsdb", "engine", "ipam", "control_plane", "scale", "egress", "lab", "cni"];
+const PARTS: [&str; 9] = ["ovsdb", "engine", "ipam", "control_plane", "scale", "egress", "lab", "cni", "vms"];
 
 /// The controller's heap on huge pages, as docs/architecture.md says to run it: the glibc manual, "Memory Allocation Tunables".
 const HUGE_PAGES: (&str, &str) = ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1");
@@ -70,6 +71,9 @@ fn main() {
     }
     if wanted("cni") {
         cni::measure(&mut report);
+    }
+    if wanted("vms") {
+        vms::measure(&mut report);
     }
     if chosen.is_empty() {
         for (row, target) in LATER {

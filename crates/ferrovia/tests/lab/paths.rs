@@ -1,0 +1,94 @@
+//! What packets of virtual machines and containers pass, as docs/datapath.md draws it, from what is really configured.
+
+use lab::HopKind::{self, Bridge, Host, Nic, Switch, Tap, Tunnel, Veth};
+use lab::Vlans;
+use serde_json::{Value, json};
+
+use crate::harness::Lab;
+
+const LAN: &str = "
+apiVersion: kubeovn.io/v1
+kind: ProviderNetwork
+metadata: {name: net1}
+spec: {defaultInterface: eth1}
+---
+apiVersion: kubeovn.io/v1
+kind: Vlan
+metadata: {name: vlan100}
+spec: {id: 100, provider: net1}
+---
+apiVersion: kubeovn.io/v1
+kind: Subnet
+metadata: {name: lan}
+spec: {cidrBlock: 172.31.0.0/24, gateway: 172.31.0.1, excludeIps: [172.31.0.1..172.31.0.9], vlan: vlan100}
+";
+
+fn pod(name: &str, node: &str, subnet: &str, class: Option<&str>) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": { "name": name, "namespace": "default", "annotations": { "ovn.kubernetes.io/logical_switch": subnet } },
+        "spec": { "nodeName": node, "runtimeClassName": class, "containers": [{ "name": "c", "image": "none" }] },
+    })
+}
+
+/// The kinds of what a packet passes, and the names.
+fn path(lab: &Lab, from: &str, to: &str) -> (Vec<HopKind>, String) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let opened = lab::Lab::open(lab.layout()).unwrap();
+    let hops = runtime.block_on(opened.path_to("default", from, to)).unwrap_or_else(|error| panic!("{from} → {to}: {error:#}"));
+    let shown = hops.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    println!("{from} → {to}: {} hops: {shown}", hops.len());
+    (hops.into_iter().map(|hop| hop.kind).collect(), shown)
+}
+
+#[test]
+fn packets_take_the_short_way() {
+    let lab = Lab::up(&["--nodes", "2"]);
+    lab.ok(&["vlans"]);
+    lab.apply(LAN);
+    lab.kubectl(&["wait", "--for=condition=Ready", "subnet/lan", "--timeout=30s"]);
+    let vm = Some("vm");
+    let pods = [
+        pod("vm-1", "node1", "ovn-default", vm),
+        pod("vm-2", "node1", "ovn-default", vm),
+        pod("vm-3", "node2", "ovn-default", vm),
+        pod("vm-lan", "node1", "lan", vm),
+        pod("pod-1", "node1", "ovn-default", None),
+        pod("pod-2", "node2", "ovn-default", None),
+    ];
+    lab.apply(&json!({ "apiVersion": "v1", "kind": "List", "items": pods }).to_string());
+    lab.kubectl(&["wait", "--for=condition=Ready", "pod", "--all", "--timeout=120s"]);
+    let machine = [Tap, Bridge, Veth];
+    let back = [Veth, Bridge, Tap];
+    let other = [Switch, Tunnel, Nic, Switch];
+    let outside = "10.9.0.101";
+    let ways: [(&str, &str, Vec<HopKind>); 8] = [
+        ("vm-1", "vm-2", [&machine[..], &[Switch], &back].concat()),
+        ("vm-1", "vm-3", [&machine[..], &other, &back].concat()),
+        ("vm-1", outside, [&machine[..], &[Switch, Host, Nic]].concat()),
+        // Without a stack of any host on the way.
+        ("vm-lan", &Vlans::address(Vlans::GATEWAY).to_string(), [&machine[..], &[Switch, Nic]].concat()),
+        ("pod-1", "vm-1", [&[Veth, Switch][..], &back].concat()),
+        ("pod-1", "pod-2", [&[Veth][..], &other, &[Veth]].concat()),
+        ("pod-1", outside, vec![Veth, Switch, Host, Nic]),
+        // A node is reached by its own port.
+        ("pod-1", "10.9.0.12", [&[Veth][..], &other[..3], &[Switch, Host]].concat()),
+    ];
+    for (from, to, wanted) in &ways {
+        assert_eq!(path(&lab, from, to).0, *wanted, "{from} → {to}");
+    }
+    let (_, bridged) = path(&lab, "vm-1", outside);
+    assert!(bridged.contains("node1: host stack br-ex, node1: NIC br-phy"), "{bridged}");
+    // The initial design's way out, by the node's own port.
+    lab.ok(&["gateway", "join"]);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    loop {
+        let (kinds, shown) = path(&lab, "vm-1", outside);
+        if shown.contains("host stack ovn0") {
+            assert_eq!(kinds, ways[2].2);
+            break;
+        }
+        assert!(std::time::Instant::now() < deadline, "{shown}");
+    }
+    lab.down();
+}
