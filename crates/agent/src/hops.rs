@@ -146,7 +146,7 @@ async fn round(node: &Node, chassis: &str, hops: &mut BTreeMap<NextHop, Seen>, l
         };
         let next = timeout_at(ends, next).await;
         match next {
-            Ok(Ok(Answer { to, address })) => {
+            Ok(Ok(Answer { to, address, .. })) => {
                 let hop = MacAddr::new(to).ok().and_then(|to| asked.get(&(to, address)));
                 if let Some(seen) = hop.and_then(|hop| hops.get_mut(hop)) {
                     seen.answered = true;

@@ -200,10 +200,6 @@ impl Node {
         self.ovs.installed(&attachment.host, self.config.port_patience).await.map_err(later)?;
         let nic = &attachment.nic;
         let pod_ns = Self::namespace_of(attachment).map_err(failed)?;
-        let inside = Handle::open(&pod_ns).map_err(failed)?;
-        // Without any address a namespace takes all for broadcasts.
-        let lo = inside.index("lo").await.map_err(failed)?;
-        inside.set_up(lo).await.map_err(failed)?;
         // Only the first time on this node; a subnet need have no gateway that is there.
         let link = format!("link of {}", nic.subnet);
         let gateways = nic.physical.as_deref().filter(|_| !self.proven.contains(&link)).unwrap_or_default();

@@ -5,8 +5,10 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use api::tuning::{Impairment, Rate};
-use linux::{Event, Events, Handle, IpPrefix, Link, LinkChange, Netem, Netns, Qdiscs, Route, Subject, Tbf, VethEnd};
-use tokio::time::{Instant, timeout, timeout_at};
+use linux::{
+    Answer, Asker, Event, Events, Handle, IpPrefix, Link, LinkChange, Netem, Netns, Qdiscs, Question, Route, Subject, Tbf, VethEnd,
+};
+use tokio::time::{Instant, timeout_at};
 
 use crate::attachment::Attachment;
 use crate::node::Node;
@@ -243,8 +245,8 @@ async fn resolve(handle: &Handle, events: &mut Events, index: u32, address: IpAd
 /// How often others are asked whether they have an address: one question may be lost.
 const PROBES: u32 = 3;
 
-/// Who else on a NIC's link has one of its IPv4 addresses (RFC 5227), asked before they are set. `gateways` are asked before, for no longer
-/// than `settling`: what they answer has passed all that the node's switch does for the link.
+/// Who else on a NIC's link has one of its addresses (RFC 5227; RFC 4862, section 5.4), asked before they are set. `gateways` are asked before,
+/// for no longer than `settling`: what they answer has passed all that the node's switch does for the link.
 pub(crate) async fn duplicate(
     pod_ns: &Netns,
     attachment: &Attachment,
@@ -252,42 +254,51 @@ pub(crate) async fn duplicate(
     settling: Duration,
     wait: Duration,
 ) -> linux::Result<Option<(IpAddr, String)>> {
-    let (inside, mut events) = Events::open(pod_ns, Subject::Neighbours)?;
+    let inside = Handle::open(pod_ns)?;
     let index = inside.index(&attachment.ifname).await?;
     let (nic, mac) = (&attachment.nic, attachment.nic.mac.octets());
     let own = inside.addresses(Some(index)).await?;
     // What the pod has it was given before.
     let new = nic.addresses.iter().filter(|address| !own.contains(address)).map(IpPrefix::address);
-    let asked: Vec<IpAddr> = new.filter(IpAddr::is_ipv4).collect();
+    let asked: Vec<IpAddr> = new.collect();
     if asked.is_empty() {
         return Ok(None);
     }
-    for gateway in gateways.iter().filter(|gateway| gateway.is_ipv4() && !asked.contains(gateway)) {
-        resolve(&inside, &mut events, index, *gateway, Instant::now() + settling).await?;
-        inside.forget_neighbour(index, *gateway).await?;
+    let asker = Asker::open(pod_ns, index, asked.iter().any(IpAddr::is_ipv6))?;
+    let ask = |address: IpAddr| asker.ask(&Question { vlan: 0, from: mac, address });
+    for gateway in gateways.iter().filter(|gateway| !asked.contains(gateway)) {
+        if !asked.iter().any(|address| address.is_ipv4() == gateway.is_ipv4()) {
+            continue;
+        }
+        let (deadline, mut pause) = (Instant::now() + settling, FIRST_PAUSE);
+        while Instant::now() < deadline {
+            ask(*gateway)?;
+            let until = (Instant::now() + pause).min(deadline);
+            if answer(&asker, until, |answer| answer.address == *gateway).await?.is_some() {
+                break;
+            }
+            pause *= 2;
+        }
     }
     for _ in 0..PROBES {
         for address in &asked {
-            inside.solicit(index, *address).await?;
+            ask(*address)?;
         }
-        let answer = async {
-            loop {
-                match events.next().await {
-                    // A virtual machine that moves has its address, with its MAC, where it comes from, too.
-                    Some(Event::Neighbour(on, of, who)) if on == index && asked.contains(&of) && who != mac => {
-                        return Some((of, linux::display_mac(who)));
-                    }
-                    Some(_) => {}
-                    None => return None,
-                }
-            }
-        };
-        let found = timeout(wait / PROBES, answer).await.unwrap_or_default();
-        for address in &asked {
-            inside.forget_neighbour(index, *address).await?;
+        // A virtual machine that moves has its address, with its MAC, where it comes from, too.
+        let is_another = |answer: &Answer| asked.contains(&answer.address) && answer.by != mac;
+        if let Some(found) = answer(&asker, Instant::now() + wait / PROBES, is_another).await? {
+            return Ok(Some((found.address, linux::display_mac(found.by))));
         }
-        if found.is_some() {
-            return Ok(found);
+    }
+    Ok(None)
+}
+
+/// The first answer of this kind that comes in time.
+async fn answer(asker: &Asker, until: Instant, is: impl Fn(&Answer) -> bool) -> linux::Result<Option<Answer>> {
+    while let Ok(answer) = timeout_at(until, asker.answer()).await {
+        let answer = answer?;
+        if is(&answer) {
+            return Ok(Some(answer));
         }
     }
     Ok(None)

@@ -49,6 +49,8 @@ pub struct Answer {
     pub to: Mac,
     /// What was asked for.
     pub address: IpAddr,
+    /// Who has it.
+    pub by: Mac,
 }
 
 impl Asker {
@@ -180,7 +182,7 @@ fn reply(frame: &[u8]) -> Option<Answer> {
     let is_reply = body.get(..8)? == [0, 1, 8, 0, 6, 4, 0, 2];
     let address: [u8; 4] = body.get(14..18)?.try_into().ok()?;
     let to = body.get(18..24)?.try_into().ok()?;
-    is_reply.then_some(Answer { to, address: Ipv4Addr::from(address).into() })
+    is_reply.then_some(Answer { to, address: Ipv4Addr::from(address).into(), by: body.get(8..14)?.try_into().ok()? })
 }
 
 /// Reads a neighbour advertisement.
@@ -188,7 +190,10 @@ fn advertisement(frame: &[u8]) -> Option<Answer> {
     let packet = body(frame, IPV6)?;
     let is_advertisement = *packet.get(6)? == 58 && *packet.get(40)? == 136;
     let address: [u8; 16] = packet.get(48..64)?.try_into().ok()?;
-    is_advertisement.then_some(Answer { to: frame.get(..6)?.try_into().ok()?, address: Ipv6Addr::from(address).into() })
+    let (to, sender) = (frame.get(..6)?.try_into().ok()?, frame.get(6..12)?.try_into().ok()?);
+    // The first option is the target's link-layer address, if it is there.
+    let named = packet.get(64..72).filter(|option| option[..2] == [2, 1]).and_then(|option| option[2..].try_into().ok());
+    is_advertisement.then_some(Answer { to, address: Ipv6Addr::from(address).into(), by: named.unwrap_or(sender) })
 }
 
 /// A link as an address (packet(7), `struct sockaddr_ll`).
@@ -237,6 +242,7 @@ mod tests {
         crate::sysctl::write(&far.netns, "net/ipv6/conf/b/accept_dad", "0").unwrap();
         other.set_up(b).await.unwrap();
         let from = [2, 0, 0, 0, 0, 9];
+        let by = other.link("b").await.unwrap().unwrap().mac.unwrap();
         let asker = Asker::open(&near.netns, a, true).unwrap();
         for (text, length) in [("192.0.2.1", 24), ("fd00::1", 64)] {
             let address = text.parse().unwrap();
@@ -251,7 +257,7 @@ mod tests {
                 }
             };
             let answer = tokio::time::timeout(std::time::Duration::from_secs(10), asked).await.unwrap();
-            assert_eq!(answer, Answer { to: from, address });
+            assert_eq!(answer, Answer { to: from, address, by });
         }
         // A tag makes four bytes more, before what is asked.
         let (plain, tagged) = (Question { vlan: 0, from, address: "192.0.2.1".parse().unwrap() }, 7);

@@ -33,6 +33,14 @@ metadata: {name: lan}
 spec: {cidrBlock: 172.31.0.0/24, gateway: 172.31.0.1, excludeIps: [172.31.0.1..172.31.0.9], vlan: vlan100}
 ";
 
+/// Another one on the same VLAN, of both families.
+const LAN6: &str = "
+apiVersion: kubeovn.io/v1
+kind: Subnet
+metadata: {name: lan6}
+spec: {cidrBlock: '172.31.6.0/24,fd31::/64', gateway: '172.31.6.1,fd31::1', vlan: vlan100}
+";
+
 impl Nodes<'_> {
     /// Waits until a provider network shows something.
     async fn network_shows(&self, name: &str, what: &str, is: impl Fn(&ProviderNetwork) -> bool) {
@@ -526,5 +534,26 @@ fn an_address_that_somebody_on_the_vlan_has_is_no_pods_until_it_is_free() {
         let end = Endpoint::open("first", &first.sandbox().unwrap()).unwrap();
         answers(&end, Vlans::address(Vlans::HOST).into(), "the host that had the address").await;
         nodes.detach(NODE1, &first).await;
+
+        // The same over IPv6.
+        nodes.lab.apply(LAN6);
+        nodes.lab.kubectl(&["wait", "--for=condition=Ready", "subnet/lan6", "--timeout=30s"]);
+        let prefix = "fd31::50/64".parse().unwrap();
+        host.add_address(eth1.index, prefix).await.unwrap();
+        let on = json!({ "ovn.kubernetes.io/logical_switch": "lan6", "ovn.kubernetes.io/ip_address": "172.31.6.50,fd31::50" });
+        let second = nodes.runtime(NODE1).admit(&nodes.client, vec![pod("second", "default", on)]).await.unwrap().remove(0);
+        let told = format!("address fd31::50 is in use by {mac} in subnet lan6");
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        // The host itself looks for duplicates before it answers.
+        loop {
+            match nodes.runtime(NODE1).add(&nodes.network(), &second).await.unwrap().ok() {
+                Err(refusal) if refusal.to_string().contains(&told) => break,
+                Err(refusal) => panic!("{refusal}"),
+                Ok(_) => nodes.detach(NODE1, &second).await,
+            }
+            assert!(tokio::time::Instant::now() < deadline, "a pod gets an IPv6 address that somebody has");
+        }
+        host.delete_address(eth1.index, prefix).await.unwrap();
+        nodes.attach(NODE1, &second).await;
     });
 }
