@@ -16,9 +16,9 @@ pub struct Programs {
 /// Loader and libraries of a foreign root, as Debian lays them out.
 const LOADER: &str = "lib64/ld-linux-x86-64.so.2";
 const LIBRARIES: [&str; 2] = ["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"];
-/// Where programs are looked for. In the last one `ovs-vswitchd` lives on Debian, whose alternatives exist only once
-/// packages are configured.
-const FOLDERS: [&str; 5] = ["usr/sbin", "usr/bin", "sbin", "bin", "usr/lib/openvswitch-switch"];
+/// Where programs are looked for. In the first two `ovs-vswitchd` lives on Debian, without and with DPDK: its alternatives exist only
+/// once packages are configured, and may be either.
+const FOLDERS: [&str; 6] = ["usr/lib/openvswitch-switch", "usr/lib/openvswitch-switch-dpdk", "usr/sbin", "usr/bin", "sbin", "bin"];
 /// How many symbolic links are followed, as in Linux (path_resolution(7)).
 const LINKS: u32 = 40;
 
