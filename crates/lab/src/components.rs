@@ -95,6 +95,9 @@ impl Lab {
         }
         let mut vswitchd = self.detached("ovs-vswitchd", node, datapath.program(), "ovs-vswitchd", &arguments)?;
         if datapath == Datapath::Dpdk {
+            if let Some(program) = vswitchd.argv.iter_mut().find(|word| word.ends_with(datapath.program())) {
+                *program = self.dpdk_program(node).display().to_string();
+            }
             // Where DPDK keeps what its processes share (systemd.exec(5), `RuntimeDirectory=`): else one folder of all on the machine.
             vswitchd.env.insert("RUNTIME_DIRECTORY".to_owned(), self.layout.place(node).display().to_string());
         }
@@ -153,6 +156,7 @@ impl Lab {
             format!("--node={node}"),
             format!("--ovs={}", self.layout.remote(node, "db")),
             format!("--socket={}", self.layout.agent_socket(node).display()),
+            format!("--kubelet={}", self.layout.kubelet(node).display()),
             format!("--mtu={}", self.parameters.tunnel.pod_mtu()),
             format!("--egress={}", self.parameters.gateway.as_str()),
         ];

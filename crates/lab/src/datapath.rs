@@ -88,10 +88,15 @@ impl DatapathChoice {
 
 /// Whether there is an Open vSwitch with DPDK.
 pub(crate) fn has_dpdk(programs: &Programs) -> anyhow::Result<()> {
-    programs
-        .argv(Datapath::Dpdk.program())
-        .map(drop)
-        .context("no Open vSwitch with DPDK: it is Debian's package openvswitch-switch-dpdk, which `make setup` installs")
+    let lacks = |package: &str| format!("Open vSwitch with DPDK needs Debian's package {package}, which `make setup` installs");
+    programs.argv(Datapath::Dpdk.program()).with_context(|| lacks("openvswitch-switch-dpdk"))?;
+    // Without this plugin of DPDK there is no memory for packets, and ports look as if they worked.
+    let plugins = programs.root().join("usr/lib/x86_64-linux-gnu/dpdk");
+    let folders = || std::fs::read_dir(&plugins).into_iter().flatten().flatten();
+    let files = || folders().filter_map(|folder| std::fs::read_dir(folder.path()).ok()).flatten().flatten();
+    let there = files().any(|file| file.file_name().to_string_lossy().starts_with("librte_mempool_ring.so"));
+    anyhow::ensure!(there, "{}: no librte_mempool_ring.so in {}", lacks("librte-mempool-ring23"), plugins.display());
+    Ok(())
 }
 
 fn kernel_has_openvswitch() -> bool {
@@ -120,7 +125,7 @@ mod tests {
     fn a_machine_without_dpdk_is_told_the_package_that_has_it() {
         let nowhere = Programs::new(Some("/nowhere".into()));
         let error = format!("{:#}", DatapathChoice::Dpdk.settle(&nowhere).unwrap_err());
-        assert!(error.contains("--datapath dpdk") && error.contains("openvswitch-switch-dpdk, which `make setup` installs"), "{error}");
+        assert!(error.contains("--datapath dpdk") && error.contains("package openvswitch-switch-dpdk, which `make setup`"), "{error}");
         assert!(error.ends_with("program ovs-vswitchd-dpdk is not under /nowhere"), "{error}");
     }
 }

@@ -11,11 +11,13 @@ use linux::{Handle, LinkChange, display_mac, nft};
 
 use crate::{Component, Datapath, Lab, Place};
 
-/// DPDK without hugepages and physical NICs (ovs-vswitchd.conf.db(5)). What it allocates is touched only once a port needs it. A thread
-/// that polls ports and finds nothing sleeps for up to 0.5 ms: under the first name in Open vSwitch 3.1, under the second from 3.2.
-const DPDK: [&str; 4] = [
+/// DPDK without hugepages and physical NICs (ovs-vswitchd.conf.db(5)). Each socket has
+/// memory of its own, some 60 MiB of these: what all would share is as much as there is, and cannot be had a second time. A thread that
+/// polls ports and finds nothing sleeps for up to 0.5 ms: under the first name in Open vSwitch 3.1, under the second from 3.2.
+const DPDK: [&str; 5] = [
     "other-config:dpdk-init=true",
-    "other-config:dpdk-extra=\"--no-huge --legacy-mem -m 512 --no-pci\"",
+    "other-config:dpdk-extra=\"--no-huge --legacy-mem -m 1024 --no-pci\"",
+    "other-config:per-port-memory=true",
     "other-config:pmd-maxsleep=500",
     "other-config:pmd-sleep-max=500",
 ];
@@ -30,6 +32,11 @@ impl Lab {
         fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
         self.create_switch_database(node)?;
         self.configure_switch(node, false)?;
+        if self.parameters.datapath_of(node) == Datapath::Dpdk {
+            let link = self.dpdk_program(node);
+            let target = self.parameters.programs().path(Datapath::Dpdk.program())?;
+            std::os::unix::fs::symlink(target, &link).with_context(|| format!("cannot create {}", link.display()))?;
+        }
         // It detaches when it has built what the database describes.
         self.vswitchd(node)?.start(&self.layout)
     }
@@ -50,6 +57,11 @@ impl Lab {
         })
         .await?;
         self.connect_uplink(node).await
+    }
+
+    /// The program of a node with DPDK, under the name that others have: by it control sockets are found.
+    pub(crate) fn dpdk_program(&self, node: Place) -> PathBuf {
+        self.layout.place(node).join("ovs-vswitchd")
     }
 
     fn switch_database(&self, node: Place) -> PathBuf {

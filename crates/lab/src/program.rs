@@ -46,14 +46,17 @@ impl Programs {
         Self { root }
     }
 
+    /// The root directory.
+    pub(crate) fn root(&self) -> &Path {
+        self.root.as_deref().unwrap_or(Path::new("/"))
+    }
+
     /// The words that start a program.
     ///
     /// # Errors
     /// When it is not there.
     pub fn argv(&self, program: &str) -> anyhow::Result<Vec<String>> {
-        let root = self.root.as_deref().unwrap_or(Path::new("/"));
-        let path = FOLDERS.iter().find_map(|folder| inside(root, root.join(folder).join(program)));
-        let path = path.with_context(|| format!("program {program} is not under {}", root.display()))?.display().to_string();
+        let path = self.path(program)?.display().to_string();
         Ok(match &self.root {
             None => vec![path],
             Some(root) => {
@@ -63,10 +66,17 @@ impl Programs {
         })
     }
 
+    /// Path of a program.
+    pub(crate) fn path(&self, program: &str) -> anyhow::Result<PathBuf> {
+        let root = self.root();
+        let path = FOLDERS.iter().find_map(|folder| inside(root, root.join(folder).join(program)));
+        path.with_context(|| format!("program {program} is not under {}", root.display()))
+    }
+
     /// Path of a schema, such as `ovn/ovn-nb.ovsschema`.
     #[must_use]
     pub fn schema(&self, name: &str) -> String {
-        self.root.as_deref().unwrap_or(Path::new("/")).join("usr/share").join(name).display().to_string()
+        self.root().join("usr/share").join(name).display().to_string()
     }
 
     /// Runs a program to its end, inside `netns` if given, and yields what it prints; blocks.
