@@ -21,7 +21,7 @@ pub(crate) struct Attachment {
     pub(crate) container: String,
     /// Name of the pod's end.
     pub(crate) ifname: String,
-    /// Name of the host's end.
+    /// Name of the host's end, and of the port.
     pub(crate) host: String,
     /// When it was first asked for, in milliseconds since 1970: of two for one logical switch port the later one has it.
     pub(crate) since: u64,
@@ -65,6 +65,20 @@ pub(crate) struct Nic {
     /// Whether the pod's default route is by this NIC.
     pub(crate) default_route: bool,
     pub(crate) tuning: Tuning,
+    /// The socket that it is, and no link.
+    #[serde(default)]
+    pub(crate) vhost: Option<Vhost>,
+}
+
+/// A socket of vhost-user in a volume of a pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Vhost {
+    /// Identity of the pod.
+    pub(crate) uid: String,
+    /// Name of the volume.
+    pub(crate) volume: String,
+    /// Name of the socket in it.
+    pub(crate) socket: String,
 }
 
 mod text {
@@ -283,6 +297,7 @@ pub(crate) mod tests {
             physical: None,
             default_route: true,
             tuning: Tuning::default(),
+            vhost: None,
         };
         let (container, ifname) = (container.to_owned(), ifname.to_owned());
         let (namespace, pod) = ("ns".to_owned(), "p".to_owned());

@@ -11,7 +11,7 @@ use api::networks::{self, Definition};
 use api::routes::{self, NextHop};
 use api::tuning::tuning;
 use api::view::{NetworkAttachmentDefinitionView, NodeView, PodView};
-use api::{Cidrs, DEFAULT_VPC, Egress, OVN_PROVIDER, v1};
+use api::{Cidrs, DEFAULT_VPC, Egress, OVN_PROVIDER, VhostUser, v1};
 use futures::StreamExt;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::attachment::Nic;
+use crate::attachment::{Nic, Vhost};
 use crate::config::Config;
 use crate::gateway::{Exits, Source};
 
@@ -149,32 +149,50 @@ impl Known {
         if let Some(uid) = ask.uid.filter(|uid| *uid != pod.uid) {
             return Err(Unknown::Yet(of(&format!("has uid {}, not {uid}", pod.uid))));
         }
-        let mut wanted = vec![(ask.provider.to_owned(), ask.ifname.to_owned(), false)];
-        if ask.provider == OVN_PROVIDER {
-            let selections = networks::selections(&pod.annotations, namespace).map_err(|why| Unknown::Wrong(of(&why)))?;
-            let mut missing = None;
-            let attachments = networks::attachments(selections, |namespace, name| {
-                let found = self.definitions.get(&(namespace.to_owned(), name.to_owned()));
-                found.cloned().unwrap_or_else(|| {
-                    missing.get_or_insert_with(|| format!("NetworkAttachmentDefinition {namespace}/{name} does not exist"));
-                    Ok(Definition::Foreign)
-                })
-            });
-            let attachments = attachments.map_err(|why| Unknown::Wrong(of(&why)))?;
-            if let Some(missing) = missing {
-                return Err(Unknown::Yet(of(&missing)));
-            }
-            for attachment in attachments.into_iter().filter(|attachment| !attachment.addresses_only) {
-                let routed = !attachment.selection.default_route.is_empty();
-                wanted.push((attachment.provider.into(), attachment.selection.interface.into(), routed));
-            }
+        let selections = networks::selections(&pod.annotations, namespace).map_err(|why| Unknown::Wrong(of(&why)))?;
+        let mut missing = None;
+        let mut definition = |namespace: &str, name: &str| {
+            let found = self.definitions.get(&(namespace.to_owned(), name.to_owned()));
+            found.cloned().unwrap_or_else(|| {
+                missing.get_or_insert_with(|| format!("NetworkAttachmentDefinition {namespace}/{name} does not exist"));
+                Ok(Definition::Foreign)
+            })
+        };
+        let attachments = networks::attachments(selections, &mut definition).map_err(|why| Unknown::Wrong(of(&why)))?;
+        let primary = networks::default_network(&pod.annotations, namespace).map(|(namespace, name)| definition(namespace, name));
+        let primary = primary.transpose().map_err(|why| Unknown::Wrong(of(&why)))?;
+        if let Some(missing) = missing {
+            return Err(Unknown::Yet(of(&missing)));
         }
-        let mut nics = Vec::with_capacity(wanted.len());
-        for (provider, ifname, routed) in wanted {
-            nics.push(self.nic(pod, namespace, &provider, ifname, routed, mtu).map_err(|unknown| match unknown {
+        let attachments = attachments.into_iter().filter(|attachment| !attachment.addresses_only);
+        let (provider, ifname) = (ask.provider.to_owned(), ask.ifname.to_owned());
+        let wanted: Vec<_> = if ask.provider == OVN_PROVIDER {
+            let vhost = if let Some(Definition::Ours { vhost, .. }) = primary { vhost } else { None };
+            let further = attachments.map(|attachment| {
+                let routed = !attachment.selection.default_route.is_empty();
+                (attachment.provider.into(), attachment.selection.interface.into(), routed, attachment.vhost)
+            });
+            std::iter::once((provider, ifname, false, vhost)).chain(further).collect()
+        } else {
+            // As whoever makes all makes it.
+            let vhost = attachments.into_iter().find(|attachment| *attachment.provider == *provider).and_then(|found| found.vhost);
+            vec![(provider, ifname, false, vhost)]
+        };
+        let mut nics: Vec<Wanted> = Vec::with_capacity(wanted.len());
+        for (provider, ifname, routed, vhost) in wanted {
+            let mut nic = self.nic(pod, namespace, &provider, ifname, routed, mtu).map_err(|unknown| match unknown {
                 Unknown::Yet(what) => Unknown::Yet(of(&what)),
                 Unknown::Wrong(what) => Unknown::Wrong(of(&what)),
-            })?);
+            })?;
+            nic.nic.vhost = vhost.map(|vhost| socket(pod, &nic.ifname, vhost));
+            if let (Some(vhost), Some(other)) =
+                (&nic.nic.vhost, nics.iter().find(|other| nic.nic.vhost.is_some() && other.nic.vhost == nic.nic.vhost))
+            {
+                let both = format!("NICs {} and {}", other.ifname, nic.ifname);
+                let what = format!("{both} would be one socket, {} in volume {}", vhost.socket, vhost.volume);
+                return Err(Unknown::Wrong(of(&what)));
+            }
+            nics.push(nic);
         }
         // The default route is by the primary NIC, unless another one asks for it.
         if let Some(at) = nics.iter().skip(1).position(|wanted| wanted.nic.default_route) {
@@ -239,9 +257,15 @@ impl Known {
             gateways: record.gateways,
             default_route,
             tuning,
+            vhost: None,
         };
         Ok(Wanted { ifname, nic, problems })
     }
+}
+
+/// The socket of a pod's NIC.
+fn socket(pod: &Pod, ifname: &str, VhostUser { volume, socket }: VhostUser) -> Vhost {
+    Vhost { uid: pod.uid.clone(), volume: volume.into(), socket: socket.map_or_else(|| ifname.to_owned(), Into::into) }
 }
 
 /// The API server's view. Waiters are woken by the watches.
@@ -415,7 +439,7 @@ async fn feed<O, K, V>(
 fn pod(pod: PodView) -> (Key, Option<Pod>) {
     let (namespace, name) = (pod.namespace().unwrap_or_default(), pod.name_any());
     let mut annotations = pod.metadata.annotations.unwrap_or_default();
-    annotations.retain(|key, _| *key == networks::NETWORKS || key.contains(".kubernetes.io/"));
+    annotations.retain(|key, _| [networks::NETWORKS, networks::DEFAULT_NETWORK].contains(&key.as_str()) || key.contains(".kubernetes.io/"));
     let machine = annotations.get(annotations::VIRTUAL_MACHINE).filter(|machine| !machine.is_empty());
     let holder = machine.unwrap_or(&name).clone();
     ((namespace, name), Some(Pod { uid: pod.metadata.uid.unwrap_or_default(), holder, annotations }))
@@ -523,7 +547,7 @@ mod tests {
         let mut known = known(&pairs);
         assert!(matches!(known.nics(ASK, 1400), Err(Unknown::Yet(what)) if what.contains("ns/d does not exist")));
         let provider = "d.ns.ovn".into();
-        known.definitions.insert(("ns".to_owned(), "d".to_owned()), Ok(Definition::Ours { provider }));
+        known.definitions.insert(("ns".to_owned(), "d".to_owned()), Ok(Definition::Ours { provider, vhost: None }));
         known.definitions.insert(("ns".to_owned(), "foreign".to_owned()), Ok(OURS));
         known.subnets = Some(HashMap::from([("s2".to_owned(), Subnet { mtu: Some(1300), ..Subnet::default() })]));
         let nics = known.nics(ASK, 1400).unwrap();
@@ -537,6 +561,30 @@ mod tests {
         // As Multus asks for one.
         let one = known.nics(Ask { provider: "d.ns.ovn", ifname: "net7", ..ASK }, 1400).unwrap();
         assert_eq!((one.len(), one[0].ifname.as_str()), (1, "net7"));
+    }
+
+    #[test]
+    fn nics_are_sockets_where_their_definitions_say_so_and_no_two_are_one() {
+        let mut notes = recorded("ovn", 1);
+        notes.extend(recorded("d.ns.ovn", 2));
+        notes.push((networks::NETWORKS.to_owned(), "d".to_owned()));
+        notes.push((networks::DEFAULT_NETWORK.to_owned(), "other/primary".to_owned()));
+        let pairs: Vec<_> = notes.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        let mut known = known(&pairs);
+        let ours = |name: &str, socket: Option<&str>| {
+            let vhost = Some(VhostUser { volume: "v".into(), socket: socket.map(Into::into) });
+            Ok(Definition::Ours { provider: format!("{name}.ns.ovn").into(), vhost })
+        };
+        known.definitions.insert(("ns".to_owned(), "d".to_owned()), ours("d", None));
+        assert!(matches!(known.nics(ASK, 1400), Err(Unknown::Yet(what)) if what.contains("other/primary does not exist")));
+        known.definitions.insert(("other".to_owned(), "primary".to_owned()), ours("primary", Some("s")));
+        let of = |nics: Vec<Wanted>| nics.into_iter().map(|wanted| wanted.nic.vhost.unwrap().socket).collect::<Vec<_>>();
+        assert_eq!(of(known.nics(ASK, 1400).unwrap()), ["s", "net1"]);
+        assert_eq!(of(known.nics(Ask { provider: "d.ns.ovn", ifname: "net1", ..ASK }, 1400).unwrap()), ["net1"]);
+        known.definitions.insert(("ns".to_owned(), "d".to_owned()), ours("d", Some("s")));
+        assert!(
+            matches!(known.nics(ASK, 1400), Err(Unknown::Wrong(what)) if what.contains("NICs eth0 and net1 would be one socket, s in"))
+        );
     }
 
     #[test]

@@ -332,10 +332,11 @@ pub(crate) fn versions() -> Value {
 }
 
 /// The answer to ADD: of each NIC the host's end, the pod's end, addresses with their prefix lengths and gateways, and routes.
-/// Of NICs that another plugin makes: addresses and routes alone.
-pub(crate) fn result(request: &Request, made: &[Attachment]) -> Value {
+/// Of NICs that another plugin makes: addresses and routes alone. Of one that is a `socket` there is no host's end, and no link in the pod.
+pub(crate) fn result(request: &Request, made: &[Attachment], socket: impl Fn(&Attachment) -> Option<PathBuf>) -> Value {
     let old = request.version.starts_with("0.");
-    let told_mtu = request.version == "1.1.0";
+    // From then on MTU and socket are told.
+    let newest = request.version == "1.1.0";
     let (mut interfaces, mut ips, mut routes) = (Vec::new(), Vec::new(), Vec::new());
     for attachment in made {
         let nic = &attachment.nic;
@@ -343,10 +344,15 @@ pub(crate) fn result(request: &Request, made: &[Attachment]) -> Value {
         if !request.addresses_only {
             let mut near = json!({ "name": attachment.host });
             let mut far = json!({ "name": attachment.ifname, "mac": nic.mac.to_string(), "sandbox": attachment.netns });
-            if told_mtu {
+            if newest {
                 (near["mtu"], far["mtu"]) = (json!(nic.mtu), json!(nic.mtu));
             }
-            interfaces.extend([near, far]);
+            match socket(attachment) {
+                Some(socket) if newest => far["socketPath"] = json!(socket),
+                Some(_) => {}
+                None => interfaces.push(near),
+            }
+            interfaces.push(far);
             at = Some(interfaces.len() - 1);
         }
         for address in &nic.addresses {

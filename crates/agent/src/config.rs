@@ -16,6 +16,8 @@ pub struct Config {
     pub socket: PathBuf,
     /// Folder in which is kept what was made, and what is to be removed.
     pub state: PathBuf,
+    /// Where the kubelet keeps volumes of pods.
+    pub kubelet: PathBuf,
     /// Where `ovs-vswitchd` and `ovn-controller` have their control sockets.
     pub run: Vec<PathBuf>,
     /// CNI configuration to install, and to install again when it is gone or different; none when `None`.
@@ -70,7 +72,7 @@ impl std::str::FromStr for Detect {
 
 impl Config {
     /// The defaults: bridge `br-int`, mirror port `mirror0`, MTU 1400, 60 s for the address, 30 s for the port, 3 s for the gateway; duplicates are
-    /// looked for on VLANs; state and control sockets beside the sockets that are given.
+    /// looked for on VLANs; state and control sockets beside the sockets that are given; the kubelet's folder `/var/lib/kubelet`.
     #[must_use]
     pub fn new(node: String, ovs: Remote, socket: PathBuf) -> Self {
         let beside = |path: &Path| path.parent().map(Path::to_owned).unwrap_or_default();
@@ -84,6 +86,7 @@ impl Config {
             state: beside(&socket),
             socket,
             run,
+            kubelet: PathBuf::from("/var/lib/kubelet"),
             conflist: None,
             portmap: true,
             host_run: None,

@@ -22,6 +22,7 @@ mod report;
 mod server;
 mod tunnels;
 mod unmanaged;
+mod vhost;
 mod wire;
 
 pub use config::{Config, Detect};

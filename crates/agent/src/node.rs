@@ -135,7 +135,7 @@ impl Node {
         let wanted = self.cluster.nics(ask, self.config.address_patience).await.map_err(later)?;
         let attachments = wanted.iter().map(|wanted| attachment(request, &pod_ns, wanted)).collect::<Result<Vec<_>, _>>()?;
         if request.addresses_only {
-            return Ok(cni::result(request, &attachments));
+            return Ok(cni::result(request, &attachments, |_| None));
         }
         self.ovs.ready(self.config.port_patience).await.map_err(later)?;
         let guard = self.containers.take(&request.container).await;
@@ -148,7 +148,7 @@ impl Node {
                 if request.provider == OVN_PROVIDER && attachments.len() > 1 {
                     self.reporter.status(&attachments);
                 }
-                Ok(cni::result(request, &attachments))
+                Ok(cni::result(request, &attachments, |made| self.socket(made)))
             }
             Err(error) => {
                 // Nothing half made stays behind, and nothing that was there before goes.
@@ -171,11 +171,13 @@ impl Node {
             let attachment = kept.map_err(|error| failed(format!("what is kept of a NIC cannot be written: {error}")))?;
             // Nobody takes a port for left behind by a link of this name.
             names.push(self.containers.take(&attachment.host).await);
-            let looked_for = match self.config.detect_duplicates {
-                Detect::None => false,
-                Detect::Underlay => attachment.nic.physical.is_some(),
-                Detect::All => true,
-            };
+            // Nobody asks by a socket that no machine serves yet.
+            let looked_for = attachment.nic.vhost.is_none()
+                && match self.config.detect_duplicates {
+                    Detect::None => false,
+                    Detect::Underlay => attachment.nic.physical.is_some(),
+                    Detect::All => true,
+                };
             if looked_for {
                 self.look_for_duplicates(&attachment).await?;
             }
@@ -274,6 +276,13 @@ impl Node {
                     return Err(of(format!("prevResult does not have address {address}")));
                 }
             }
+            if let Some(vhost) = &nic.vhost {
+                if let Some(what) = self.unplugged(attachment, vhost) {
+                    return Err(of(what));
+                }
+                self.ovs.check(&self.port(attachment)).map_err(of)?;
+                continue;
+            }
             let host = &attachment.host;
             let near = self.links.link(host).await.map_err(failed)?.ok_or_else(|| of(format!("link {host} is missing on the node")))?;
             if !near.up {
@@ -301,7 +310,7 @@ impl Node {
                     return Err(of(format!("route {destination}{via} is missing")));
                 }
             }
-            self.ovs.check(&wire::port(attachment)).map_err(of)?;
+            self.ovs.check(&self.port(attachment)).map_err(of)?;
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ mod mirror;
 mod node_port;
 mod notes;
 mod provider;
+mod vhost;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -18,6 +19,7 @@ use tokio::time::timeout;
 
 pub(crate) use node_port::NodePort;
 pub(crate) use provider::Bridge;
+pub(crate) use vhost::VhostPort;
 
 /// What was committed is seen long before this.
 const SIGHT: Duration = Duration::from_secs(5);
@@ -25,8 +27,10 @@ const SIGHT: Duration = Duration::from_secs(5);
 /// A port to add to the integration bridge.
 #[derive(Clone, Debug)]
 pub(crate) struct PodPort {
-    /// Name of the host's link.
+    /// Name of the host's link, or of the port alone.
     pub(crate) link: String,
+    /// The socket that is there in place of a link.
+    pub(crate) vhost: Option<VhostPort>,
     /// Logical switch port that it stands for.
     pub(crate) iface_id: String,
     /// Further keys for people: pod, namespace, network namespace, container.
@@ -101,7 +105,10 @@ pub(crate) fn open(remote: Remote, bridge_name: &str) -> (Ovs, impl Future<Outpu
                 mirrors::TABLE,
                 vec![mirrors::NAME.index, mirrors::OUTPUT_PORT.index, mirrors::SELECT_DST_PORT.index, mirrors::SELECT_SRC_PORT.index],
             ),
-            (open_vswitch::TABLE, vec![open_vswitch::EXTERNAL_IDS.index]),
+            (
+                open_vswitch::TABLE,
+                vec![open_vswitch::DPDK_INITIALIZED.index, open_vswitch::EXTERNAL_IDS.index, open_vswitch::IFACE_TYPES.index],
+            ),
             (port::TABLE, vec![port::INTERFACES.index, port::NAME.index]),
         ],
     };
@@ -193,6 +200,9 @@ impl Ovs {
         if id("iface-id") != wanted.iface_id {
             return Err(format!("port {link} is that of {:?} in Open vSwitch, not of {:?}", id("iface-id"), wanted.iface_id));
         }
+        if wanted.vhost.as_ref().is_some_and(|vhost| !vhost.is(&row)) {
+            return Err(format!("port {link} does not lead to its socket, or has another MTU"));
+        }
         let error = row.text(interface::ERROR);
         if error.is_empty() { Ok(()) } else { Err(format!("Open vSwitch cannot open {link}: {error}")) }
     }
@@ -240,12 +250,17 @@ impl Ovs {
                 .filter(|row| row.get(interface::EXTERNAL_IDS).and_then(|d| d.get("iface-id")) == Some(wanted.iface_id.as_str()))
                 .map(|row| row.text(interface::NAME).to_owned())
                 .collect();
-            if stale.contains(&wanted.link) && stale.len() == 1 {
-                return Ok(());
-            }
             let mut operations = self.removals(replica, stale.iter().filter(|name| **name != wanted.link));
             if !stale.contains(&wanted.link) {
                 operations.extend(insertions(bridge_uuid, wanted));
+            } else if let (Some(vhost), Some(row)) = (&wanted.vhost, named(replica, interface::TABLE, interface::NAME.index, &wanted.link))
+                && !vhost.is(&row)
+            {
+                let (condition, row) = (Condition::row(row.uuid), vhost.columns().into());
+                operations.push(Operation::Update { table: "Interface", condition, row });
+            }
+            if operations.is_empty() {
+                return Ok(());
             }
             operations
         };
@@ -336,13 +351,10 @@ fn insertions(bridge_uuid: Uuid, wanted: &PodPort) -> [Operation; 3] {
     external_ids.push((Atom::from("iface-id"), Atom::from(wanted.iface_id.as_str())));
     external_ids.push((Atom::from("vendor"), Atom::from(api::VENDOR)));
     let name = || ("name", Datum::One(Atom::from(wanted.link.as_str())));
+    let mut row = vec![name(), ("external_ids", Datum::map(external_ids))];
+    row.extend(wanted.vhost.iter().flat_map(VhostPort::columns));
     [
-        Operation::Insert {
-            table: "Interface",
-            uuid: Some(interface_uuid),
-            name: None,
-            row: vec![name(), ("external_ids", Datum::map(external_ids))],
-        },
+        Operation::Insert { table: "Interface", uuid: Some(interface_uuid), name: None, row },
         Operation::Insert {
             table: "Port",
             uuid: Some(port_uuid),

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::attachment::{Attachment, Key};
 use crate::cluster::Ask;
 use crate::node::Node;
-use crate::wire::{self, WireError};
+use crate::wire::WireError;
 
 /// From one look at all to the next: a port that is added makes a dozen messages, and each look costs time by the number of pods.
 const REST: Duration = Duration::from_millis(50);
@@ -128,8 +128,11 @@ async fn step(node: &Node, links: &HashMap<String, Link>, failures: &mut Failure
         }
         let wanted = if news || failures.has(&attachment.key()) { as_recorded(node, &attachment) } else { attachment.clone() };
         let is_right = wanted == attachment
-            && links.get(&attachment.host).is_some_and(|link| link.up && link.mtu == wanted.nic.mtu)
-            && node.ovs.check(&wire::port(&wanted)).is_ok();
+            && match &attachment.nic.vhost {
+                Some(vhost) => node.unplugged(&attachment, vhost).is_none() && Node::namespace_of(&attachment).is_ok(),
+                None => links.get(&attachment.host).is_some_and(|link| link.up && link.mtu == wanted.nic.mtu),
+            }
+            && node.ovs.check(&node.port(&wanted)).is_ok();
         if is_right {
             if let Err(error) = node.limit_again(&attachment).await {
                 tracing::warn!(link = attachment.host, %error, "the rate towards a pod cannot be set");

@@ -29,6 +29,9 @@ pub(crate) enum WireError {
     /// A name that is somebody else's.
     #[error("{0}")]
     Taken(String),
+    /// What is wrong with a NIC that is a socket.
+    #[error("{0}")]
+    Socket(String),
 }
 
 /// Least that may leave at once, in bytes: a whole segment of the largest kind.
@@ -55,6 +58,9 @@ impl Node {
 
     /// The same, with no more than these addresses by now.
     pub(crate) async fn wire_with(&self, attachment: &Attachment, addresses: &[IpPrefix]) -> Result<Vec<String>, WireError> {
+        if let Some(vhost) = &attachment.nic.vhost {
+            return self.plug(attachment, vhost).await;
+        }
         let pod_ns = Self::namespace_of(attachment)?;
         let inside = Handle::open(&pod_ns)?;
         let (near, far, is_new) = self.veth(attachment, &pod_ns, &inside).await?;
@@ -62,7 +68,7 @@ impl Node {
         // up meanwhile would be down again.
         self.raise(attachment, &pod_ns, &near).await?;
         // The pod's end is set up while the switch opens the port and ovn-controller installs its flows.
-        let port = port(attachment);
+        let port = self.port(attachment);
         let (added, configured) = tokio::join!(self.ovs.add(&port), self.configure(attachment, addresses, &inside, &far));
         added?;
         configured?;
@@ -186,15 +192,15 @@ impl Node {
         if let Some(link) = self.links.link(host).await? {
             self.links.delete_link(link.index).await?;
         }
-        Ok(())
+        self.unplug(host)
     }
 
     /// Waits until the gateways of a NIC answer: then what the node's switch needs for the subnet is complete, which
     /// `ovn-installed` does not say of a subnet that is new to the node. A subnet that proved itself is not asked again while it
-    /// has NICs here.
+    /// has NICs here. Behind a socket nobody asks yet: a machine that boots takes longer than the switch.
     pub(crate) async fn prove(&self, attachment: &Attachment) -> Result<(), WireError> {
         let nic = &attachment.nic;
-        if self.proven.contains(&nic.subnet) || nic.gateways.is_empty() {
+        if self.proven.contains(&nic.subnet) || nic.gateways.is_empty() || nic.vhost.is_some() {
             return Ok(());
         }
         let pod_ns = Self::namespace_of(attachment)?;
@@ -212,6 +218,23 @@ impl Node {
         }
         self.proven.insert(&nic.subnet);
         Ok(())
+    }
+
+    /// The port of a NIC.
+    pub(crate) fn port(&self, attachment: &Attachment) -> PodPort {
+        let addresses: Vec<IpAddr> = attachment.nic.addresses.iter().map(IpPrefix::address).collect();
+        PodPort {
+            link: attachment.host.clone(),
+            vhost: self.vhost_port(attachment),
+            iface_id: attachment.nic.port.clone(),
+            external_ids: vec![
+                ("pod_name", attachment.pod.clone()),
+                ("pod_namespace", attachment.namespace.clone()),
+                ("pod_netns", attachment.netns.display().to_string()),
+                ("ip", api::annotations::join(&addresses)),
+                ("container_id", attachment.container.clone()),
+            ],
+        }
     }
 }
 
@@ -302,22 +325,6 @@ async fn answer(asker: &Asker, until: Instant, is: impl Fn(&Answer) -> bool) -> 
         }
     }
     Ok(None)
-}
-
-/// The port of a NIC.
-pub(crate) fn port(attachment: &Attachment) -> PodPort {
-    let addresses: Vec<IpAddr> = attachment.nic.addresses.iter().map(IpPrefix::address).collect();
-    PodPort {
-        link: attachment.host.clone(),
-        iface_id: attachment.nic.port.clone(),
-        external_ids: vec![
-            ("pod_name", attachment.pod.clone()),
-            ("pod_namespace", attachment.namespace.clone()),
-            ("pod_netns", attachment.netns.display().to_string()),
-            ("ip", api::annotations::join(&addresses)),
-            ("container_id", attachment.container.clone()),
-        ],
-    }
 }
 
 fn tbf(rate: Rate) -> Tbf {

@@ -18,6 +18,7 @@ pub mod routes;
 mod transit;
 pub mod tuning;
 pub mod v1;
+mod vhost;
 pub mod view;
 
 pub use cidr::{Cidrs, CidrsError};
@@ -25,6 +26,7 @@ pub use condition::Condition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 pub use mac::{MacAddr, MacAddrError};
 pub use transit::{EGRESS_NETWORK, Egress, HostRanges, Transit, TransitError, egress_port, gateway_nodes, host_links};
+pub use vhost::VhostUser;
 
 /// API group of every kind in [`v1`].
 pub const GROUP: &str = "kubeovn.io";

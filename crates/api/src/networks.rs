@@ -12,10 +12,12 @@ use std::net::IpAddr;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::{MacAddr, OVN_PROVIDER};
+use crate::{MacAddr, OVN_PROVIDER, VhostUser};
 
 /// On a pod: which definitions to attach.
 pub const NETWORKS: &str = "k8s.v1.cni.cncf.io/networks";
+/// On a pod: the definition of its primary NIC, `[<namespace>/]<name>`; without a namespace, in the pod's.
+pub const DEFAULT_NETWORK: &str = "v1.multus-cni.io/default-network";
 /// On a pod: what was attached.
 pub const NETWORK_STATUS: &str = "k8s.v1.cni.cncf.io/network-status";
 
@@ -46,6 +48,8 @@ pub enum Definition {
     Ours {
         /// Provider, which ends in `.ovn`, or is `ovn` for the primary NIC.
         provider: Box<str>,
+        /// Where its socket is, if it is one and no link.
+        vhost: Option<VhostUser>,
     },
     /// Another plugin makes the NIC and asks us for its addresses.
     Addresses {
@@ -65,6 +69,8 @@ pub struct Attachment {
     pub provider: Box<str>,
     /// Whether another plugin makes the NIC.
     pub addresses_only: bool,
+    /// Where its socket is, if it is one and no link.
+    pub vhost: Option<VhostUser>,
 }
 
 #[derive(Deserialize)]
@@ -149,7 +155,7 @@ impl Definition {
     /// The NIC of this definition is ours to make.
     #[must_use]
     pub fn ours(namespace: &str, name: &str) -> Self {
-        Self::Ours { provider: format!("{name}.{namespace}.{OVN_PROVIDER}").into() }
+        Self::Ours { provider: format!("{name}.{namespace}.{OVN_PROVIDER}").into(), vhost: None }
     }
 
     /// Only the addresses of this definition's NIC are ours to give.
@@ -162,7 +168,7 @@ impl Definition {
     #[must_use]
     pub fn provider(&self) -> Option<&str> {
         match self {
-            Self::Ours { provider } | Self::Addresses { provider } => Some(provider),
+            Self::Ours { provider, .. } | Self::Addresses { provider } => Some(provider),
             Self::Foreign => None,
         }
     }
@@ -171,7 +177,7 @@ impl Definition {
     /// Without a configuration the network is configured on the node, and we know nothing of it.
     ///
     /// # Errors
-    /// When it is not JSON, or its `provider` is not the definition's.
+    /// When it is not JSON, its `provider` is not the definition's nor the primary NIC's, or what it says of a socket makes no sense.
     pub fn parse(namespace: &str, name: &str, config: &str) -> Result<Self, String> {
         if config.trim().is_empty() {
             return Ok(Self::Foreign);
@@ -182,8 +188,9 @@ impl Definition {
         let text = |value: &Value, key: &str| value.get(key).and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned);
         for plugin in plugins {
             let ipam = plugin.get("ipam").unwrap_or(&Value::Null);
-            let (given, definition) = if is_ours(plugin.get("type")) {
-                (text(plugin, "provider"), Self::ours(namespace, name))
+            let (given, mut definition) = if is_ours(plugin.get("type")) {
+                // Such as Multus calls for the primary NIC.
+                (text(plugin, "provider").filter(|given| given != OVN_PROVIDER), Self::ours(namespace, name))
             } else if is_ours(ipam.get("type")) {
                 (text(ipam, "provider"), Self::addresses(namespace, name))
             } else {
@@ -193,6 +200,9 @@ impl Definition {
                 && given != own
             {
                 return Err(format!("spec.config: provider {given:?} is not {own:?}"));
+            }
+            if let Self::Ours { vhost, .. } = &mut definition {
+                *vhost = VhostUser::parse(plugin).map_err(|what| format!("spec.config: {what}"))?;
             }
             return Ok(definition);
         }
@@ -211,9 +221,9 @@ pub fn attachments(
     let mut seen = BTreeSet::new();
     let mut attachments = Vec::new();
     for selection in selections {
-        let (provider, addresses_only) = match definition(&selection.namespace, &selection.name)? {
-            Definition::Ours { provider } => (provider, false),
-            Definition::Addresses { provider } => (provider, true),
+        let (provider, addresses_only, vhost) = match definition(&selection.namespace, &selection.name)? {
+            Definition::Ours { provider, vhost } => (provider, false, vhost),
+            Definition::Addresses { provider } => (provider, true, None),
             Definition::Foreign => continue,
         };
         let first = seen.insert(provider.clone());
@@ -222,9 +232,17 @@ pub fn attachments(
         if !first && !seen.insert(provider.clone()) {
             return Err(format!("annotation {NETWORKS}: two NICs would have the provider {provider:?}"));
         }
-        attachments.push(Attachment { selection, provider, addresses_only });
+        attachments.push(Attachment { selection, provider, addresses_only, vhost });
     }
     Ok(attachments)
+}
+
+/// Namespace and name of the definition of a pod's primary NIC, where the pod names one.
+#[must_use]
+pub fn default_network<'a>(annotations: &'a BTreeMap<String, String>, namespace: &'a str) -> Option<(&'a str, &'a str)> {
+    let text = annotations.get(DEFAULT_NETWORK)?.trim();
+    let path = text.split_once('@').map_or(text, |(path, _)| path);
+    (!path.is_empty()).then(|| path.split_once('/').unwrap_or((namespace, path)))
 }
 
 /// Key of an annotation of the NIC with this provider: `<provider>.kubernetes.io/<name>`.
@@ -278,8 +296,10 @@ mod tests {
     #[test]
     fn a_definition_is_ours_by_its_type_or_by_that_of_its_addresses() {
         let parse = |config| Definition::parse("ns", "d", config);
-        assert_eq!(parse(r#"{"type":"kube-ovn","provider":"d.ns.ovn"}"#), Ok(Definition::Ours { provider: "d.ns.ovn".into() }));
-        assert_eq!(parse(r#"{"plugins":[{"type":"ferrovia"},{"type":"tuning"}]}"#), Ok(Definition::Ours { provider: "d.ns.ovn".into() }));
+        let ours = || Definition::Ours { provider: "d.ns.ovn".into(), vhost: None };
+        assert_eq!(parse(r#"{"type":"kube-ovn","provider":"d.ns.ovn"}"#), Ok(ours()));
+        assert_eq!(parse(r#"{"type":"kube-ovn","provider":"ovn"}"#), Ok(ours()));
+        assert_eq!(parse(r#"{"plugins":[{"type":"ferrovia"},{"type":"tuning"}]}"#), Ok(ours()));
         assert_eq!(
             parse(r#"{"type":"macvlan","ipam":{"type":"kube-ovn","provider":"d.ns"}}"#),
             Ok(Definition::Addresses { provider: "d.ns".into() })
@@ -287,6 +307,9 @@ mod tests {
         assert_eq!(parse(r#"{"type":"macvlan","ipam":{"type":"host-local"}}"#), Ok(Definition::Foreign));
         assert_eq!(parse(""), Ok(Definition::Foreign));
         assert!(parse(r#"{"type":"kube-ovn","provider":"x.ns.ovn"}"#).unwrap_err().contains("\"d.ns.ovn\""));
+        let socket = parse(r#"{"type":"kube-ovn","vhost_user_socket_volume_name":"v"}"#).unwrap();
+        assert!(matches!(socket, Definition::Ours { vhost: Some(VhostUser { socket: None, .. }), .. }));
+        assert!(parse(r#"{"type":"kube-ovn","vhost_user_x":"v"}"#).unwrap_err().starts_with("spec.config: vhost_user_x is not known"));
     }
 
     #[test]

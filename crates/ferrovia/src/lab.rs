@@ -280,6 +280,9 @@ struct Up {
     /// Datapath of the nodes.
     #[arg(long, value_enum, default_value = "auto")]
     datapath: DatapathArgument,
+    /// Nodes that have DPDK, whatever the others have, such as `node2,node3`.
+    #[arg(long, value_name = "NODE,…", value_delimiter = ',')]
+    dpdk_nodes: Vec<Place>,
     /// How many servers of OVN's central databases: 1 or 3.
     #[arg(long, default_value_t = 1)]
     central: u32,
@@ -473,6 +476,7 @@ fn request(arguments: &Up, settings: &Settings) -> anyhow::Result<lab::Request> 
             DatapathArgument::System => DatapathChoice::System,
             DatapathArgument::Dpdk => DatapathChoice::Dpdk,
         },
+        dpdk_nodes: arguments.dpdk_nodes.clone(),
         gateway: arguments.gateway.into(),
         central: arguments.central,
         supervised: !arguments.unsupervised,
@@ -501,6 +505,7 @@ fn trial(arguments: Trial, settings: &Settings) -> anyhow::Result<ExitCode> {
             tunnel,
             gateway,
             datapath,
+            dpdk_nodes: Vec::new(),
             central: 1,
             controllers: 1,
             dual_stack: false,
@@ -529,12 +534,12 @@ fn up(arguments: Up, settings: &Settings) -> anyhow::Result<ExitCode> {
     let lab = lab?;
     let parameters = &lab.parameters;
     println!(
-        "lab {} is up after {:.1} s: {} nodes, {} tunnels, {} datapath",
+        "lab {} is up after {:.1} s: {} nodes, {} tunnels, {}",
         lab.layout.name(),
         progress.elapsed().as_secs_f64(),
         parameters.nodes,
         parameters.tunnel.as_str(),
-        parameters.datapath.as_str()
+        parameters.datapaths()
     );
     println!("export KUBECONFIG={}", lab.layout.kubeconfig().display());
     Ok(ExitCode::SUCCESS)

@@ -170,6 +170,9 @@ struct Agent {
     /// Folder in which is kept what was made of pods; that of the socket without it.
     #[arg(long, value_name = "FOLDER")]
     state: Option<PathBuf>,
+    /// Folder of the kubelet, which has volumes of pods, for NICs that are sockets in one.
+    #[arg(long, value_name = "FOLDER", default_value = "/var/lib/kubelet")]
+    kubelet: PathBuf,
     /// Folder with the control sockets of `ovs-vswitchd` and `ovn-controller`; looked for beside the database's socket, in
     /// `/run/openvswitch` and in `/run/ovn` without it. May be given several times.
     #[arg(long, value_name = "FOLDER")]
@@ -348,6 +351,7 @@ async fn agent(arguments: Agent, shutdown: CancellationToken) -> anyhow::Result<
     let config = ::agent::Config {
         state: arguments.state.unwrap_or(defaults.state),
         run: if arguments.run.is_empty() { defaults.run } else { arguments.run },
+        kubelet: arguments.kubelet,
         conflist: arguments.cni_conflist,
         portmap: arguments.portmap,
         host_run: arguments.host_run,

@@ -6,7 +6,7 @@ use central::Database;
 
 use crate::component::{Component, Ready};
 use crate::place::API_PORT;
-use crate::{Lab, Place};
+use crate::{Datapath, Lab, Place};
 
 impl Lab {
     /// What keeps OVN's central services running.
@@ -89,11 +89,19 @@ impl Lab {
 
     /// `ovs-vswitchd` of a node.
     pub(crate) fn vswitchd(&self, node: Place) -> anyhow::Result<Component> {
-        let mut arguments = vec![self.layout.remote(node, "db")];
-        if self.parameters.datapath == crate::Datapath::Netdev {
+        let (mut arguments, datapath) = (vec![self.layout.remote(node, "db")], self.parameters.datapath_of(node));
+        if datapath.is_userspace() {
             arguments.insert(0, "--disable-system".to_owned());
         }
-        self.detached("ovs-vswitchd", node, "ovs-vswitchd", "ovs-vswitchd", &arguments)
+        let mut vswitchd = self.detached("ovs-vswitchd", node, datapath.program(), "ovs-vswitchd", &arguments)?;
+        if datapath == Datapath::Dpdk {
+            if let Some(program) = vswitchd.argv.iter_mut().find(|word| word.ends_with(datapath.program())) {
+                *program = self.dpdk_program(node).display().to_string();
+            }
+            // Where DPDK keeps what its processes share (systemd.exec(5), `RuntimeDirectory=`): else one folder of all on the machine.
+            vswitchd.env.insert("RUNTIME_DIRECTORY".to_owned(), self.layout.place(node).display().to_string());
+        }
+        Ok(vswitchd)
     }
 
     /// `ovn-controller` of a node.
@@ -148,6 +156,7 @@ impl Lab {
             format!("--node={node}"),
             format!("--ovs={}", self.layout.remote(node, "db")),
             format!("--socket={}", self.layout.agent_socket(node).display()),
+            format!("--kubelet={}", self.layout.kubelet(node).display()),
             format!("--mtu={}", self.parameters.tunnel.pod_mtu()),
             format!("--egress={}", self.parameters.gateway.as_str()),
         ];

@@ -7,7 +7,7 @@ use linux::{Handle, LinkChange, Netns, VethEnd, ethtool, nft, sysctl};
 use serde_json::json;
 
 use crate::place::PHYSICAL_MTU;
-use crate::{Datapath, Lab, Place};
+use crate::{Lab, Place};
 
 impl Lab {
     /// Makes the namespaces of all places, and plugs every host into the switch.
@@ -31,7 +31,7 @@ impl Lab {
         if matches!(place, Place::Node(_)) {
             harden(&netns)?;
         }
-        if self.parameters.datapath == Datapath::Netdev {
+        if self.parameters.node_places().any(|node| self.parameters.datapath_of(node).is_userspace()) {
             // A userspace datapath anywhere on the network would see checksums that nobody filled in.
             ethtool::disable_tx_checksums(&netns, "eth0")?;
         }
@@ -49,7 +49,7 @@ impl Lab {
 
     /// Whether Open vSwitch owns the place's `eth0`, so that its address lives on `br-phy`.
     pub(crate) fn owns_uplink(&self, place: Place) -> bool {
-        matches!(place, Place::Node(_)) && self.parameters.datapath == Datapath::Netdev
+        matches!(place, Place::Node(_)) && self.parameters.datapath_of(place).is_userspace()
     }
 }
 

@@ -83,6 +83,12 @@ impl Layout {
         self.place(place).join("pods")
     }
 
+    /// Folder of the kubelet of a node, with volumes of pods.
+    #[must_use]
+    pub fn kubelet(&self, place: Place) -> PathBuf {
+        self.place(place).join("kubelet")
+    }
+
     /// Socket on which the agent of a node serves the CNI plugin.
     #[must_use]
     pub fn agent_socket(&self, place: Place) -> PathBuf {

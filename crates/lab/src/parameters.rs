@@ -89,6 +89,9 @@ pub struct Parameters {
     pub tunnel: Tunnel,
     /// Datapath of the nodes.
     pub datapath: Datapath,
+    /// Nodes that have DPDK, whatever the others have.
+    #[serde(default)]
+    pub dpdk_nodes: Vec<Place>,
     /// Another root directory with the programs of OVS and OVN.
     pub ovn: Option<PathBuf>,
     /// Loopback port of the API server.
@@ -136,6 +139,20 @@ impl Parameters {
     /// Everything that is plugged into the physical network.
     pub fn hosts(&self) -> impl Iterator<Item = Place> + use<> {
         self.central_places().chain(self.node_places()).chain(self.outside_places())
+    }
+
+    /// Datapath of a node.
+    #[must_use]
+    pub fn datapath_of(&self, node: Place) -> Datapath {
+        if self.dpdk_nodes.contains(&node) { Datapath::Dpdk } else { self.datapath }
+    }
+
+    /// Which datapath the nodes have, in words.
+    #[must_use]
+    pub fn datapaths(&self) -> String {
+        let others: Vec<_> = self.dpdk_nodes.iter().filter(|_| self.datapath != Datapath::Dpdk).map(Place::to_string).collect();
+        let apart = if others.is_empty() { String::new() } else { format!(", dpdk on {}", others.join(", ")) };
+        format!("{} datapath{apart}", self.datapath.as_str())
     }
 
     /// The programs of OVS and OVN.

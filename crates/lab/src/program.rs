@@ -16,9 +16,9 @@ pub struct Programs {
 /// Loader and libraries of a foreign root, as Debian lays them out.
 const LOADER: &str = "lib64/ld-linux-x86-64.so.2";
 const LIBRARIES: [&str; 2] = ["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"];
-/// Where programs are looked for. In the last one `ovs-vswitchd` lives on Debian, whose alternatives exist only once
-/// packages are configured.
-const FOLDERS: [&str; 5] = ["usr/sbin", "usr/bin", "sbin", "bin", "usr/lib/openvswitch-switch"];
+/// Where programs are looked for. In the first two `ovs-vswitchd` lives on Debian, without and with DPDK: its alternatives exist only
+/// once packages are configured, and may be either.
+const FOLDERS: [&str; 6] = ["usr/lib/openvswitch-switch", "usr/lib/openvswitch-switch-dpdk", "usr/sbin", "usr/bin", "sbin", "bin"];
 /// How many symbolic links are followed, as in Linux (path_resolution(7)).
 const LINKS: u32 = 40;
 
@@ -46,14 +46,17 @@ impl Programs {
         Self { root }
     }
 
+    /// The root directory.
+    pub(crate) fn root(&self) -> &Path {
+        self.root.as_deref().unwrap_or(Path::new("/"))
+    }
+
     /// The words that start a program.
     ///
     /// # Errors
     /// When it is not there.
     pub fn argv(&self, program: &str) -> anyhow::Result<Vec<String>> {
-        let root = self.root.as_deref().unwrap_or(Path::new("/"));
-        let path = FOLDERS.iter().find_map(|folder| inside(root, root.join(folder).join(program)));
-        let path = path.with_context(|| format!("program {program} is not under {}", root.display()))?.display().to_string();
+        let path = self.path(program)?.display().to_string();
         Ok(match &self.root {
             None => vec![path],
             Some(root) => {
@@ -63,10 +66,17 @@ impl Programs {
         })
     }
 
+    /// Path of a program.
+    pub(crate) fn path(&self, program: &str) -> anyhow::Result<PathBuf> {
+        let root = self.root();
+        let path = FOLDERS.iter().find_map(|folder| inside(root, root.join(folder).join(program)));
+        path.with_context(|| format!("program {program} is not under {}", root.display()))
+    }
+
     /// Path of a schema, such as `ovn/ovn-nb.ovsschema`.
     #[must_use]
     pub fn schema(&self, name: &str) -> String {
-        self.root.as_deref().unwrap_or(Path::new("/")).join("usr/share").join(name).display().to_string()
+        self.root().join("usr/share").join(name).display().to_string()
     }
 
     /// Runs a program to its end, inside `netns` if given, and yields what it prints; blocks.

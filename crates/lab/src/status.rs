@@ -69,6 +69,8 @@ pub struct NodeStatus {
     pub name: String,
     /// Address on the physical network.
     pub address: String,
+    /// Its datapath.
+    pub datapath: Datapath,
     /// How many pods it has.
     pub pods: usize,
     /// Whether all its components run.
@@ -138,6 +140,7 @@ impl Lab {
         let nodes = self.parameters.node_places().map(|place| NodeStatus {
             name: place.to_string(),
             address: place.address().map(|address| address.to_string()).unwrap_or_default(),
+            datapath: self.parameters.datapath_of(place),
             pods: pods.iter().filter(|pod| pod.node == place.to_string()).count(),
             running: components
                 .iter()
@@ -206,9 +209,9 @@ impl Status {
         rows(&mut text, &["place", "component", "state", "role", "pid", "restarts"], components);
         let nodes = self.nodes.iter().map(|node| {
             let state = if node.running { "running" } else { "degraded" };
-            vec![node.name.clone(), node.address.clone(), node.pods.to_string(), state.to_owned()]
+            vec![node.name.clone(), node.address.clone(), node.datapath.as_str().to_owned(), node.pods.to_string(), state.to_owned()]
         });
-        rows(&mut text, &["node", "address", "pods", "state"], nodes);
+        rows(&mut text, &["node", "address", "datapath", "pods", "state"], nodes);
         if let Some(error) = &self.api_error {
             let _ = writeln!(text, "the API server does not answer: {error}");
             return text;

@@ -46,7 +46,7 @@ impl Trial {
         let mut trial = Self {
             ovn: version(&programs, "ovn-controller")?,
             ovs: version(&programs, "ovs-vswitchd")?,
-            datapath: request.datapath.settle()?,
+            datapath: request.datapath.settle(&programs)?,
             tunnel: request.tunnel,
             checks: 0,
             differing: 0,

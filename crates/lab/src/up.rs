@@ -14,7 +14,7 @@ use crate::component::Component;
 use crate::layout::write;
 use crate::place::{API_PORT, MAX_NODES};
 use crate::progress::Progress;
-use crate::{DatapathChoice, Gateway, Lab, Layout, NotYet, Parameters, Place, Programs, Tunnel, apply, cluster, kubelet, wait};
+use crate::{DatapathChoice, Gateway, Lab, Layout, NotYet, Parameters, Place, Programs, Tunnel, apply, cluster, datapath, kubelet, wait};
 
 /// What `lab up` is asked for.
 #[derive(Clone, Debug)]
@@ -25,6 +25,8 @@ pub struct Request {
     pub tunnel: Tunnel,
     /// Datapath of the nodes.
     pub datapath: DatapathChoice,
+    /// Nodes that have DPDK, whatever the others have.
+    pub dpdk_nodes: Vec<Place>,
     /// How pods leave the cluster.
     pub gateway: Gateway,
     /// Whether the subnets that a cluster starts with have both families.
@@ -62,8 +64,14 @@ impl Request {
             _ if !(1..=MAX_NODES).contains(&self.nodes) => bail!("--nodes {}: 1 to {MAX_NODES}", self.nodes),
             _ => {}
         }
-        let datapath = self.datapath.settle()?;
         let programs = Programs::new(self.ovn.clone());
+        let datapath = self.datapath.settle(&programs)?;
+        if let Some(place) = self.dpdk_nodes.iter().find(|place| !matches!(place, Place::Node(n) if *n <= self.nodes)) {
+            bail!("--dpdk-nodes {place}: no node of this lab, which has {}", self.nodes);
+        }
+        if !self.dpdk_nodes.is_empty() {
+            datapath::has_dpdk(&programs).context("--dpdk-nodes")?;
+        }
         for program in ["ovsdb-server", "ovsdb-tool", "ovs-vswitchd", "ovs-vsctl", "ovn-northd", "ovn-controller", "ovn-nbctl", "ovn-sbctl"]
         {
             programs.argv(program)?;
@@ -83,6 +91,7 @@ impl Request {
             dual_stack: self.dual_stack,
             tunnel,
             datapath,
+            dpdk_nodes: self.dpdk_nodes.clone(),
             ovn,
             api_port,
             program,
@@ -100,7 +109,7 @@ pub async fn up(layout: Layout, request: &Request, progress: &Progress) -> anyho
     let manifests = apply::read(&request.manifests)?;
     let plugin = request.cni.clone().unwrap_or_else(|| request.program.with_file_name("ferrovia-cni"));
     anyhow::ensure!(plugin.exists(), "there is no CNI plugin at {}: `cargo build -p cni` makes it", plugin.display());
-    progress.step(format!("{} nodes, {} tunnels, {} datapath", parameters.nodes, parameters.tunnel.as_str(), parameters.datapath.as_str()));
+    progress.step(format!("{} nodes, {} tunnels, {}", parameters.nodes, parameters.tunnel.as_str(), parameters.datapaths()));
     let name = layout.name().clone();
     let lab = Lab::prepare(layout, parameters)?;
     let built = async {

@@ -74,7 +74,7 @@ fn nics<'a>(
         problems.push(Problem { reason: "BadAnnotation", message });
         Vec::new()
     });
-    let nics = attachments.into_iter().filter_map(|networks::Attachment { selection, provider, addresses_only }| {
+    let nics = attachments.into_iter().filter_map(|networks::Attachment { selection, provider, addresses_only, .. }| {
         let link = links.iter().find(|link| link.selection == selection)?;
         let (namespace, name) = (&selection.namespace, &selection.name);
         let base = if addresses_only { Definition::addresses(namespace, name) } else { Definition::ours(namespace, name) };

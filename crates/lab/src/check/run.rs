@@ -88,14 +88,17 @@ impl Lab {
         }
         let (mut endpoints, mut mtus) = (Vec::new(), Vec::new());
         for pod in std::mem::take(&mut intent.pods) {
-            let netns = records.get(&pod.uid).and_then(|record| record.netns.as_deref());
-            let Some(netns) = netns else {
+            let record = records.get(&pod.uid);
+            let Some(netns) = record.and_then(|record| record.netns.as_deref()) else {
                 intent.skipped.push(Skipped { pod: pod.pod, reason: "it does not run in this lab".to_owned() });
                 continue;
             };
             let netns = Netns::named(netns).with_context(|| format!("pod {}", pod.pod))?;
             let link = Handle::open(&netns)?.link("eth0").await?;
-            mtus.push(link.map_or(self.parameters.tunnel.pod_mtu(), |link| link.mtu));
+            // Of a NIC that is a socket only the machine's record tells.
+            let nics = record.iter().flat_map(|record| record.nics.iter().flatten());
+            let recorded = nics.filter(|nic| nic.name == "eth0").map(|nic| nic.mtu).next();
+            mtus.push(link.map(|link| link.mtu).or(recorded).unwrap_or(self.parameters.tunnel.pod_mtu()));
             endpoints.push(Endpoint::open(&pod.uid, &netns)?);
             intent.pods.push(pod);
         }

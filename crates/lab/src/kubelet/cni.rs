@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use anyhow::{Context as _, anyhow};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::record::PodRecord;
 use crate::runtime::{Attachment, Runtime};
@@ -13,6 +13,8 @@ use crate::{Lab, Layout, Place};
 
 /// Name of the plugin, and of the network.
 const PLUGIN: &str = "ferrovia";
+/// Name of a pod's primary link.
+pub(super) const PRIMARY: &str = "eth0";
 
 /// Installs the plugin and its network on a node.
 pub(crate) fn install(layout: &Layout, node: Place, plugin: &Path) -> anyhow::Result<()> {
@@ -21,7 +23,7 @@ pub(crate) fn install(layout: &Layout, node: Place, plugin: &Path) -> anyhow::Re
     let (bin, networks) = (folder.join("bin"), folder.join("net.d"));
     fs::create_dir_all(&bin).and_then(|()| fs::create_dir_all(&networks)).with_context(failed)?;
     std::os::unix::fs::symlink(plugin, bin.join(PLUGIN)).with_context(failed)?;
-    let list = json!({"cniVersion": "1.0.0", "name": PLUGIN, "plugins": [{"type": PLUGIN}]});
+    let list = json!({"cniVersion": "1.1.0", "name": PLUGIN, "plugins": [{"type": PLUGIN}]});
     fs::write(networks.join("01-ferrovia.conflist"), serde_json::to_vec_pretty(&list)?).with_context(failed)
 }
 
@@ -30,11 +32,22 @@ fn attachment(pod: &PodRecord) -> anyhow::Result<Attachment> {
     Ok(Attachment::of_pod(&pod.namespace, &pod.name, &pod.uid, netns))
 }
 
-/// Connects a pod; yields its addresses.
-pub(crate) async fn add(lab: &Lab, node: Place, pod: &PodRecord) -> anyhow::Result<Vec<IpAddr>> {
+/// Connects a pod; yields what the plugin made.
+pub(crate) async fn add(lab: &Lab, node: Place, pod: &PodRecord) -> anyhow::Result<Value> {
     let runtime = Runtime::new(lab.clone(), node);
-    let result = runtime.add(&runtime.network()?, &attachment(pod)?).await?.ok()?;
-    let addresses = result["ips"].as_array().into_iter().flatten().filter_map(|ip| ip["address"].as_str()?.split('/').next()?.parse().ok());
+    Ok(runtime.add(&runtime.network()?, &attachment(pod)?).await?.ok()?)
+}
+
+/// The addresses of the primary one of the NICs that the plugin made.
+pub(crate) fn addresses(result: &Value) -> anyhow::Result<Vec<IpAddr>> {
+    let name = |ip: &Value| Some(result["interfaces"].get(usize::try_from(ip["interface"].as_u64()?).ok()?)?["name"].as_str()? == PRIMARY);
+    let is_primary = |ip: &&Value| name(ip).unwrap_or(false);
+    let addresses = result["ips"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(is_primary)
+        .filter_map(|ip| ip["address"].as_str()?.split('/').next()?.parse().ok());
     let addresses: Vec<IpAddr> = addresses.collect();
     if addresses.is_empty() { Err(anyhow!("the CNI plugin's result holds no address: {result}")) } else { Ok(addresses) }
 }

@@ -8,6 +8,7 @@ mod container;
 mod kill;
 mod record;
 mod report;
+mod volumes;
 mod worker;
 
 use std::collections::{HashMap, HashSet};

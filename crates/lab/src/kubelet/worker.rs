@@ -20,15 +20,13 @@ use tokio::sync::watch;
 use super::container::{self, Doing};
 use super::record::{ContainerRecord, PodRecord};
 use super::report::{Report, now};
-use super::{Node, cni, kill};
+use super::{Node, cni, kill, volumes};
 use crate::machine;
 use crate::runtime::Runtime;
 
 /// The first and the longest pause before something is tried again.
 const PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(20);
-/// Name of a pod's primary link.
-const PRIMARY: &str = "eth0";
 /// `runtimeClassName` of pods that are virtual machines.
 const MACHINE: &str = "vm";
 /// How long processes have to end when the pod does not say.
@@ -139,7 +137,7 @@ impl Worker {
     async fn connect(&mut self, pod: &Pod, is_machine: bool) -> Netns {
         let mut attempt = 0;
         loop {
-            match self.try_connect(is_machine).await {
+            match self.try_connect(pod, is_machine).await {
                 Ok(netns) => return netns,
                 Err(error) => {
                     let message = format!("{error:#}");
@@ -152,7 +150,7 @@ impl Worker {
         }
     }
 
-    async fn try_connect(&mut self, is_machine: bool) -> anyhow::Result<Netns> {
+    async fn try_connect(&mut self, pod: &Pod, is_machine: bool) -> anyhow::Result<Netns> {
         let node = self.node.clone();
         let (layout, place) = (&node.lab.layout, node.place);
         let Some(name) = self.record.netns.clone() else {
@@ -165,12 +163,14 @@ impl Worker {
         }
         // Recorded first: whatever happens now, someone knows what to remove.
         self.record.save(layout, place)?;
+        volumes::make(layout, place, &self.record.uid, pod)?;
         let sandbox = Runtime::new(node.lab.clone(), place).sandbox(&self.record.uid).await?;
-        self.record.addresses = cni::add(&self.node.lab, place, &self.record).await?;
+        let made = cni::add(&self.node.lab, place, &self.record).await?;
+        self.record.addresses = cni::addresses(&made)?;
         if is_machine {
             // Read before the links lose it, and recorded with the pod: whoever comes next finds the links without.
-            let mut nics = machine::read(sandbox.netns()).await?;
-            if let Some(primary) = nics.iter_mut().find(|nic| nic.name == PRIMARY) {
+            let mut nics = machine::nics(machine::read(sandbox.netns()).await?, &made)?;
+            if let Some(primary) = nics.iter_mut().find(|nic| nic.name == cni::PRIMARY) {
                 (primary.dhcp, primary.advertised) = self.answered().await?;
             }
             self.record.nics = Some(nics);
@@ -361,6 +361,7 @@ impl Worker {
             cni::del(&self.node.lab, place, &self.record).await?;
             netns::delete(name)?;
         }
+        volumes::remove(layout, place, &self.record.uid)?;
         self.record.remove(layout, place);
         Ok(())
     }

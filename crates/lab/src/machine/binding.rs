@@ -30,9 +30,9 @@ pub(crate) async fn read(netns: &Netns) -> anyhow::Result<Vec<Nic>> {
             routes,
             dhcp: false,
             advertised: false,
+            socket: None,
         });
     }
-    anyhow::ensure!(!nics.is_empty(), "the CNI plugin made no link in {}", netns.label());
     Ok(nics)
 }
 
@@ -44,7 +44,7 @@ pub(crate) async fn bind(netns: &Netns, nics: &[Nic]) -> anyhow::Result<()> {
         _ => {}
     }
     let handle = Handle::open(netns)?;
-    for (index, nic) in nics.iter().enumerate() {
+    for (index, nic) in nics.iter().enumerate().filter(|(_, nic)| nic.socket.is_none()) {
         let (bridge, tap) = names(index);
         let link = handle.index(&nic.name).await?;
         for address in handle.addresses(Some(link)).await? {

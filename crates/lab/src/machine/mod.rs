@@ -7,6 +7,7 @@
 mod addressing;
 mod binding;
 mod client;
+mod devices;
 mod frame;
 mod guest;
 mod image;
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use binding::{bind, read};
 pub(crate) use client::{Client, execute, input, listen};
+pub(crate) use devices::nics;
 pub(crate) use frame::{Frame, Message};
 pub use guest::run as guest;
 pub(crate) use image::{Image, last_line};
@@ -60,11 +62,11 @@ pub(crate) struct Settings {
     pub(crate) nics: Vec<Nic>,
 }
 
-/// A NIC of a machine: what the CNI plugin made of the pod's link, which is the guest's now.
+/// A NIC of a machine: what the CNI plugin made of the pod's link, which is the guest's now, or the socket that it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Nic {
-    /// Name of the link, in the pod and in the guest.
+    /// Name of the link, in the pod, where it is one, and in the guest.
     pub name: String,
     /// Its MAC, which the guest speaks under.
     pub mac: String,
@@ -80,6 +82,9 @@ pub struct Nic {
     /// Whether a router advertises itself to it.
     #[serde(default)]
     pub advertised: bool,
+    /// The socket of vhost-user that it is, and no link of the pod.
+    #[serde(default)]
+    pub socket: Option<PathBuf>,
 }
 
 /// A command in a guest.

@@ -17,7 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::frame::{Frame, Message};
-use super::{Machine, PORT, names};
+use super::{Machine, PORT, devices};
 
 /// Exit status of a machine that was killed.
 const KILLED: i32 = 128 + 9;
@@ -36,16 +36,10 @@ impl Machine {
         let (accelerator, processor) = if self.image.accelerated { ("kvm", "host") } else { ("tcg", "max") };
         let console = self.console.display();
         let mut words: Vec<String> = vec!["-accel".to_owned(), accelerator.to_owned(), "-cpu".to_owned(), processor.to_owned()];
-        words.extend(["-m".to_owned(), MEMORY.to_string()]);
+        words.extend(devices::arguments(MEMORY, &self.settings.nics, self.image.accelerated));
         let mut say = |text: &str| words.extend(text.split_whitespace().map(str::to_owned));
         say("-nodefaults -display none -monitor none -no-reboot -device virtio-serial-pci -chardev stdio,id=guest,signal=off");
         say(&format!("-device virtserialport,chardev=guest,name={PORT}"));
-        for (index, nic) in self.settings.nics.iter().enumerate() {
-            let (_, tap) = names(index);
-            say(&format!("-netdev tap,id=nic{index},ifname={tap},script=no,downscript=no,vhost=off"));
-            // Without a boot program, which the firmware would try first.
-            say(&format!("-device virtio-net-pci,netdev=nic{index},mac={},host_mtu={},romfile=", nic.mac, nic.mtu));
-        }
         words.extend(["-serial".to_owned(), format!("file:{console}"), "-append".to_owned()]);
         words.push("console=ttyS0 panic=-1 quiet".to_owned());
         for (flag, file) in [("-kernel", &self.image.kernel), ("-initrd", &self.image.initrd)] {

@@ -49,6 +49,7 @@ impl Scratch {
             dual_stack: false,
             tunnel: Tunnel::Geneve,
             datapath: Datapath::Netdev,
+            dpdk_nodes: Vec::new(),
             ovn: None,
             api_port: 0,
             program: "none".into(),
