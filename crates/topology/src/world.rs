@@ -49,6 +49,7 @@ pub use crate::fact::Problem;
 pub use crate::holder::{Identity, Workload};
 pub use crate::interconnection::{Interconnection, Wish};
 pub use crate::key::{DefinitionKey, NicKey, PodKey};
+pub use crate::migration::{Incoming, Instance};
 pub use crate::underlay::{NodeReports, ProviderNetwork, Vlan, VlanSegment};
 
 /// What a subnet wants.
@@ -174,6 +175,8 @@ pub struct Pod {
     pub recorded: Option<NicRecord>,
     /// Which senders its port lets through, where annotations say so.
     pub security: Option<Box<PortSecurity>>,
+    /// The migration that it was made for, of a virtual machine's.
+    pub incoming: Option<Box<Incoming>>,
 }
 
 /// What a pod says of NICs besides its primary one, if it asks for any.
@@ -401,6 +404,7 @@ pub struct World {
     vlans: Table<Name, Vlan>,
     reports: Table<Name, NodeReports>,
     segments: Table<Name, VlanSegment>,
+    instances: Table<PodKey, Instance>,
 }
 
 macro_rules! collections {
@@ -442,6 +446,7 @@ collections! {
     21 Vlan: Name => vlans,
     22 NodeReports: Name => reports,
     23 VlanSegment: Name => segments,
+    30 Instance: PodKey => instances,
 }
 
 /// The subnets that claim ranges in a VPC.
