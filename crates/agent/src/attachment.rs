@@ -62,6 +62,9 @@ pub(crate) struct Nic {
     /// On a VLAN, the gateways of the physical network.
     #[serde(default)]
     pub(crate) physical: Option<Vec<IpAddr>>,
+    /// Whether the pod was made for a virtual machine to move into: until it is here nothing passes.
+    #[serde(default)]
+    pub(crate) incoming: bool,
     /// Whether the pod's default route is by this NIC.
     pub(crate) default_route: bool,
     pub(crate) tuning: Tuning,
@@ -295,6 +298,7 @@ pub(crate) mod tests {
             mtu: 1400,
             routed_mtu: None,
             physical: None,
+            incoming: false,
             default_route: true,
             tuning: Tuning::default(),
             vhost: None,

@@ -10,7 +10,7 @@ use api::cidr::parse_addresses;
 use api::networks::{self, Definition};
 use api::routes::{self, NextHop};
 use api::tuning::tuning;
-use api::view::{NetworkAttachmentDefinitionView, NodeView, PodView};
+use api::view::{MIGRATION_JOB, NetworkAttachmentDefinitionView, NodeView, PodView};
 use api::{Cidrs, DEFAULT_VPC, Egress, OVN_PROVIDER, VhostUser, v1};
 use futures::StreamExt;
 use kube::runtime::WatchStreamExt;
@@ -34,6 +34,8 @@ pub(crate) struct Pod {
     uid: String,
     /// Name that its ports are on: its own, or its virtual machine's.
     holder: String,
+    /// Whether it was made for its virtual machine to move into.
+    incoming: bool,
     annotations: BTreeMap<String, String>,
 }
 
@@ -255,6 +257,7 @@ impl Known {
             mac: record.mac,
             addresses,
             gateways: record.gateways,
+            incoming: pod.incoming,
             default_route,
             tuning,
             vhost: None,
@@ -442,7 +445,8 @@ fn pod(pod: PodView) -> (Key, Option<Pod>) {
     annotations.retain(|key, _| [networks::NETWORKS, networks::DEFAULT_NETWORK].contains(&key.as_str()) || key.contains(".kubernetes.io/"));
     let machine = annotations.get(annotations::VIRTUAL_MACHINE).filter(|machine| !machine.is_empty());
     let holder = machine.unwrap_or(&name).clone();
-    ((namespace, name), Some(Pod { uid: pod.metadata.uid.unwrap_or_default(), holder, annotations }))
+    let incoming = machine.is_some() && pod.metadata.labels.is_some_and(|labels| labels.contains_key(MIGRATION_JOB));
+    ((namespace, name), Some(Pod { uid: pod.metadata.uid.unwrap_or_default(), holder, incoming, annotations }))
 }
 
 fn own_node(node: NodeView) -> (String, Option<OwnNode>) {
@@ -508,7 +512,7 @@ mod tests {
 
     fn known(pairs: &[(&str, &str)]) -> Known {
         let annotations = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        let pod = Pod { uid: "u".to_owned(), holder: "p".to_owned(), annotations };
+        let pod = Pod { uid: "u".to_owned(), holder: "p".to_owned(), incoming: false, annotations };
         let pods = HashMap::from([(("ns".to_owned(), "p".to_owned()), pod)]);
         Known { pods, ..Known::default() }
     }

@@ -178,7 +178,8 @@ impl Node {
                     Detect::Underlay => attachment.nic.physical.is_some(),
                     Detect::All => true,
                 };
-            if looked_for {
+            // Who moves here has its address where it comes from, too.
+            if looked_for && !attachment.nic.incoming {
                 self.look_for_duplicates(&attachment).await?;
             }
             attachments.push(attachment);
@@ -190,7 +191,9 @@ impl Node {
         for attachment in &attachments {
             self.ovs.installed(&attachment.host, self.config.port_patience).await.map_err(later)?;
             self.limit_again(attachment).await.map_err(failed)?;
-            self.prove(attachment).await.map_err(failed)?;
+            if !attachment.nic.incoming {
+                self.prove(attachment).await.map_err(failed)?;
+            }
         }
         drop(names);
         Ok((attachments, lacking))

@@ -144,9 +144,12 @@ impl From<&IpView> for v1::Ip {
 }
 
 view! {
-    /// A running instance of a virtual machine of KubeVirt: that it is there.
+    /// A running instance of a virtual machine of KubeVirt: that it is there, and where.
     VirtualMachineInstanceView in k8s_openapi::NamespaceResourceScope,
-    KUBEVIRT, "v1", "kubevirt.io/v1", "VirtualMachineInstance", "virtualmachineinstances"; {}
+    KUBEVIRT, "v1", "kubevirt.io/v1", "VirtualMachineInstance", "virtualmachineinstances"; {
+        /// Where it runs.
+        status: InstanceStatusView,
+    }
 }
 
 view! {
@@ -168,6 +171,39 @@ pub struct NetworkAttachmentDefinitionSpecView {
 
 /// API group of KubeVirt's kinds.
 pub const KUBEVIRT: &str = "kubevirt.io";
+
+/// Label of a pod that was made for a virtual machine to move into: the uid of the migration.
+pub const MIGRATION_JOB: &str = "kubevirt.io/migrationJobUID";
+
+/// What is read of `VirtualMachineInstance.status`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InstanceStatusView {
+    /// Node that the machine runs on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_name: Option<String>,
+    /// Its last migration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub migration_state: Option<MigrationStateView>,
+}
+
+/// What is read of `VirtualMachineInstance.status.migrationState`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MigrationStateView {
+    /// Identity of the migration, which the pod that was made for it has as a label.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub migration_uid: Option<String>,
+    /// Whether it is over.
+    #[serde(default)]
+    pub completed: bool,
+    /// Whether the machine stayed where it was.
+    #[serde(default)]
+    pub failed: bool,
+    /// When it was over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_timestamp: Option<Time>,
+}
 
 /// What is read of `Pod.spec`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -16,9 +16,9 @@ use ovsdb_types::{
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 use topology::{
-    Allocation, Fact, FactValue, Ip, IpHolder, Namespace, NetworkDefinition, NetworkState, Networks, NicKey, NicRequest, Node, NodeReports,
-    Pod, PodKey, Pool, Problem, ProviderNetwork, Replicas, Source, Subnet, SubnetState, Usage, Vip, Vlan, VlanState, Vpc, VpcState, World,
-    northbound, pods_on, providers, recorded,
+    Allocation, Fact, FactValue, Instance, Ip, IpHolder, Namespace, NetworkDefinition, NetworkState, Networks, NicKey, NicRequest, Node,
+    NodeReports, Pod, PodKey, Pool, Problem, ProviderNetwork, Replicas, ReplicasKind, Source, Subnet, SubnetState, Usage, Vip, Vlan,
+    VlanState, Vpc, VpcState, World, northbound, pods_on, providers, recorded,
 };
 use uuid::Uuid;
 
@@ -28,6 +28,7 @@ use crate::drift::Drift;
 use crate::inputs::{Input, KINDS, Key, Kind, Object, Shown, ShownIp, ShownVip};
 use crate::metrics::Metrics;
 use crate::outputs::{Notice, Output, Outputs, Subject};
+use crate::settling::Settling;
 use crate::stranding::{self, Waiting};
 
 type Name = Arc<str>;
@@ -103,6 +104,9 @@ pub(crate) struct Core {
     /// Whether the database changed since it was last compared.
     drifted: bool,
     drift: Drift,
+    settling: Settling,
+    /// Whether a migration has settled since the last settle of the rules.
+    settled: bool,
     /// Whether the transaction under way is the one that begins the term.
     claiming: bool,
     engine: Engine<World, Fact>,
@@ -183,6 +187,8 @@ impl Core {
             deferred: BTreeSet::new(),
             drifted: false,
             drift: Drift::default(),
+            settling: Settling::default(),
+            settled: false,
             claiming: false,
             engine,
             ipam: Ipam::default(),
@@ -329,7 +335,13 @@ impl Core {
     /// Whether [`Core::plan`] has something to do.
     pub(crate) fn has_work(&self) -> bool {
         let open = !self.brake.holds_commits() && (!self.dirty.is_empty() || !self.after_commit.is_empty() || self.is_unmarked());
-        !self.urgent.is_empty() || !self.waiting.is_empty() || self.compare_all || !self.deferred.is_empty() || self.is_new() || open
+        !self.urgent.is_empty()
+            || !self.waiting.is_empty()
+            || self.settled
+            || self.compare_all
+            || !self.deferred.is_empty()
+            || self.is_new()
+            || open
     }
 
     /// Begins to decide and to write, as the leader of a term, or goes on so in a later one.
@@ -377,13 +389,20 @@ impl Core {
 
     /// When something is to be done although nothing happens.
     pub(crate) fn wakes_at(&self) -> Option<Instant> {
-        self.drift.wakes_at()
+        self.drift.wakes_at().into_iter().chain(self.settling.wakes_at()).min()
     }
 
     /// Time has passed.
     pub(crate) fn wake(&mut self, now: Instant) {
         if self.drift.wakes_at().is_some_and(|at| at <= now) {
             self.dirty.merge(self.drift.wake(now));
+        }
+        for holder in self.settling.wake(now) {
+            let known = <Instance as engine::Collection<World>>::table(self.engine.world()).get(&holder).cloned();
+            let settled = |migration| topology::Migration { settling: false, ..migration };
+            let settled = known.map(|known| Instance { migration: known.migration.map(settled), ..known });
+            self.engine.set::<Instance>(&holder, settled, Age(0));
+            self.settled = true;
         }
     }
 
@@ -410,6 +429,7 @@ impl Core {
             self.tell_of_brake();
         }
         self.complete = true;
+        self.settled = false;
         self.run_rules();
         self.run_rules();
         self.started = true;
@@ -581,6 +601,11 @@ impl Core {
                 self.after_commit.insert(Output::Vip(name));
             }
             Object::Replicas(key, replicas, age) => self.engine.set::<Replicas>(&key, replicas, age),
+            Object::Instance(key, replicas, age, shown) => {
+                self.engine.set::<Replicas>(&key, replicas, age);
+                self.settling.set(&shown);
+                self.engine.set::<Instance>(&shown.holder, Some(shown.instance), age);
+            }
             Object::Ip(name, ip, age, shown) => {
                 let ip = match ip {
                     Ok(ip) => {
@@ -702,7 +727,14 @@ impl Core {
                 self.engine.set::<Vip>(name, None, Age(0));
                 self.vips.remove(name);
             }
-            Key::Replicas(key) => self.engine.set::<Replicas>(key, None, Age(0)),
+            Key::Replicas(key) => {
+                self.engine.set::<Replicas>(key, None, Age(0));
+                if key.kind == ReplicasKind::Instance {
+                    let holder = PodKey { namespace: Arc::clone(&key.namespace), name: Arc::clone(&key.name) };
+                    self.settling.remove(&holder);
+                    self.engine.set::<Instance>(&holder, None, Age(0));
+                }
+            }
             Key::Ip(name) => {
                 self.engine.set::<Ip>(name, None, Age(0));
                 self.ips.remove(name);

@@ -24,6 +24,8 @@ use topology::{
     ReplicasKey, ReplicasKind, Subnet, Vip, Vlan, Vpc, Workload, input,
 };
 
+use crate::settling::ShownInstance;
+
 type Name = Arc<str>;
 
 /// Before a request that was answered with an error is tried again; longer each time.
@@ -101,6 +103,8 @@ pub(crate) enum Object {
     Ip(Name, Result<Option<Ip>, Problem>, Age, ShownIp),
     /// `None`: it keeps nothing any more.
     Replicas(ReplicasKey, Option<Replicas>, Age),
+    /// An instance of a virtual machine, and what it says of its migrations.
+    Instance(ReplicasKey, Option<Replicas>, Age, Box<ShownInstance>),
 }
 
 /// Which object.
@@ -195,7 +199,7 @@ impl Object {
             Self::IpPool(name, ..) => Key::IpPool(Arc::clone(name)),
             Self::Vip(name, ..) => Key::Vip(Arc::clone(name)),
             Self::Ip(name, ..) => Key::Ip(Arc::clone(name)),
-            Self::Replicas(key, ..) => Key::Replicas(key.clone()),
+            Self::Replicas(key, ..) | Self::Instance(key, ..) => Key::Replicas(key.clone()),
         }
     }
 }
@@ -323,7 +327,7 @@ fn virtual_machine(object: &VirtualMachineView) -> Object {
 
 fn instance(object: &VirtualMachineInstanceView) -> Object {
     let (key, replicas) = input::virtual_machine(ReplicasKind::Instance, &object.metadata);
-    Object::Replicas(key, replicas, input::age(&object.metadata))
+    Object::Instance(key, replicas, input::age(&object.metadata), Box::new(ShownInstance::of(object)))
 }
 
 /// Runs all watches until the receiver is dropped. Each is a task of its own: at a start they parse side by side.

@@ -15,6 +15,7 @@ mod metrics;
 mod outputs;
 mod preview;
 mod run;
+mod settling;
 mod status;
 mod stranding;
 mod writer;

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use api::annotations::{self, GATEWAY_MAC, IN_FORCE, IP_POOL, LOGICAL_SWITCH, RESERVED_LABEL};
 use api::cidr::parse_addresses;
 use api::networks::{self, Definition};
-use api::view::{KUBEVIRT, NamespaceView, NetworkAttachmentDefinitionView, NodeView, PodView, StatefulSetView};
+use api::view::{
+    KUBEVIRT, MIGRATION_JOB, NamespaceView, NetworkAttachmentDefinitionView, NodeView, PodView, StatefulSetView, VirtualMachineInstanceView,
+};
 use api::{Cidrs, FINALIZER, MacAddr, OVN_PROVIDER, v1};
 use engine::Age;
 use k8s_meta::ObjectMeta;
@@ -15,10 +17,11 @@ use k8s_meta::ObjectMeta;
 use crate::fact::Problem;
 use crate::interconnection::Wish;
 use crate::key::INTERCONNECTION;
+use crate::migration::{Migration, Stage};
 pub use crate::underlay::{node_reports, provider_network, vlan};
 use crate::world::{
-    Central, DefinitionKey, Ip, Keeper, Link, Name, Namespace, NetworkDefinition, Networks, NicKey, NicNotes, Node, Pod, PodKey, Pool,
-    PoolSpec, Replicas, ReplicasKey, ReplicasKind, Subnet, SubnetSpec, Vip, VipSpec, Vpc, Workload,
+    Central, DefinitionKey, Incoming, Instance, Ip, Keeper, Link, Name, Namespace, NetworkDefinition, Networks, NicKey, NicNotes, Node,
+    Pod, PodKey, Pool, PoolSpec, Replicas, ReplicasKey, ReplicasKind, Subnet, SubnetSpec, Vip, VipSpec, Vpc, Workload,
 };
 use crate::{defaults, dhcp};
 
@@ -259,7 +262,9 @@ pub fn pod(object: &PodView) -> (PodKey, Option<Pod>, Age) {
     };
     let security = annotations::port_security_of(OVN_PROVIDER, notes).map(Box::new);
     let (uid, created) = (uid(meta), age(meta).0);
-    (key, Some(Pod { uid, created, node, workload: workload(meta), asked, recorded, security }), age(meta))
+    let workload = workload(meta);
+    let incoming = incoming(meta).filter(|_| matches!(workload, Some(Workload::VirtualMachine(_)))).map(Box::new);
+    (key, Some(Pod { uid, created, node, workload, asked, recorded, security, incoming }), age(meta))
 }
 
 /// A node.
@@ -345,6 +350,27 @@ pub fn stateful_set(object: &StatefulSetView) -> (ReplicasKey, Option<Replicas>)
 #[must_use]
 pub fn virtual_machine(kind: ReplicasKind, meta: &ObjectMeta) -> (ReplicasKey, Option<Replicas>) {
     keeping(kind, meta, 0..1)
+}
+
+/// The migration that a pod was made for, by the label that KubeVirt gives it.
+fn incoming(meta: &ObjectMeta) -> Option<Incoming> {
+    let job = meta.labels.as_ref()?.get(MIGRATION_JOB).filter(|job| !job.is_empty())?;
+    Some(Incoming { job: job.as_str().into(), deleting: meta.deletion_timestamp.is_some() })
+}
+
+/// Where an instance of a virtual machine says that it runs. Its migration settles nothing here: that is a question of time.
+#[must_use]
+pub fn instance(object: &VirtualMachineInstanceView) -> (PodKey, Instance) {
+    let status = &object.status;
+    let migration = status.migration_state.as_ref().and_then(|state| {
+        let stage = match (state.failed, state.completed) {
+            (true, _) => Stage::Failed,
+            (false, true) => Stage::Completed,
+            (false, false) => Stage::UnderWay,
+        };
+        Some(Migration { job: text(&state.migration_uid)?, stage, settling: false })
+    });
+    (pod_key(&object.metadata), Instance { node: text(&status.node_name), migration })
 }
 
 fn keeping(kind: ReplicasKind, meta: &ObjectMeta, ordinals: std::ops::Range<u32>) -> (ReplicasKey, Option<Replicas>) {

@@ -16,6 +16,7 @@ mod interconnection;
 mod ip;
 mod key;
 mod mac;
+mod migration;
 mod networks;
 mod nic;
 mod node;
@@ -34,6 +35,7 @@ pub use dhcp::Dhcp;
 pub use fact::{Fact, FactValue, Interconnected, IpHolder, NicRequest, Problem, Source, SubnetState, VpcState};
 pub use holder::{Identity, Workload, pods_on, providers, recorded};
 pub use key::{DefinitionKey, NicKey, PodKey};
+pub use migration::{Incoming, Instance, Migration, Stage};
 pub use underlay::{NetworkState, NodeReports, ProviderNetwork, Report, Vlan, VlanSegment, VlanState, Watchers};
 pub use world::{
     Allocation, Attached, Attachment, Central, Egress, Interconnection, Ip, Keeper, Link, Namespace, Network, NetworkDefinition, Networks,
@@ -87,6 +89,7 @@ pub fn from_scratch(engine: &engine::Engine<World, Fact>) -> engine::Engine<Worl
     engine.copy_into::<Usage>(&mut fresh);
     engine.copy_into::<Pool>(&mut fresh);
     engine.copy_into::<Replicas>(&mut fresh);
+    engine.copy_into::<Instance>(&mut fresh);
     engine.copy_into::<Ip>(&mut fresh);
     engine.copy_into::<Vip>(&mut fresh);
     engine.copy_into::<Allocation>(&mut fresh);

@@ -6,16 +6,16 @@ use std::sync::Arc;
 
 use api::{MacAddr, VENDOR};
 use ovsdb_types::nb::{
-    dhcp_options as dhcp, gateway_chassis as chassis, logical_router as lr, logical_router_policy as policy, logical_router_port as lrp,
-    logical_router_static_route as route, logical_switch as ls, logical_switch_port as lsp, nb_global, port_group as group,
-    static_mac_binding as binding,
+    acl, dhcp_options as dhcp, gateway_chassis as chassis, logical_router as lr, logical_router_policy as policy,
+    logical_router_port as lrp, logical_router_static_route as route, logical_switch as ls, logical_switch_port as lsp, nb_global,
+    port_group as group, static_mac_binding as binding,
 };
 use ovsdb_types::{
     Atom, Column, Datum, Element, Fact as NbFact, FactValue as NbValue, IndexDef, IntoDatum, Monitored, Ownership, Row, RowKey, TableId, nb,
 };
 
 use crate::fact::{Fact, FactValue};
-use crate::{dhcp as answers, egress, interconnection, node, routes, underlay};
+use crate::{dhcp as answers, egress, interconnection, migration, node, routes, underlay};
 
 /// Key in `NB_Global:external_ids` that the controller sets, to `true`, with the transaction that completes the database.
 /// Where it is missing, the database was made anew, and `ovn-northd` must not act on what it does not hold yet.
@@ -25,7 +25,7 @@ pub const COMPLETE: &str = "ferrovia-complete";
 #[must_use]
 pub fn monitored() -> Monitored {
     let routers = [lr::TABLE, lrp::TABLE, chassis::TABLE, route::TABLE, policy::TABLE, binding::TABLE];
-    let switches = [ls::TABLE, lsp::TABLE, group::TABLE, dhcp::TABLE];
+    let switches = [ls::TABLE, lsp::TABLE, group::TABLE, acl::TABLE, dhcp::TABLE];
     Monitored::tables(&nb::SCHEMA, &[&routers[..], &switches[..], &[nb_global::TABLE]].concat())
 }
 
@@ -81,8 +81,10 @@ pub fn ownership() -> Vec<Ownership> {
         ],
         &[],
     );
-    ports.maps =
-        vec![(lsp::EXTERNAL_IDS.index, &["vendor", "ls", "pod", node::MARK]), (lsp::OPTIONS.index, &["router-port", "network_name"])];
+    ports.maps = vec![
+        (lsp::EXTERNAL_IDS.index, &["vendor", "ls", "pod", node::MARK]),
+        (lsp::OPTIONS.index, &["router-port", "network_name", migration::ACTIVATION]),
+    ];
     let ways = Ownership {
         table: route::TABLE,
         columns: vec![route::IP_PREFIX.index, route::NEXTHOP.index, route::POLICY.index, route::ROUTE_TABLE.index],
@@ -100,8 +102,15 @@ pub fn ownership() -> Vec<Ownership> {
         mark: Some(policy::EXTERNAL_IDS.index),
         ..ways.clone()
     };
-    let mut groups = table(group::TABLE, group::NAME.index, group::EXTERNAL_IDS.index, &[], &[group::PORTS.index]);
-    groups.maps = vec![(group::EXTERNAL_IDS.index, &["vendor", node::MARK])];
+    let mut groups = table(group::TABLE, group::NAME.index, group::EXTERNAL_IDS.index, &[], &[group::PORTS.index, group::ACLS.index]);
+    groups.maps = vec![(group::EXTERNAL_IDS.index, &["vendor", node::MARK, migration::GROUP])];
+    let rules = Ownership {
+        table: acl::TABLE,
+        columns: vec![acl::DIRECTION.index, acl::PRIORITY.index, acl::MATCH.index, acl::ACTION.index],
+        maps: vec![(acl::EXTERNAL_IDS.index, &["vendor", migration::GROUP])],
+        mark: Some(acl::EXTERNAL_IDS.index),
+        ..ways.clone()
+    };
     let columns = [chassis::CHASSIS_NAME.index, chassis::PRIORITY.index];
     let gateways = table(chassis::TABLE, chassis::NAME.index, chassis::EXTERNAL_IDS.index, &columns, &[]);
     let global = Ownership {
@@ -128,7 +137,7 @@ pub fn ownership() -> Vec<Ownership> {
         mark: Some(dhcp::EXTERNAL_IDS.index),
         ..ways.clone()
     };
-    vec![routers, router_ports, ways, policies, switches, ports, groups, gateways, bindings, answers, global]
+    vec![routers, router_ports, ways, policies, switches, ports, groups, rules, gateways, bindings, answers, global]
 }
 
 /// Whether a row that carries our mark, and that no rule wants, is of a shape that some rule makes, and so may go.
@@ -167,7 +176,13 @@ pub fn claimed(table: TableId, row: &Row<'_>) -> bool {
             _ => false,
         };
     }
+    if table == acl::TABLE {
+        return has(acl::EXTERNAL_IDS, migration::GROUP);
+    }
     if table == group::TABLE {
+        if has(group::EXTERNAL_IDS, migration::GROUP) {
+            return true;
+        }
         // One for the pods of a node; or, as an earlier controller has them, of each subnet on it.
         let name = row.text(group::NAME);
         return has(group::EXTERNAL_IDS, node::MARK) && (name.starts_with(node::GROUP) || has(group::EXTERNAL_IDS, egress::INSIDE_MARK));

@@ -9,10 +9,10 @@ use ovsdb_types::RowKey;
 use ovsdb_types::nb::{logical_switch as ls, logical_switch_port as lsp, port_group as group};
 
 use crate::fact::{Fact, FactValue, IpHolder};
-use crate::holder::{self, Identity};
+use crate::holder::{self, Identity, Workload};
 use crate::northbound::{RowFact, external_ids, refer, switch};
 use crate::world::{Allocation, Ip, Name, Network, Networks, NicKey, NodePods, Pod, PodKey, World};
-use crate::{dhcp, ip, networks, node, security};
+use crate::{dhcp, ip, migration, networks, node, security};
 
 pub(crate) fn register(engine: &mut Engine<World, Fact>) {
     engine.leaf::<Allocation>("port", |cx, key, nic, out| {
@@ -21,7 +21,15 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
         if key.vip().is_some() || key.node().is_some() || key.is_interconnection() {
             return;
         }
-        let users = users(cx, key, &nic.identity);
+        let mut users = users(cx, key, &nic.identity);
+        let mut places = None;
+        if matches!(nic.identity, Identity::Workload(Workload::VirtualMachine(_))) && !users.is_empty() {
+            let pods: Vec<_> = users.iter().map(|user| (&user.key, user.pod)).collect();
+            let found = migration::places(cx, &key.holder, &pods);
+            // What is one's alone, such as the node, is that of the pod which the machine runs in.
+            users.swap(0, found.home);
+            places = Some(found);
+        }
         let node = users.first().and_then(|user| user.pod.node.clone());
         out.say(Fact::Ip(key.clone()), FactValue::Ip(IpHolder { node: node.clone(), nic: nic.clone() }));
         let Some(first) = users.first() else { return };
@@ -45,7 +53,11 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
                 .set(lsp::DHCPV4_OPTIONS, answers(true))
                 .set(lsp::DHCPV6_OPTIONS, answers(false))
                 .set(lsp::EXTERNAL_IDS, external_ids(&[("ls", &nic.subnet), ("pod", &pod)]))
+                .set(lsp::OPTIONS, places.as_ref().map(|places| places.options.clone()).unwrap_or_default())
                 .say(out);
+            if places.is_some_and(|places| places.is_migrating) {
+                migration::join(row.clone(), out);
+            }
             refer(out, switch(&nic.subnet), ls::PORTS, row.clone());
             if let Some(node) = node.filter(|_| network.router && *network.vpc == *DEFAULT_VPC)
                 && cx.get::<NodePods>(&node).is_some()

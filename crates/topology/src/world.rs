@@ -54,6 +54,7 @@ pub use crate::fact::Problem;
 pub use crate::holder::{Identity, Workload};
 pub use crate::interconnection::{Interconnection, Wish};
 pub use crate::key::{DefinitionKey, NicKey, PodKey};
+pub use crate::migration::{Incoming, Instance};
 pub use crate::underlay::{NodeReports, ProviderNetwork, Vlan, VlanSegment, Watchers};
 
 /// What a subnet wants.
@@ -179,6 +180,8 @@ pub struct Pod {
     pub recorded: Option<NicRecord>,
     /// Which senders its port lets through, where annotations say so.
     pub security: Option<Box<PortSecurity>>,
+    /// The migration that it was made for, of a virtual machine's.
+    pub incoming: Option<Box<Incoming>>,
 }
 
 /// What a pod says of NICs besides its primary one, if it asks for any.
@@ -407,6 +410,7 @@ pub struct World {
     reports: Table<Name, NodeReports>,
     segments: Table<Name, VlanSegment>,
     watchers: Table<Name, Watchers>,
+    instances: Table<PodKey, Instance>,
 }
 
 macro_rules! collections {
@@ -449,6 +453,7 @@ collections! {
     22 NodeReports: Name => reports,
     23 VlanSegment: Name => segments,
     24 Watchers: Name => watchers,
+    25 Instance: PodKey => instances,
 }
 
 /// The subnets that claim ranges in a VPC.

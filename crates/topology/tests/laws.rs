@@ -10,8 +10,9 @@ use engine::Age;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use topology::{
-    Allocation, DefinitionKey, Egress, Ip, Keeper, Link, Namespace, NetworkDefinition, Networks, NicKey, NicNotes, Node, NodeReports, Pod,
-    PodKey, Pool, PoolSpec, ProviderNetwork, Replicas, ReplicasKey, ReplicasKind, Report, Subnet, Vip, VipSpec, Vlan, Vpc, Workload, input,
+    Allocation, DefinitionKey, Egress, Incoming, Instance, Ip, Keeper, Link, Migration, Namespace, NetworkDefinition, Networks, NicKey,
+    NicNotes, Node, NodeReports, Pod, PodKey, Pool, PoolSpec, ProviderNetwork, Replicas, ReplicasKey, ReplicasKind, Report, Stage, Subnet,
+    Vip, VipSpec, Vlan, Vpc, Workload, input,
 };
 
 fn pod(i: usize) -> String {
@@ -34,7 +35,7 @@ fn one_more_pod_costs_the_same_at_1_000_50_000_and_100_000() {
         for i in 0..n {
             let key = PodKey { namespace: "default".into(), name: format!("p{i}").into() };
             let (uid, asked) = (format!("u{i}").into(), Ok(Default::default()));
-            let pod = Pod { uid, created: 0, node: None, workload: None, asked, recorded: None, security: None };
+            let pod = Pod { uid, created: 0, node: None, workload: None, asked, recorded: None, security: None, incoming: None };
             cluster.engine.set::<Pod>(&key, Some(pod), Age(0));
         }
         cluster.round();
@@ -162,6 +163,13 @@ enum Step {
         namespace: u8,
         replicas: u8,
     },
+    /// Where the machine says that it runs; how far it says its last migration is, and whether that has settled.
+    Instance {
+        namespace: u8,
+        there: bool,
+        node: Option<u8>,
+        migration: Option<(u8, bool)>,
+    },
     /// A part of a subnet, for pods of one namespace.
     Pool {
         name: u8,
@@ -262,6 +270,8 @@ fn step() -> impl Strategy<Value = Step> {
             created
         }),
         (any::<bool>(), 0u8..3, 0u8..2).prop_map(|(machine, namespace, replicas)| Step::Replicas { machine, namespace, replicas }),
+        (0u8..3, prop::bool::weighted(0.8), prop::option::of(0u8..3), prop::option::of((0u8..4, any::<bool>())))
+            .prop_map(|(namespace, there, node, migration)| Step::Instance { namespace, there, node, migration }),
         (0u8..6, prop::bool::weighted(0.8), 0u8..3, 0u8..4, 2u8..6, prop::bool::weighted(0.2))
             .prop_map(|(of, there, namespace, subnet, address, deleting)| Step::Ip { of, there, namespace, subnet, address, deleting }),
         (0u8..2, prop::bool::weighted(0.8), prop::option::of(0u8..4), 2u8..6, any::<bool>(), prop::bool::weighted(0.2))
@@ -422,7 +432,9 @@ fn apply(cluster: &mut Cluster, step: &Step) {
             };
             let node = Some(format!("node{uid}").into());
             let (uid, security_of) = (format!("u{uid}").into(), guarded(*security));
-            let pod = Pod { uid, created: 0, node, workload, asked: Ok(Some(Box::new(asked))), recorded: None, security: security_of };
+            let incoming = (*name == 2).then(|| Box::new(Incoming { job: "job".into(), deleting: *security == Some(1) }));
+            let asked = Ok(Some(Box::new(asked)));
+            let pod = Pod { uid, created: 0, node, workload, asked, recorded: None, security: security_of, incoming };
             engine.set::<Pod>(&key, there.then_some(pod), Age(0));
             engine.set::<Networks>(&key, networks(attached, *security).filter(|_| *there), Age(0));
         }
@@ -445,6 +457,16 @@ fn apply(cluster: &mut Cluster, step: &Step) {
             let (kind, name) = if *machine { (ReplicasKind::VirtualMachine, "machine") } else { (ReplicasKind::StatefulSet, "set") };
             let key = ReplicasKey { kind, namespace: format!("n{namespace}").into(), name: name.into() };
             engine.set::<Replicas>(&key, (*replicas > 0).then_some(Replicas { ordinals: 0..1 }), Age(0));
+        }
+        Step::Instance { namespace, there, node, migration } => {
+            let migration = migration.map(|(stage, settling)| {
+                let job = if stage == 3 { "another" } else { "job" };
+                let stage = [Stage::UnderWay, Stage::Completed, Stage::Failed, Stage::Completed][usize::from(stage)];
+                Migration { job: job.into(), stage, settling }
+            });
+            let instance = Instance { node: node.map(|node| format!("node{node}").into()), migration };
+            let holder = PodKey { namespace: format!("n{namespace}").into(), name: "machine".into() };
+            engine.set::<Instance>(&holder, there.then_some(instance), Age(0));
         }
         Step::Ip { of, there, namespace, subnet, address, deleting } => {
             let (nic, keeper) = kept(*of, *namespace);
@@ -524,6 +546,7 @@ proptest! {
                 Step::Pool { name, .. } => format!("q{name}"),
                 Step::Definition(n, ..) => format!("d{n}"),
                 Step::Replicas { machine, namespace, .. } => format!("replicas {machine} {namespace}"),
+                Step::Instance { namespace, .. } => format!("instance {namespace}"),
                 Step::Ip { of, namespace, .. } => format!("ip {of} {namespace}"),
                 Step::Vip { name, .. } => format!("w{name}"),
                 Step::Round => continue,
@@ -588,6 +611,7 @@ proptest! {
             for of in 0..6 {
                 apply(&mut cluster, &Step::Ip { of, there: false, namespace, subnet: 0, address: 2, deleting: false });
             }
+            apply(&mut cluster, &Step::Instance { namespace, there: false, node: None, migration: None });
             for machine in [true, false] {
                 apply(&mut cluster, &Step::Replicas { machine, namespace, replicas: 0 });
             }

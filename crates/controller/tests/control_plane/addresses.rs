@@ -36,7 +36,7 @@ fn shown(ip: &v1::Ip) -> (String, String) {
 }
 
 /// Serves the kinds of KubeVirt, which need no schema here.
-async fn serve_kubevirt(client: &Client) {
+pub async fn serve_kubevirt(client: &Client) {
     let list: Value = serde_json::from_str(include_str!("../../../api/tests/kubevirt.json")).unwrap();
     serve(client, &serde_json::from_value::<Vec<CustomResourceDefinition>>(list["items"].clone()).unwrap()).await;
 }

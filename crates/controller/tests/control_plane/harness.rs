@@ -16,7 +16,7 @@ use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, PostParams
 use kube::runtime::conditions::is_crd_established;
 use kube::{Api, Client, ResourceExt as _};
 use ovsdb::{Remote, connect};
-use ovsdb_types::nb::{logical_router, logical_router_port, logical_switch, logical_switch_port, nb_global};
+use ovsdb_types::nb::{logical_router, logical_router_port, logical_switch, logical_switch_port, nb_global, port_group};
 use ovsdb_types::{Monitored, Replica, nb};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -93,7 +93,8 @@ pub struct Mirror {
 
 impl Mirror {
     pub fn open(database: &Database) -> Self {
-        let ours = [logical_router::TABLE, logical_router_port::TABLE, logical_switch::TABLE, logical_switch_port::TABLE];
+        let ours =
+            [logical_router::TABLE, logical_router_port::TABLE, logical_switch::TABLE, logical_switch_port::TABLE, port_group::TABLE];
         let mut monitored = Monitored::tables(&nb::SCHEMA, &ours);
         monitored.tables.push((nb_global::TABLE, vec![nb_global::EXTERNAL_IDS.index]));
         let (client, events, driver) = connect(ovsdb::Options::new(database.remote(), monitored.clone()));

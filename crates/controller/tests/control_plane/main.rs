@@ -5,6 +5,7 @@ mod addresses;
 mod adoption;
 mod election;
 mod harness;
+mod migration;
 mod nics;
 #[path = "../../../apiserver/tests/real/mod.rs"]
 mod real;

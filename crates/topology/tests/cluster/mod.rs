@@ -8,12 +8,14 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use api::v1;
-use api::view::{NamespaceView, NetworkAttachmentDefinitionView, NodeView, PodView, StatefulSetView, VirtualMachineView};
+use api::view::{
+    NamespaceView, NetworkAttachmentDefinitionView, NodeView, PodView, StatefulSetView, VirtualMachineInstanceView, VirtualMachineView,
+};
 use engine::{Age, Engine, Settled};
 use ipam::{Ipam, Request};
 use ovsdb_types::{Atom, Bindings, Datum, Desired, Diff, Difference, Dirty, Operation, Replica, RowUpdate, TableUpdates, nb};
 use topology::{
-    Allocation, Fact, FactValue, Ip, Namespace, NetworkDefinition, Networks, Node, NodeReports, Pod, ProviderNetwork, Replicas,
+    Allocation, Fact, FactValue, Instance, Ip, Namespace, NetworkDefinition, Networks, Node, NodeReports, Pod, ProviderNetwork, Replicas,
     ReplicasKind, Source, Subnet, Vip, Vlan, Vpc, World, input, northbound,
 };
 
@@ -104,6 +106,13 @@ impl Cluster {
                     let object = serde_json::from_value::<VirtualMachineView>(value).unwrap();
                     let (k, v) = input::virtual_machine(ReplicasKind::VirtualMachine, &object.metadata);
                     self.engine.set::<Replicas>(&k, v, Age(0));
+                }
+                "VirtualMachineInstance" => {
+                    let object = serde_json::from_value::<VirtualMachineInstanceView>(value).unwrap();
+                    let (k, v) = input::virtual_machine(ReplicasKind::Instance, &object.metadata);
+                    self.engine.set::<Replicas>(&k, v, Age(0));
+                    let (k, v) = input::instance(&object);
+                    self.engine.set::<Instance>(&k, Some(v), Age(0));
                 }
                 "IP" => {
                     let object = serde_json::from_value::<v1::Ip>(value).unwrap();
