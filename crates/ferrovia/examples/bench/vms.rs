@@ -25,48 +25,74 @@ const TRANSFER: usize = 50_000_000;
 /// Machines that are started at once.
 const MACHINES: usize = 6;
 const PATIENCE: Duration = Duration::from_secs(180);
+/// Makes NICs sockets.
+const DEFINITION: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/bench/vhost-user.yaml");
+
+/// How machines are connected.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Tap,
+    /// On nodes with DPDK.
+    VhostUser,
+}
 
 pub fn measure(report: &mut Report) {
-    let lab = Lab::up(&["--nodes", "2"]);
+    for kind in [Kind::Tap, Kind::VhostUser] {
+        of(kind, report);
+    }
+}
+
+fn of(kind: Kind, report: &mut Report) {
+    let (name, nodes) = match kind {
+        Kind::Tap => ("tap", &[][..]),
+        Kind::VhostUser => ("vhost-user", &["--datapath", "dpdk", "-f", DEFINITION][..]),
+    };
+    let lab = Lab::up(&[&["--nodes", "2"], nodes].concat());
     let runtime = Runtime::new().unwrap();
-    let kind = "tap";
     let pods = runtime.block_on(async {
-        let client = lab::cluster::client(&lab.layout()).await.unwrap();
-        let pods = Api::<Pod>::default_namespaced(client);
-        let made = [("vm", "node1", true), ("pod-1", "node1", false), ("pod-2", "node2", false), ("pod-3", "node1", false)];
+        let pods = Api::<Pod>::default_namespaced(lab::cluster::client(&lab.layout()).await.unwrap());
+        let made = [("vm", "node1", Some(kind)), ("pod-1", "node1", None), ("pod-2", "node2", None), ("pod-3", "node1", None)];
         start(&pods, &made.map(|(name, node, machine)| pod(name, node, machine))).await
     });
     let of = |name: &str| pods.iter().find(|pod| pod.metadata.name.as_deref() == Some(name)).unwrap();
     for (to, place) in [("pod-1", "on its node"), ("pod-2", "on another node")] {
-        let (machine, container) = (echo(&lab, "vm", of(to)), echo(&lab, "pod-3", of(to)));
-        report.add(Row::new(format!("round trip, container to container {place}: median"), container, "ms"));
-        report.add(Row::new(format!("round trip, VM ({kind}) to container {place}: median"), machine, "ms"));
+        let machine = echo(&lab, "vm", of(to));
+        if kind == Kind::Tap {
+            report.add(Row::new(format!("round trip, container to container {place}: median"), echo(&lab, "pod-3", of(to)), "ms"));
+        }
+        report.add(Row::new(format!("round trip, VM ({name}) to container {place}: median"), machine, "ms"));
         let rate = runtime.block_on(rate(&lab, of("vm"), of(to)));
-        report.add(Row::new(format!("TCP, VM ({kind}) to container {place}"), rate, "MB/s"));
+        report.add(Row::new(format!("TCP, VM ({name}) to container {place}"), rate, "MB/s"));
     }
     for (to, place) in [("pod-1", "a container on its node"), ("pod-2", "a container on another node"), ("10.9.0.101", "the outside")] {
         let hops = runtime.block_on(async { lab::Lab::open(lab.layout()).unwrap().path_to("default", "vm", to).await.unwrap() });
-        report.add(Row::new(format!("hops, VM ({kind}) to {place}"), hops.len() as f64, ""));
+        report.add(Row::new(format!("hops, VM ({name}) to {place}"), hops.len() as f64, ""));
     }
     let began = Instant::now();
     runtime.block_on(async {
         let pods = Api::<Pod>::default_namespaced(lab::cluster::client(&lab.layout()).await.unwrap());
-        let all: Vec<Pod> = (0..MACHINES).map(|n| pod(&format!("more-{n}"), if n % 2 == 0 { "node1" } else { "node2" }, true)).collect();
+        let node = |n: usize| if n.is_multiple_of(2) { "node1" } else { "node2" };
+        let all: Vec<Pod> = (0..MACHINES).map(|n| pod(&format!("more-{n}"), node(n), Some(kind))).collect();
         start(&pods, &all).await
     });
     let rate = MACHINES as f64 * 60.0 / began.elapsed().as_secs_f64();
-    report.add(Row::new(format!("VM pods ready, {MACHINES} at once, 2 nodes"), rate, "pods/min"));
+    report.add(Row::new(format!("VM pods ({name}) ready, {MACHINES} at once, 2 nodes"), rate, "pods/min"));
 }
 
-fn pod(name: &str, node: &str, machine: bool) -> Pod {
-    serde_json::from_value(json!({
+/// A container, or a machine.
+fn pod(name: &str, node: &str, machine: Option<Kind>) -> Pod {
+    let mut pod = json!({
         "metadata": { "name": name },
         "spec": {
-            "nodeName": node, "runtimeClassName": machine.then_some("vm"), "containers": [{ "name": "c", "image": "none" }],
+            "nodeName": node, "runtimeClassName": machine.map(|_| "vm"), "containers": [{ "name": "c", "image": "none" }],
             "terminationGracePeriodSeconds": 0,
         },
-    }))
-    .unwrap()
+    });
+    if machine == Some(Kind::VhostUser) {
+        pod["metadata"]["annotations"] = json!({ "v1.multus-cni.io/default-network": "default/vhost-user" });
+        pod["spec"]["volumes"] = json!([{ "name": "sockets", "emptyDir": {} }]);
+    }
+    serde_json::from_value(pod).unwrap()
 }
 
 /// Creates pods; yields them when they are ready.

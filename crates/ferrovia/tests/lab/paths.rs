@@ -1,12 +1,17 @@
 //! What packets of virtual machines and containers pass, as docs/datapath.md draws it, from what is really configured.
 
-use lab::HopKind::{self, Bridge, Host, Nic, Switch, Tap, Tunnel, Veth};
+use lab::HopKind::{self, Bridge, Host, Nic, Switch, Tap, Tunnel, Veth, VhostUser};
 use lab::Vlans;
 use serde_json::{Value, json};
 
 use crate::harness::Lab;
 
-const LAN: &str = "
+const LAN: &str = r#"
+apiVersion: k8s.cni.cncf.io/v1
+kind: NetworkAttachmentDefinition
+metadata: {name: vhost-user, namespace: default}
+spec: {config: '{"cniVersion": "1.0.0", "type": "ferrovia", "provider": "vhost-user.default.ovn", "vhost_user_socket_volume_name": "s"}'}
+---
 apiVersion: kubeovn.io/v1
 kind: ProviderNetwork
 metadata: {name: net1}
@@ -21,7 +26,7 @@ apiVersion: kubeovn.io/v1
 kind: Subnet
 metadata: {name: lan}
 spec: {cidrBlock: 172.31.0.0/24, gateway: 172.31.0.1, excludeIps: [172.31.0.1..172.31.0.9], vlan: vlan100}
-";
+"#;
 
 fn pod(name: &str, node: &str, subnet: &str, class: Option<&str>) -> Value {
     json!({
@@ -29,6 +34,14 @@ fn pod(name: &str, node: &str, subnet: &str, class: Option<&str>) -> Value {
         "metadata": { "name": name, "namespace": "default", "annotations": { "ovn.kubernetes.io/logical_switch": subnet } },
         "spec": { "nodeName": node, "runtimeClassName": class, "containers": [{ "name": "c", "image": "none" }] },
     })
+}
+
+/// A virtual machine whose NIC is a socket.
+fn socket(name: &str, subnet: &str) -> Value {
+    let mut pod = pod(name, "node2", subnet, Some("vm"));
+    pod["metadata"]["annotations"]["v1.multus-cni.io/default-network"] = json!("default/vhost-user");
+    pod["spec"]["volumes"] = json!([{ "name": "s", "emptyDir": {} }]);
+    pod
 }
 
 /// The kinds of what a packet passes, and the names.
@@ -43,7 +56,7 @@ fn path(lab: &Lab, from: &str, to: &str) -> (Vec<HopKind>, String) {
 
 #[test]
 fn packets_take_the_short_way() {
-    let lab = Lab::up(&["--nodes", "2"]);
+    let lab = Lab::up(&["--nodes", "2", "--dpdk-nodes", "node2"]);
     lab.ok(&["vlans"]);
     lab.apply(LAN);
     lab.kubectl(&["wait", "--for=condition=Ready", "subnet/lan", "--timeout=30s"]);
@@ -55,6 +68,9 @@ fn packets_take_the_short_way() {
         pod("vm-lan", "node1", "lan", vm),
         pod("pod-1", "node1", "ovn-default", None),
         pod("pod-2", "node2", "ovn-default", None),
+        socket("socket-1", "ovn-default"),
+        socket("socket-2", "ovn-default"),
+        socket("socket-lan", "lan"),
     ];
     lab.apply(&json!({ "apiVersion": "v1", "kind": "List", "items": pods }).to_string());
     lab.kubectl(&["wait", "--for=condition=Ready", "pod", "--all", "--timeout=120s"]);
@@ -62,15 +78,20 @@ fn packets_take_the_short_way() {
     let back = [Veth, Bridge, Tap];
     let other = [Switch, Tunnel, Nic, Switch];
     let outside = "10.9.0.101";
-    let ways: [(&str, &str, Vec<HopKind>); 8] = [
+    let gateway = Vlans::address(Vlans::GATEWAY).to_string();
+    let ways: [(&str, &str, Vec<HopKind>); 12] = [
         ("vm-1", "vm-2", [&machine[..], &[Switch], &back].concat()),
         ("vm-1", "vm-3", [&machine[..], &other, &back].concat()),
         ("vm-1", outside, [&machine[..], &[Switch, Host, Nic]].concat()),
         // Without a stack of any host on the way.
-        ("vm-lan", &Vlans::address(Vlans::GATEWAY).to_string(), [&machine[..], &[Switch, Nic]].concat()),
+        ("vm-lan", &gateway, [&machine[..], &[Switch, Nic]].concat()),
         ("pod-1", "vm-1", [&[Veth, Switch][..], &back].concat()),
         ("pod-1", "pod-2", [&[Veth][..], &other, &[Veth]].concat()),
         ("pod-1", outside, vec![Veth, Switch, Host, Nic]),
+        ("socket-1", "socket-2", vec![VhostUser, Switch, VhostUser]),
+        ("socket-1", "vm-1", [&[VhostUser][..], &other, &back].concat()),
+        ("socket-1", outside, vec![VhostUser, Switch, Host, Nic]),
+        ("socket-lan", &gateway, vec![VhostUser, Switch, Nic]),
         // A node is reached by its own port.
         ("pod-1", "10.9.0.12", [&[Veth][..], &other[..3], &[Switch, Host]].concat()),
     ];
