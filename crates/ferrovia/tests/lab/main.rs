@@ -7,7 +7,6 @@ mod harness;
 mod load;
 mod nics;
 mod node;
-mod paths;
 mod vms;
 
 use std::io::{Read, Write};

@@ -1,5 +1,8 @@
 //! Pods that are virtual machines: real guests of QEMU.
 
+mod paths;
+mod vhost;
+
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
