@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::process::Command;
 
 use anyhow::{Context as _, bail};
-use api::annotations::{LOGICAL_ROUTER, LOGICAL_SWITCH, MAC_ADDRESS, VIRTUAL_MACHINE};
+use api::annotations::{IP_ADDRESS, LOGICAL_ROUTER, LOGICAL_SWITCH, MAC_ADDRESS, VIRTUAL_MACHINE};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, ResourceExt as _};
 use linux::{Handle, Netns};
@@ -85,7 +85,8 @@ impl End {
         let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).with_context(|| format!("pod {key} is on no node"))?;
         let holder = note(VIRTUAL_MACHINE).unwrap_or_else(|| pod.name_any());
         let port = api::networks::port(&holder, &pod.namespace().unwrap_or_default(), api::OVN_PROVIDER);
-        let addresses = pod.status.iter().flat_map(|status| status.pod_ips.iter().flatten()).filter_map(|ip| ip.ip.parse().ok()).collect();
+        let addresses =
+            api::cidr::parse_addresses(&needed(IP_ADDRESS)?).map_err(|why| anyhow::anyhow!("pod {key}: {IP_ADDRESS}: {why}"))?;
         Ok(Self {
             node: node.parse().with_context(|| format!("pod {key}"))?,
             uid: pod.uid().unwrap_or_default(),
@@ -120,7 +121,7 @@ impl Lab {
         let pods: Api<Pod> = Api::namespaced(crate::cluster::client(&self.layout).await?, namespace);
         let target = pods.get_opt(to).await?.with_context(|| format!("{to:?} is neither an address nor a pod of namespace {namespace}"))?;
         let address = End::of(&target)?.addresses.first().copied();
-        self.path(namespace, pod, address.with_context(|| format!("pod {namespace}/{to} shows no address"))?).await
+        self.path(namespace, pod, address.with_context(|| format!("pod {namespace}/{to} has no address"))?).await
     }
 
     /// The way of an ICMP packet from a pod to an address, which may be another pod's.
