@@ -385,7 +385,7 @@ fn a_trial_leaves_a_lab_that_is_up_alone() {
 
 #[test]
 fn what_is_not_there_yet_says_so() {
-    for arguments in [&["lab", "up", "--datapath", "dpdk"][..], &["status"], &["trace", "a", "b"]] {
+    for arguments in [&["lab", "up", "--kubeconfig", "nowhere"][..], &["status"], &["trace", "a", "b"]] {
         let (_, stderr, code) = harness::ferrovia(arguments);
         assert!(stderr.contains("not yet"), "{arguments:?}: {stderr}");
         assert_eq!(code, Some(2), "{arguments:?}");
