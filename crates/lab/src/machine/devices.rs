@@ -41,6 +41,13 @@ pub(super) fn arguments(memory: u32, nics: &[Nic], accelerated: bool) -> Vec<Str
 /// When there is neither, or what the result says of a socket cannot be read.
 pub(crate) fn nics(links: Vec<Nic>, result: &Value) -> anyhow::Result<Vec<Nic>> {
     let array = |key: &str| result[key].as_array().map(Vec::as_slice).unwrap_or_default();
+    // A result does not say whose its routes are: those that a link has are not a socket's, though it may be in the same subnet.
+    let mut routes: Vec<_> = array("routes").iter().filter_map(by_next_hop).collect();
+    for route in links.iter().flat_map(|link| &link.routes) {
+        if let Some(at) = routes.iter().position(|other| other == route) {
+            routes.remove(at);
+        }
+    }
     let mut links: BTreeMap<String, Nic> = links.into_iter().map(|nic| (nic.name.clone(), nic)).collect();
     let mut nics = Vec::new();
     for (index, interface) in array("interfaces").iter().enumerate() {
@@ -51,11 +58,13 @@ pub(crate) fn nics(links: Vec<Nic>, result: &Value) -> anyhow::Result<Vec<Nic>> 
         };
         let of_it = array("ips").iter().filter(|ip| ip["interface"].as_u64() == u64::try_from(index).ok());
         let addresses = of_it.map(|ip| Ok(ip["address"].as_str().unwrap_or_default().parse()?)).collect::<anyhow::Result<Vec<IpNet>>>()?;
+        let is_own = |(_, via): &mut (IpNet, Option<IpAddr>)| via.is_some_and(|via| addresses.iter().any(|own| own.contains(&via)));
+        let routes = routes.extract_if(.., is_own).collect();
         nics.push(Nic {
             name: name.to_owned(),
             mac: interface["mac"].as_str().unwrap_or_default().to_owned(),
             mtu: u32::try_from(interface["mtu"].as_u64().unwrap_or_default())?,
-            routes: array("routes").iter().filter_map(|route| by(route, &addresses)).collect(),
+            routes,
             addresses,
             dhcp: false,
             advertised: false,
@@ -67,10 +76,9 @@ pub(crate) fn nics(links: Vec<Nic>, result: &Value) -> anyhow::Result<Vec<Nic>> 
     Ok(nics)
 }
 
-/// A route, if its next hop is on the link of one with these addresses: a result does not say whose its routes are.
-fn by(route: &Value, addresses: &[IpNet]) -> Option<(IpNet, Option<IpAddr>)> {
-    let (to, via) = (route["dst"].as_str()?.parse().ok()?, route["gw"].as_str()?.parse().ok()?);
-    addresses.iter().any(|own| own.contains(&via)).then_some((to, Some(via)))
+/// A route with a next hop.
+fn by_next_hop(route: &Value) -> Option<(IpNet, Option<IpAddr>)> {
+    Some((route["dst"].as_str()?.parse().ok()?, Some(route["gw"].as_str()?.parse().ok()?)))
 }
 
 #[cfg(test)]
@@ -103,6 +111,16 @@ mod tests {
             (1300, "10.16.0.2/16".to_owned(), vec!["0.0.0.0/0 10.16.0.1".to_owned()])
         );
         assert!(nics(Vec::new(), &json!({})).is_err());
+
+        // Of a link and a socket in one subnet the default route is the link's.
+        let result = json!({
+            "interfaces": [{ "name": "0123_h" }, { "name": "eth0" }, { "name": "net1", "socketPath": "/run/s/net1" }],
+            "ips": [{ "address": "10.16.0.2/16", "interface": 1 }, { "address": "10.16.0.3/16", "interface": 2 }],
+            "routes": [{ "dst": "0.0.0.0/0", "gw": "10.16.0.1" }],
+        });
+        let default = ("0.0.0.0/0".parse().unwrap(), Some("10.16.0.1".parse().unwrap()));
+        let both = nics(vec![Nic { routes: vec![default], ..link("eth0") }], &result).unwrap();
+        assert_eq!((both[0].routes.len(), both[1].routes.len()), (1, 0));
 
         let words = arguments(256, &found, false).join(" ");
         assert!(words.contains("share=on") && words.contains("path=/run/s/eth0,server=on"), "{words}");
