@@ -4,17 +4,16 @@
 use std::net::IpAddr;
 
 use api::cidr::parse_addresses;
-use api::routes::Route;
 use api::{MacAddr, v1};
 use engine::{Cx, Engine, Index, Out};
 use ipnet::IpNet;
 
+use crate::egress;
 use crate::fact::{Fact, FactValue, Interconnected, IpHolder, NicRequest, Problem};
 use crate::holder::Identity;
 use crate::input::text;
 use crate::northbound::{self, Policy};
-use crate::world::{Allocation, Name, Network, NicKey, Router, SubnetSpec, Vpc, World};
-use crate::{egress, routes};
+use crate::world::{Allocation, Name, Network, NicKey, Router, SubnetSpec, Ways, World};
 
 /// Key in `external_ids` of a policy of an interconnection, as Kube-OVN has it.
 pub(crate) const MARK: &str = "isU2ORoutePolicy";
@@ -177,9 +176,8 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
 
 /// The physical gateways by which a range is left: those that the VPC names for all, where they are in the range; else the subnet's.
 fn physical(cx: &mut Cx<'_, World>, network: &Network, own: &Interconnection, range: IpNet) -> Vec<IpAddr> {
-    let vpc = cx.get::<Vpc>(&network.vpc);
-    let named = vpc.map(|vpc| routes::living(cx, &network.vpc, vpc, Route::is_default)).unwrap_or_default();
-    let named: Vec<IpAddr> = named.iter().map(|route| route.via).filter(|via| range.contains(via)).collect();
+    let routes = cx.get::<Ways>(&network.vpc).into_iter().flat_map(|ways| &ways.living);
+    let named: Vec<IpAddr> = routes.filter(|route| route.is_default()).map(|route| route.via).filter(|via| range.contains(via)).collect();
     if named.is_empty() { own.physical.iter().copied().filter(|gateway| range.contains(gateway)).collect() } else { named }
 }
 

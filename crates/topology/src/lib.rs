@@ -39,8 +39,8 @@ pub use migration::{Incoming, Instance, Migration, Stage};
 pub use underlay::{NetworkState, NodeReports, ProviderNetwork, Report, Vlan, VlanSegment, VlanState, Watchers};
 pub use world::{
     Allocation, Attached, Attachment, Central, Egress, Interconnection, Ip, Keeper, Link, Namespace, Network, NetworkDefinition, Networks,
-    NicNotes, Node, Pod, Pool, PoolSpec, Replicas, ReplicasKey, ReplicasKind, Router, Subnet, SubnetSpec, Usage, Vip, VipSpec, Vpc, Wish,
-    World,
+    NicNotes, Node, Pod, Pool, PoolSpec, Replicas, ReplicasKey, ReplicasKind, Router, Subnet, SubnetSpec, Usage, Vip, VipSpec, Vpc, Ways,
+    Wish, World,
 };
 
 /// An engine over an empty world, with every rule of the network.
@@ -64,6 +64,7 @@ pub fn engine() -> engine::Engine<World, Fact> {
     vpc::register(&mut engine);
     underlay::register(&mut engine);
     subnet::register(&mut engine);
+    routes::register(&mut engine);
     vpc::register_status(&mut engine);
     pool::register(&mut engine);
     nic::register(&mut engine);
@@ -75,7 +76,6 @@ pub fn engine() -> engine::Engine<World, Fact> {
     egress::register(&mut engine);
     centralized::register(&mut engine);
     interconnection::register(&mut engine);
-    routes::register(&mut engine);
     engine
 }
 

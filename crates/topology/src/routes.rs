@@ -29,12 +29,23 @@ impl Index<World> for OnPhysicalByVpc {
     }
 }
 
+/// Derived: what became of the static routes of a VPC that has some.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ways {
+    /// The routes without those whose next hop is lost while another one stands in for it.
+    pub living: Vec<Route>,
+    /// The next hops that others stand in for, and that do not answer most of their watchers.
+    pub lost: Vec<NextHop>,
+}
+
 pub(crate) fn register(engine: &mut Engine<World, Fact>) {
-    engine.leaf::<Vpc>("static-routes", |cx, vpc, own, out| {
+    engine.rule::<Vpc, Ways>("static-routes", |cx, vpc, own, out| {
         if own.routes.is_empty() || cx.get::<Router>(vpc).is_none() {
             return;
         }
-        for found in living(cx, vpc, own, |_| true) {
+        let lost = lost(cx, vpc, own);
+        let living = living(own, &lost);
+        for found in &living {
             let Route { by_source, prefix, table, via } = found;
             let policy = if *by_source { "src-ip" } else { "dst-ip" };
             let key = RowKey::new(route::TABLE, format!("static/{vpc}/{table}/{policy}/{prefix}/{via}"));
@@ -47,6 +58,7 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
                 .say(out);
             refer(out, router(vpc), lr::STATIC_ROUTES, key);
         }
+        out.derive(Arc::clone(vpc), Ways { living, lost });
     });
 }
 
@@ -55,26 +67,23 @@ pub(crate) fn has_default(cx: &mut Cx<'_, World>, vpc: &Name, family_of: IpAddr)
     cx.get::<Vpc>(vpc).is_some_and(|own| own.routes.iter().any(|route| route.is_default() && route.via.is_ipv4() == family_of.is_ipv4()))
 }
 
-/// The routes of this kind without those whose next hop is lost while another one stands in for it.
-pub(crate) fn living<'a>(cx: &mut Cx<'_, World>, vpc: &Name, own: &'a Vpc, is_asked: impl Fn(&Route) -> bool) -> Vec<&'a Route> {
-    let lost = lost(cx, vpc, own);
+/// The routes that are used, of these next hops being lost.
+fn living(own: &Vpc, lost: &[NextHop]) -> Vec<Route> {
     // Sorted, so that those that share a prefix are beside each other.
     let alike = |a: &Route, b: &Route| (a.by_source, a.prefix, &a.table) == (b.by_source, b.prefix, &b.table);
-    let groups = own.routes.chunk_by(alike).filter(|group| is_asked(&group[0]));
     let mut kept = Vec::new();
-    for group in groups {
+    for group in own.routes.chunk_by(alike) {
         let before = kept.len();
-        kept.extend(group.iter().filter(|route| lost.iter().all(|hop| hop.address != route.via)));
+        kept.extend(group.iter().filter(|route| lost.iter().all(|hop| hop.address != route.via)).cloned());
         // Where all are lost, whoever watches them may be wrong.
         if kept.len() == before {
-            kept.extend(group);
+            kept.extend_from_slice(group);
         }
     }
     kept
 }
 
-/// The next hops that others stand in for, and that do not answer most of their watchers.
-pub(crate) fn lost(cx: &mut Cx<'_, World>, vpc: &Name, own: &Vpc) -> Vec<NextHop> {
+fn lost(cx: &mut Cx<'_, World>, vpc: &Name, own: &Vpc) -> Vec<NextHop> {
     let shared = shared(&own.routes);
     if shared.is_empty() {
         return Vec::new();

@@ -6,7 +6,7 @@ use ovsdb_types::nb::logical_router as lr;
 
 use crate::fact::{Fact, FactValue, Problem, VpcState};
 use crate::northbound::{RowFact, external_ids, map, router};
-use crate::world::{Name, RangesByVpc, Router, Vpc, World};
+use crate::world::{Name, RangesByVpc, Router, Vpc, Ways, World};
 use crate::{egress, routes};
 
 /// The router. It stays while subnets need it, even when deletion was asked for.
@@ -36,7 +36,7 @@ pub(crate) fn register_status(engine: &mut engine::Engine<World, Fact>) {
         let finalizer = !vpc.deleting || in_use;
         let bad_routes = routes::problem(cx, name, vpc).map(|message| Problem { reason: "BadRoute", message });
         let problem = egress::host_link(cx, name, vpc).err().or(bad_routes);
-        let lost = routes::lost(cx, name, vpc);
+        let lost = cx.get::<Ways>(name).map(|ways| ways.lost.clone()).unwrap_or_default();
         out.say(Fact::Vpc(Arc::clone(name)), FactValue::Vpc(VpcState { subnets, finalizer, problem, lost, waiting }));
     });
 }

@@ -55,6 +55,7 @@ pub use crate::holder::{Identity, Workload};
 pub use crate::interconnection::{Interconnection, Wish};
 pub use crate::key::{DefinitionKey, NicKey, PodKey};
 pub use crate::migration::{Incoming, Instance};
+pub use crate::routes::Ways;
 pub use crate::underlay::{NodeReports, ProviderNetwork, Vlan, VlanSegment, Watchers};
 
 /// What a subnet wants.
@@ -410,6 +411,7 @@ pub struct World {
     reports: Table<Name, NodeReports>,
     segments: Table<Name, VlanSegment>,
     watchers: Table<Name, Watchers>,
+    ways: Table<Name, Ways>,
     instances: Table<PodKey, Instance>,
 }
 
@@ -454,6 +456,7 @@ collections! {
     23 VlanSegment: Name => segments,
     24 Watchers: Name => watchers,
     25 Instance: PodKey => instances,
+    26 Ways: Name => ways,
 }
 
 /// The subnets that claim ranges in a VPC.
