@@ -73,6 +73,14 @@ pub(crate) struct Nic {
     pub(crate) vhost: Option<Vhost>,
 }
 
+impl Nic {
+    /// Whether it can ask others anything when it is made: not by a socket, which no machine serves yet (one that boots takes longer than the
+    /// switch), nor for a machine that moves here, whose address is where it comes from, too, until nothing but that passes.
+    pub(crate) const fn asks(&self) -> bool {
+        self.vhost.is_none() && !self.incoming
+    }
+}
+
 /// A socket of vhost-user in a volume of a pod.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Vhost {

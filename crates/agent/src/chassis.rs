@@ -3,8 +3,6 @@
 use api::annotations::CHASSIS;
 use api::view::NodeView;
 use kube::Api;
-use kube::api::{Patch, PatchParams};
-use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::node::Node;
@@ -22,8 +20,7 @@ async fn annotate(node: &Node, nodes: &Api<NodeView>) -> bool {
     if own.chassis.as_deref() == Some(chassis.as_str()) {
         return false;
     }
-    let patch = json!({ "metadata": { "annotations": { CHASSIS: chassis } } });
-    if let Err(error) = nodes.patch(&node.config.node, &PatchParams::default(), &Patch::Merge(patch)).await {
+    if let Err(error) = node.annotate(nodes, CHASSIS, Some(&chassis)).await {
         tracing::warn!(%error, "the node's chassis cannot be told; tried again");
     }
     true

@@ -187,8 +187,8 @@ impl Known {
                 Unknown::Wrong(what) => Unknown::Wrong(of(&what)),
             })?;
             nic.nic.vhost = vhost.map(|vhost| socket(pod, &nic.ifname, vhost));
-            if let (Some(vhost), Some(other)) =
-                (&nic.nic.vhost, nics.iter().find(|other| nic.nic.vhost.is_some() && other.nic.vhost == nic.nic.vhost))
+            if let Some(vhost) = &nic.nic.vhost
+                && let Some(other) = nics.iter().find(|other| other.nic.vhost.as_ref() == Some(vhost))
             {
                 let both = format!("NICs {} and {}", other.ifname, nic.ifname);
                 let what = format!("{both} would be one socket, {} in volume {}", vhost.socket, vhost.volume);

@@ -10,9 +10,7 @@ use api::routes::{NextHop, UNREACHABLE, spell_unreachable};
 use api::view::NodeView;
 use futures::future::select_all;
 use kube::Api;
-use kube::api::{Patch, PatchParams};
 use linux::{Answer, Asker, Question};
-use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -91,20 +89,18 @@ async fn look(node: &Node, found: &watch::Sender<Option<BTreeSet<NextHop>>>) {
             hops.entry(hop).or_insert(Seen { lost, ..Seen::default() });
         }
         links.retain(|network, _| hops.keys().any(|hop| hop.network == *network));
-        if hops.is_empty() {
-            found.send_replace(Some(BTreeSet::new()));
-            if cluster.changed().await.is_err() {
-                return;
-            }
-            continue;
+        if !hops.is_empty() {
+            round(node, &chassis, &mut hops, &mut links).await;
         }
-        round(node, &chassis, &mut hops, &mut links).await;
         let lost: BTreeSet<_> = hops.iter().filter(|(_, seen)| seen.lost).map(|(hop, _)| hop.clone()).collect();
         found.send_if_modified(|told| {
             let differs = told.as_ref() != Some(&lost);
             *told = Some(lost);
             differs
         });
+        if hops.is_empty() && cluster.changed().await.is_err() {
+            return;
+        }
     }
 }
 
@@ -192,8 +188,7 @@ async fn tell(node: &Node, nodes: &Api<NodeView>, mut lost: watch::Receiver<Opti
         if let (Some(wanted), Some(shown)) = (wanted, shown)
             && wanted != shown
         {
-            let patch = json!({ "metadata": { "annotations": { UNREACHABLE: spell_unreachable(&wanted) } } });
-            let told = nodes.patch(&node.config.node, &PatchParams::default(), &Patch::Merge(patch)).await;
+            let told = node.annotate(nodes, UNREACHABLE, spell_unreachable(&wanted).as_deref()).await;
             if let Err(error) = &told {
                 tracing::warn!(%error, "next hops that do not answer cannot be told; tried again");
             }

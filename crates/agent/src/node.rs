@@ -6,8 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use api::OVN_PROVIDER;
+use api::view::NodeView;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
 use linux::{Handle, Netns};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -55,6 +58,12 @@ impl Node {
                 _ = cluster.changed(), if !again => {}
             }
         }
+    }
+
+    /// Writes an annotation of the node's own object; without a text takes it away.
+    pub(crate) async fn annotate(&self, nodes: &Api<NodeView>, key: &str, text: Option<&str>) -> Result<(), kube::Error> {
+        let patch = json!({ "metadata": { "annotations": { key: text } } });
+        nodes.patch(&self.config.node, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
     }
 }
 
@@ -171,15 +180,12 @@ impl Node {
             let attachment = kept.map_err(|error| failed(format!("what is kept of a NIC cannot be written: {error}")))?;
             // Nobody takes a port for left behind by a link of this name.
             names.push(self.containers.take(&attachment.host).await);
-            // Nobody asks by a socket that no machine serves yet.
-            let looked_for = attachment.nic.vhost.is_none()
-                && match self.config.detect_duplicates {
-                    Detect::None => false,
-                    Detect::Underlay => attachment.nic.physical.is_some(),
-                    Detect::All => true,
-                };
-            // Who moves here has its address where it comes from, too.
-            if looked_for && !attachment.nic.incoming {
+            let looked_for = match self.config.detect_duplicates {
+                Detect::None => false,
+                Detect::Underlay => attachment.nic.physical.is_some(),
+                Detect::All => true,
+            };
+            if looked_for && attachment.nic.asks() {
                 self.look_for_duplicates(&attachment).await?;
             }
             attachments.push(attachment);
@@ -191,9 +197,7 @@ impl Node {
         for attachment in &attachments {
             self.ovs.installed(&attachment.host, self.config.port_patience).await.map_err(later)?;
             self.limit_again(attachment).await.map_err(failed)?;
-            if !attachment.nic.incoming {
-                self.prove(attachment).await.map_err(failed)?;
-            }
+            self.prove(attachment).await.map_err(failed)?;
         }
         drop(names);
         Ok((attachments, lacking))

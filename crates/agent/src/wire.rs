@@ -197,10 +197,10 @@ impl Node {
 
     /// Waits until the gateways of a NIC answer: then what the node's switch needs for the subnet is complete, which
     /// `ovn-installed` does not say of a subnet that is new to the node. A subnet that proved itself is not asked again while it
-    /// has NICs here. Behind a socket nobody asks yet: a machine that boots takes longer than the switch.
+    /// has NICs here.
     pub(crate) async fn prove(&self, attachment: &Attachment) -> Result<(), WireError> {
         let nic = &attachment.nic;
-        if self.proven.contains(&nic.subnet) || nic.gateways.is_empty() || nic.vhost.is_some() {
+        if self.proven.contains(&nic.subnet) || nic.gateways.is_empty() || !nic.asks() {
             return Ok(());
         }
         let pod_ns = Self::namespace_of(attachment)?;

@@ -59,9 +59,7 @@ impl Ovs {
 
     /// The bridge that a physical network is mapped to.
     pub(crate) fn mapped(&self, network: &str) -> Option<String> {
-        let list = self.note(MAPPINGS)?;
-        let bridge = list.split(',').filter_map(|entry| entry.trim().split_once(':')).find(|(of, _)| *of == network);
-        bridge.map(|(_, bridge)| bridge.to_owned())
+        bridge_of(&self.note(MAPPINGS)?, network).map(str::to_owned)
     }
 
     /// The OpenFlow number of a port, once the switch has opened it.
@@ -80,14 +78,23 @@ pub(super) fn map_to(list: &str) -> Vec<Mutation> {
     note_to(MAPPINGS, (!list.is_empty()).then_some(list))
 }
 
+fn entries(list: &str) -> impl Iterator<Item = &str> {
+    list.split(',').map(str::trim).filter(|mapping| !mapping.is_empty())
+}
+
+/// The bridge that a list maps a network to.
+fn bridge_of<'a>(list: &'a str, network: &str) -> Option<&'a str> {
+    entries(list).find_map(|mapping| mapping.strip_prefix(network)?.strip_prefix(':'))
+}
+
 /// The list of mappings with ours in it; `None` when it is.
 pub(super) fn mappings(shown: &str, network: &str, bridge: &str) -> Result<Option<String>, OvsError> {
-    let mut all: Vec<&str> = shown.split(',').map(str::trim).filter(|mapping| !mapping.is_empty()).collect();
-    match all.iter().find_map(|mapping| mapping.strip_prefix(network)?.strip_prefix(':')) {
+    match bridge_of(shown, network) {
         Some(shown) if shown == bridge => Ok(None),
         Some(other) => Err(OvsError::ForeignNetwork(network.to_owned(), other.to_owned())),
         None => {
             let ours = format!("{network}:{bridge}");
+            let mut all: Vec<&str> = entries(shown).collect();
             all.push(&ours);
             Ok(Some(all.join(",")))
         }
