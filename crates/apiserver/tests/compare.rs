@@ -366,19 +366,8 @@ async fn create_definition(client: &Client, definition: &Value) {
     established(client, definition["metadata"]["name"].as_str().unwrap()).await;
 }
 
-/// Waits until a kind is served: some instants after it is called established, as a real server itself learns of that from a watch.
 async fn established(client: &Client, name: &str) {
-    let crds =
-        kube::Api::<k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition>::all(client.clone());
-    let served = async {
-        let condition = kube::runtime::conditions::is_crd_established();
-        let spec = kube::runtime::wait::await_condition(crds, name, condition).await.unwrap().unwrap().spec;
-        let path = format!("/apis/{}/{}/{}?limit=1", spec.group, spec.versions[0].name, spec.names.plural);
-        while client.request_text(http::Request::get(&path).body(Vec::new()).unwrap()).await.is_err() {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(std::time::Duration::from_secs(20), served).await.expect("the kind is served");
+    tokio::time::timeout(std::time::Duration::from_secs(20), real::served(client, name)).await.expect("the kind is served");
 }
 
 /// What is to be created: a remark, the path, and the object.

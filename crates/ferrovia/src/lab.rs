@@ -369,7 +369,7 @@ impl Lab {
             }
             Command::Path { name, namespace, pod, to, format } => {
                 let lab = open(name)?;
-                block_on(async { show_path(&lab.path_to(&namespace, &pod, &to).await?, format.output) })
+                block_on(async { show_path(&lab.path(&namespace, &pod, &to).await?, format.output) })
             }
             Command::Node { name, node, command } => open(name)?.run_in(node, &command).map(ExitCode::from),
             Command::Outside { name, command } => {

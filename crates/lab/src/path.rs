@@ -7,7 +7,9 @@ use std::process::Command;
 
 use anyhow::{Context as _, bail};
 use api::annotations::{IP_ADDRESS, LOGICAL_ROUTER, LOGICAL_SWITCH, MAC_ADDRESS, VIRTUAL_MACHINE};
+use api::cidr::parse_addresses;
 use k8s_openapi::api::core::v1::Pod;
+use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
 use linux::{Handle, Netns};
 use serde::Serialize;
@@ -70,34 +72,14 @@ struct End {
     pod: String,
     node: Place,
     uid: String,
-    port: String,
+    /// Name of its port in the node's switch.
+    link: String,
+    /// Whether that is a socket.
+    is_socket: bool,
     mac: String,
     switch: String,
     router: Option<String>,
     addresses: Vec<IpAddr>,
-}
-
-impl End {
-    fn of(pod: &Pod) -> anyhow::Result<Self> {
-        let key = format!("{}/{}", pod.namespace().unwrap_or_default(), pod.name_any());
-        let note = |name: &str| pod.annotations().get(name).filter(|text| !text.is_empty()).cloned();
-        let needed = |name: &str| note(name).with_context(|| format!("pod {key} has no annotation {name}; its events say why"));
-        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).with_context(|| format!("pod {key} is on no node"))?;
-        let holder = note(VIRTUAL_MACHINE).unwrap_or_else(|| pod.name_any());
-        let port = api::networks::port(&holder, &pod.namespace().unwrap_or_default(), api::OVN_PROVIDER);
-        let addresses =
-            api::cidr::parse_addresses(&needed(IP_ADDRESS)?).map_err(|why| anyhow::anyhow!("pod {key}: {IP_ADDRESS}: {why}"))?;
-        Ok(Self {
-            node: node.parse().with_context(|| format!("pod {key}"))?,
-            uid: pod.uid().unwrap_or_default(),
-            port,
-            mac: needed(MAC_ADDRESS)?,
-            switch: needed(LOGICAL_SWITCH)?,
-            router: note(LOGICAL_ROUTER),
-            addresses,
-            pod: key,
-        })
-    }
 }
 
 /// Where a packet leaves Open vSwitch.
@@ -110,35 +92,58 @@ struct Exit {
 }
 
 impl Lab {
-    /// The way of an ICMP packet from a pod to an address, or to another pod of the namespace by its name.
-    ///
-    /// # Errors
-    /// When there is no such pod, or the packet is dropped, which is said with the end of the switch's trace.
-    pub async fn path_to(&self, namespace: &str, pod: &str, to: &str) -> anyhow::Result<Vec<Hop>> {
-        if let Ok(address) = to.parse() {
-            return self.path(namespace, pod, address).await;
-        }
-        let pods: Api<Pod> = Api::namespaced(crate::cluster::client(&self.layout).await?, namespace);
-        let target = pods.get_opt(to).await?.with_context(|| format!("{to:?} is neither an address nor a pod of namespace {namespace}"))?;
-        let address = End::of(&target)?.addresses.first().copied();
-        self.path(namespace, pod, address.with_context(|| format!("pod {namespace}/{to} has no address"))?).await
+    /// Reads a pod.
+    fn end(&self, pod: &Pod) -> anyhow::Result<End> {
+        let (namespace, name) = (pod.namespace().unwrap_or_default(), pod.name_any());
+        let key = format!("{namespace}/{name}");
+        let note = |name: &str| pod.annotations().get(name).filter(|text| !text.is_empty()).cloned();
+        let needed = |name: &str| note(name).with_context(|| format!("pod {key} has no annotation {name}; its events say why"));
+        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).with_context(|| format!("pod {key} is on no node"))?;
+        let node: Place = node.parse().with_context(|| format!("pod {key}"))?;
+        let addresses = parse_addresses(&needed(IP_ADDRESS)?).map_err(|why| anyhow::anyhow!("pod {key}: {IP_ADDRESS}: {why}"))?;
+        let port = api::networks::port(&note(VIRTUAL_MACHINE).unwrap_or(name), &namespace, api::OVN_PROVIDER);
+        let which = format!("external_ids:iface-id={port}");
+        let shown = self.ask(node, "ovs-vsctl", &["--bare", "--columns=name,type", "find", "interface", &which])?;
+        let mut lines = shown.lines().map(str::trim);
+        let link = lines.next().filter(|link| !link.is_empty());
+        Ok(End {
+            link: link.with_context(|| format!("pod {key} has no port in Open vSwitch of {node}"))?.to_owned(),
+            is_socket: lines.next() == Some("dpdkvhostuserclient"),
+            node,
+            uid: pod.uid().unwrap_or_default(),
+            mac: needed(MAC_ADDRESS)?,
+            switch: needed(LOGICAL_SWITCH)?,
+            router: note(LOGICAL_ROUTER),
+            addresses,
+            pod: key,
+        })
     }
 
-    /// The way of an ICMP packet from a pod to an address, which may be another pod's.
+    /// The way of an ICMP packet from a pod to an address, which may be a pod's, or to another pod of the namespace by its name.
     ///
     /// # Errors
     /// When there is no such pod, or the packet is dropped, which is said with the end of the switch's trace.
-    pub async fn path(&self, namespace: &str, pod: &str, to: IpAddr) -> anyhow::Result<Vec<Hop>> {
-        let client = crate::cluster::client(&self.layout).await?;
-        let pods: Vec<Pod> = Api::<Pod>::all(client).list(&kube::api::ListParams::default()).await?.items;
-        let found = pods.iter().find(|found| found.name_any() == pod && found.namespace().as_deref() == Some(namespace));
-        let from = End::of(found.with_context(|| format!("there is no pod {namespace}/{pod}"))?)?;
-        let target = pods.iter().filter_map(|pod| End::of(pod).ok()).find(|end| end.addresses.contains(&to) && end.router == from.router);
+    pub async fn path(&self, namespace: &str, pod: &str, to: &str) -> anyhow::Result<Vec<Hop>> {
+        let pods = Api::<Pod>::all(crate::cluster::client(&self.layout).await?).list(&ListParams::default()).await?.items;
+        let named = |name: &str| pods.iter().find(|pod| pod.name_any() == name && pod.namespace().as_deref() == Some(namespace));
+        let from = self.end(named(pod).with_context(|| format!("there is no pod {namespace}/{pod}"))?)?;
+        let (target, to) = if let Ok(address) = to.parse::<IpAddr>() {
+            let its = |pod: &&Pod| {
+                pod.annotations().get(IP_ADDRESS).is_some_and(|text| parse_addresses(text).is_ok_and(|its| its.contains(&address)))
+            };
+            let in_vpc = |pod: &&Pod| pod.annotations().get(LOGICAL_ROUTER) == from.router.as_ref();
+            (pods.iter().filter(in_vpc).find(its).map(|pod| self.end(pod)).transpose()?, address)
+        } else {
+            let target =
+                self.end(named(to).with_context(|| format!("{to:?} is neither an address nor a pod of namespace {namespace}"))?)?;
+            let address = target.addresses.first().copied();
+            let address = address.with_context(|| format!("pod {} has no address", target.pod))?;
+            (Some(target), address)
+        };
         let source = from.addresses.iter().copied().find(|own| own.is_ipv4() == to.is_ipv4());
         let source = source.with_context(|| format!("pod {} has no address of the family of {to}", from.pod))?;
 
         let mut hops = self.inside(&from).await?;
-        let port = self.port_of(&from)?;
         let next = match (&target, &from.router) {
             (Some(target), _) if target.switch == from.switch => target.mac.clone(),
             (_, Some(router)) => {
@@ -150,8 +155,8 @@ impl Lab {
             (_, None) => "0e:fe:00:00:00:fe".to_owned(),
         };
         let (kind, family, asks) = if to.is_ipv4() { ("icmp", "nw", "icmp_type=8") } else { ("icmp6", "ipv6", "icmp_type=128") };
-        let packet =
-            format!("in_port={port},{kind},dl_src={},dl_dst={next},{family}_src={source},{family}_dst={to},nw_ttl=64,{asks}", from.mac);
+        let End { link, mac, .. } = &from;
+        let packet = format!("in_port={link},{kind},dl_src={mac},dl_dst={next},{family}_src={source},{family}_dst={to},nw_ttl=64,{asks}");
         let trace = self.ask(from.node, "ovs-appctl", &["ofproto/trace", "--names", "br-int", &packet])?;
         let Some(exit) = exit(&trace) else {
             if actions(&trace).is_some_and(|actions| actions.contains("hash(") && actions.contains("recirc(")) {
@@ -183,9 +188,7 @@ impl Lab {
             }
             return Ok(());
         }
-        if let Some(target) = target.filter(|target| target.node == from.node)
-            && self.port_of(target)? == exit.port
-        {
+        if let Some(target) = target.filter(|target| target.node == from.node && target.link == exit.port) {
             hops.extend(self.inside(target).await?.into_iter().rev());
             return Ok(());
         }
@@ -213,8 +216,8 @@ impl Lab {
     /// From a pod to its node's switch.
     async fn inside(&self, end: &End) -> anyhow::Result<Vec<Hop>> {
         let hop = |kind, name: &str| Hop { place: end.pod.clone(), kind, name: name.to_owned() };
-        if self.interface(end, "type")?.trim() == "dpdkvhostuserclient" {
-            return Ok(vec![hop(HopKind::VhostUser, &self.port_of(end)?)]);
+        if end.is_socket {
+            return Ok(vec![hop(HopKind::VhostUser, &end.link)]);
         }
         let netns = Netns::named(&self.layout.name().pod_netns(&end.uid)).with_context(|| format!("pod {} does not run", end.pod))?;
         let links = Handle::open(&netns)?.links().await?;
@@ -227,18 +230,6 @@ impl Lab {
         }
         hops.push(hop(HopKind::Veth, &veth.name));
         Ok(hops)
-    }
-
-    /// The name of a pod's port in its node's switch.
-    fn port_of(&self, end: &End) -> anyhow::Result<String> {
-        let name = self.interface(end, "name")?.trim().to_owned();
-        anyhow::ensure!(!name.is_empty(), "pod {} has no port in Open vSwitch of {}", end.pod, end.node);
-        Ok(name)
-    }
-
-    fn interface(&self, end: &End, column: &str) -> anyhow::Result<String> {
-        let (column, id) = (format!("--columns={column}"), format!("external_ids:iface-id={}", end.port));
-        self.ask(end.node, "ovs-vsctl", &["--bare", &column, "find", "interface", &id])
     }
 
     /// What a program of OVS or OVN prints in a place; blocks for as long as it takes, which is short.

@@ -2,6 +2,7 @@
 //! a VLAN, a host behind both gateways, and a neighbour of the nodes themselves, without a VLAN. The kernel's own bridges and links need not
 //! know of VLANs for that.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -95,11 +96,9 @@ impl Lab {
         let fabric = self.layout.netns(Place::Fabric)?;
         let switch = Handle::open(&fabric)?;
         let ports = vlans.ports(self);
-        for port in &ports {
-            let name = self.layout.name().netns(port.place).unwrap_or_default();
-            if !matches!(port.place, Place::Node(_)) && Netns::named(&name).is_err() {
-                Netns::create(&name)?;
-            }
+        let hosts: BTreeSet<Place> = ports.iter().map(|port| port.place).filter(|place| !matches!(place, Place::Node(_))).collect();
+        for name in hosts.into_iter().filter_map(|host| self.layout.name().netns(host)) {
+            Netns::create(&name)?;
         }
         try_join_all(ports.iter().map(|port| self.plug_in_vlans(&switch, *port))).await?;
         self.blocking(move |lab| lab.start_vlans(&ports)).await?;
@@ -117,7 +116,7 @@ impl Lab {
     }
 
     async fn plug_in_vlans(&self, switch: &Handle, port: Port) -> anyhow::Result<()> {
-        let netns = Netns::named(&self.layout.name().netns(port.place).unwrap_or_default())?;
+        let netns = self.layout.netns(port.place)?;
         let near = port.near();
         let end = VethEnd { name: &near, mtu: Some(PHYSICAL_MTU), ..VethEnd::default() };
         switch.create_veth(&end, &VethEnd { name: port.link, netns: Some(&netns), ..end }).await?;

@@ -3,7 +3,7 @@
 
 mod cluster;
 
-use cluster::Cluster;
+use cluster::{Cluster, DEFAULT};
 
 fn network(manifest: &str) -> Cluster {
     let mut cluster = Cluster::default();
@@ -11,19 +11,6 @@ fn network(manifest: &str) -> Cluster {
     cluster.round();
     cluster
 }
-
-const DEFAULT: &str = "
-kind: Vpc
-metadata: {name: ovn-cluster, uid: v}
-spec: {}
----
-kind: Subnet
-metadata: {name: ovn-default, uid: s, creationTimestamp: 2026-01-01T00:00:00Z}
-spec: {cidrBlock: 10.16.0.0/16, default: true}
----
-kind: Namespace
-metadata: {name: default}
-";
 
 #[test]
 fn a_pod_in_the_default_subnet() {

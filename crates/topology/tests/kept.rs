@@ -3,21 +3,11 @@
 
 mod cluster;
 
-use cluster::Cluster;
+use cluster::{Cluster, DEFAULT};
 use topology::{Fact, FactValue, Ip, Networks, NicKey, Pod, PodKey};
 
+/// What there is besides.
 const NETWORK: &str = "
-kind: Vpc
-metadata: {name: ovn-cluster, uid: v}
-spec: {}
----
-kind: Subnet
-metadata: {name: ovn-default, uid: s}
-spec: {cidrBlock: 10.16.0.0/16, default: true}
----
-kind: Namespace
-metadata: {name: default}
----
 kind: StatefulSet
 metadata: {name: web, namespace: default}
 spec: {replicas: 2}
@@ -86,7 +76,7 @@ impl Cluster {
 
 fn with_pods(pods: &[String]) -> Cluster {
     let mut cluster = Cluster::default();
-    cluster.apply(NETWORK);
+    cluster.apply(&[DEFAULT, "---", NETWORK].concat());
     pods.iter().for_each(|pod| cluster.apply(pod));
     cluster.round();
     cluster.write_ips();

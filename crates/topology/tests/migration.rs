@@ -3,22 +3,12 @@
 
 mod cluster;
 
-use cluster::Cluster;
+use cluster::{Cluster, DEFAULT};
 use engine::Age;
 use topology::{Instance, Pod, PodKey};
 
+/// What there is besides.
 const NETWORK: &str = "
-kind: Vpc
-metadata: {name: ovn-cluster, uid: v}
-spec: {}
----
-kind: Subnet
-metadata: {name: ovn-default, uid: s}
-spec: {cidrBlock: 10.16.0.0/16, default: true}
----
-kind: Namespace
-metadata: {name: default}
----
 kind: NetworkAttachmentDefinition
 metadata: {name: d, namespace: default}
 spec: {config: '{\"type\": \"ferrovia\"}'}
@@ -106,7 +96,7 @@ fn only(chassis: &str) -> String {
 #[test]
 fn a_port_that_migrates_is_on_both_nodes_and_lets_established_connections_through() {
     let mut cluster = Cluster::default();
-    cluster.apply(NETWORK);
+    cluster.apply(&[DEFAULT, "---", NETWORK].concat());
     cluster.launch("a", 1, 1, "");
     cluster.launch("b", 2, 2, JOB);
     insta::assert_snapshot!(cluster.northbound());
@@ -115,7 +105,7 @@ fn a_port_that_migrates_is_on_both_nodes_and_lets_established_connections_throug
 #[test]
 fn a_machine_arrives_and_its_port_is_where_it_is() {
     let mut cluster = Cluster::default();
-    cluster.apply(NETWORK);
+    cluster.apply(&[DEFAULT, "---", NETWORK].concat());
     cluster.launch("a", 1, 1, "");
     assert_eq!(cluster.port(), (only("c1"), false));
     // Before anything is known of the migration but the pod that is made for it.
@@ -145,7 +135,7 @@ fn a_machine_arrives_and_its_port_is_where_it_is() {
 #[test]
 fn a_migration_that_ends_otherwise_leaves_the_port_where_it_was() {
     let mut cluster = Cluster::default();
-    cluster.apply(NETWORK);
+    cluster.apply(&[DEFAULT, "---", NETWORK].concat());
     cluster.launch("a", 1, 1, "");
     let held = cluster.ipam.holding("vm.default");
     // Failed, and the pod that was made for it is still there.
@@ -172,7 +162,7 @@ fn a_migration_that_ends_otherwise_leaves_the_port_where_it_was() {
 #[test]
 fn a_machine_that_starts_again_is_where_its_new_pod_is() {
     let mut cluster = Cluster::default();
-    cluster.apply(NETWORK);
+    cluster.apply(&[DEFAULT, "---", NETWORK].concat());
     cluster.launch("a", 1, 1, "");
     cluster.launch("b", 2, 2, "");
     assert_eq!(cluster.port(), (only("c2"), false));

@@ -6,8 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use kube::Client;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::config::{Config, KubeConfigOptions, Kubeconfig};
+use kube::runtime::conditions::is_crd_established;
+use kube::runtime::wait::await_condition;
+use kube::{Api, Client};
 use tokio::net::TcpSocket;
 
 /// The variable that names the folder of `etcd` and `kube-apiserver`.
@@ -17,6 +20,17 @@ pub const PROGRAMS: &str = "FERROVIA_KUBE";
 const PATIENCE: Duration = Duration::from_secs(90);
 
 const TOKEN: &str = "secret";
+
+/// Waits until a kind is served: some instants after it is called established, as a real server itself learns of that from a watch.
+pub async fn served(client: &Client, definition: &str) {
+    let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
+    let found = await_condition(definitions, definition, is_crd_established()).await.unwrap().unwrap();
+    let spec = found.spec;
+    let path = format!("/apis/{}/{}/{}?limit=1", spec.group, spec.versions[0].name, spec.names.plural);
+    while client.request_text(http::Request::get(&path).body(Vec::new()).unwrap()).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
 
 /// The folder of the programs, if tests are to use them.
 pub fn programs() -> Option<PathBuf> {

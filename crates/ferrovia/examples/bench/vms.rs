@@ -65,7 +65,7 @@ fn of(kind: Kind, report: &mut Report) {
         report.add(Row::new(format!("TCP, VM ({name}) to container {place}"), rate, "MB/s"));
     }
     for (to, place) in [("pod-1", "a container on its node"), ("pod-2", "a container on another node"), ("10.9.0.101", "the outside")] {
-        let hops = runtime.block_on(async { lab::Lab::open(lab.layout()).unwrap().path_to("default", "vm", to).await.unwrap() });
+        let hops = runtime.block_on(async { lab::Lab::open(lab.layout()).unwrap().path("default", "vm", to).await.unwrap() });
         report.add(Row::new(format!("hops, VM ({name}) to {place}"), hops.len() as f64, ""));
     }
     let began = Instant::now();

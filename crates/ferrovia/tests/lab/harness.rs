@@ -14,6 +14,33 @@ use tokio::sync::oneshot;
 
 const FERROVIA: &str = env!("CARGO_BIN_EXE_ferrovia");
 
+/// The provider network of the second NIC of all nodes, where [`lab::Vlans`] are.
+pub const NET1: &str = "
+---
+apiVersion: kubeovn.io/v1
+kind: ProviderNetwork
+metadata: {name: net1}
+spec: {defaultInterface: eth1}
+";
+
+/// The Vlan of gateways and host there.
+pub const VLAN100: &str = "
+---
+apiVersion: kubeovn.io/v1
+kind: Vlan
+metadata: {name: vlan100}
+spec: {id: 100, provider: net1}
+";
+
+/// A subnet on it, with the first gateway.
+pub const LAN: &str = "
+---
+apiVersion: kubeovn.io/v1
+kind: Subnet
+metadata: {name: lan}
+spec: {cidrBlock: 172.31.0.0/24, gateway: 172.31.0.1, excludeIps: [172.31.0.1..172.31.0.9], vlan: vlan100}
+";
+
 static ONE_TEST_AT_A_TIME: Mutex<()> = Mutex::new(());
 static TELLS: Once = Once::new();
 static LABS: AtomicU32 = AtomicU32::new(0);

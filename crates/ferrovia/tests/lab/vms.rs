@@ -13,7 +13,7 @@ use linux::Netns;
 use linux::process::{self, Process, Signal};
 use serde_json::{Value, json};
 
-use crate::harness::{Lab, ferrovia};
+use crate::harness::{LAN, Lab, NET1, VLAN100, ferrovia};
 
 /// How long a guest may take to boot where others boot beside it.
 const BOOT: &str = "--timeout=60s";
@@ -167,22 +167,8 @@ spec: {vpc: ovn-cluster, cidrBlock: '10.41.0.0/24,fd00:41::/64', enableDHCP: tru
 fn a_machine_is_on_a_vlan_with_one_nic_and_in_a_tunnel_with_the_other() {
     let lab = Lab::up(&["--nodes", "2"]);
     lab.ok(&["vlans"]);
-    lab.apply(
-        r#"
-apiVersion: kubeovn.io/v1
-kind: ProviderNetwork
-metadata: {name: net1}
-spec: {defaultInterface: eth1}
----
-apiVersion: kubeovn.io/v1
-kind: Vlan
-metadata: {name: vlan100}
-spec: {id: 100, provider: net1}
----
-apiVersion: kubeovn.io/v1
-kind: Subnet
-metadata: {name: lan}
-spec: {cidrBlock: 172.31.0.0/24, gateway: 172.31.0.1, excludeIps: [172.31.0.1..172.31.0.9], vlan: vlan100, enableDHCP: true}
+    let lan = LAN.replace("vlan: vlan100", "vlan: vlan100, enableDHCP: true");
+    let second = r#"
 ---
 apiVersion: kubeovn.io/v1
 kind: Subnet
@@ -193,8 +179,8 @@ apiVersion: k8s.cni.cncf.io/v1
 kind: NetworkAttachmentDefinition
 metadata: {name: second, namespace: default}
 spec: {config: '{"cniVersion":"1.0.0","type":"ferrovia","provider":"second.default.ovn"}'}
-"#,
-    );
+"#;
+    lab.apply(&[NET1, VLAN100, &lan, second].concat());
     lab.kubectl(&["wait", "--for=condition=Ready", "subnet/lan", "subnet/second", "--timeout=30s"]);
     let both = |mut pod: Value| {
         pod["metadata"]["annotations"] = json!({ "ovn.kubernetes.io/logical_switch": "lan", "k8s.v1.cni.cncf.io/networks": "second" });

@@ -19,6 +19,20 @@ use topology::{
     ReplicasKind, Source, Subnet, Vip, Vlan, Vpc, World, input, northbound,
 };
 
+/// What every cluster has.
+pub const DEFAULT: &str = "
+kind: Vpc
+metadata: {name: ovn-cluster, uid: v}
+spec: {}
+---
+kind: Subnet
+metadata: {name: ovn-default, uid: s, creationTimestamp: 2026-01-01T00:00:00Z}
+spec: {cidrBlock: 10.16.0.0/16, default: true}
+---
+kind: Namespace
+metadata: {name: default}
+";
+
 pub struct Cluster {
     pub engine: Engine<World, Fact>,
     pub ipam: Ipam,

@@ -7,12 +7,10 @@ use lab::{Place, Vlans};
 use linux::{Handle, IpPrefix, LinkChange};
 
 use super::{Member, NODE1, NODE2, Nodes, PATIENCE, answers, with_nodes};
+use crate::harness::VLAN100;
 
+/// A VPC that leaves by both gateways, and a subnet whose gateway is its router.
 const MANIFEST: &str = "
-apiVersion: kubeovn.io/v1
-kind: Vlan
-metadata: {name: vlan100}
-spec: {id: 100, provider: net1}
 ---
 apiVersion: kubeovn.io/v1
 kind: Vpc
@@ -75,7 +73,7 @@ fn flows_by_one_of_two_physical_gateways_go_on_by_the_other_when_it_is_lost() {
             far.add_address(link, IpPrefix::host(*address)).await.unwrap();
         }
         nodes.give_nics(false).await;
-        nodes.lab.apply(MANIFEST);
+        nodes.lab.apply(&[VLAN100, MANIFEST].concat());
         nodes.lab.kubectl(&["wait", "--for=condition=Ready", "subnet/lan", "--timeout=30s"]);
         let members = [nodes.member(NODE1, "one", "lan").await, nodes.member(NODE2, "two", "lan").await];
         for Member { end, .. } in &members {

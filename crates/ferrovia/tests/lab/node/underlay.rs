@@ -13,25 +13,13 @@ use linux::{Handle, IpPrefix, Route};
 use serde_json::json;
 
 use super::{Member, NODE1, NODE2, Nodes, PATIENCE, answers, pod, refused, with_nodes};
-use crate::harness::counted;
+use crate::harness::{LAN, VLAN100, counted};
 
 const TRANSFER: usize = 3_000_000;
 /// MTU of pods that tunnels carry, in bytes.
 const OVERLAY_MTU: usize = 1400;
 /// What the VLAN's gateway leads to besides.
 const BEYOND6: &str = "fd99::1/128";
-
-const SUBNET: &str = "
-apiVersion: kubeovn.io/v1
-kind: Vlan
-metadata: {name: vlan100}
-spec: {id: 100, provider: net1}
----
-apiVersion: kubeovn.io/v1
-kind: Subnet
-metadata: {name: lan}
-spec: {cidrBlock: 172.31.0.0/24, gateway: 172.31.0.1, excludeIps: [172.31.0.1..172.31.0.9], vlan: vlan100}
-";
 
 /// Another one on the same VLAN, of both families.
 const LAN6: &str = "
@@ -119,7 +107,7 @@ fn pods_are_on_a_vlan_and_the_node_is_reached_by_the_nic_that_they_share() {
             nodes.network_shows("net1", "both nodes are ready", ready).await;
         };
         let streamed = neighbour.stream(of(NODE1), Duration::from_millis(2), moves).await.unwrap();
-        nodes.lab.apply(SUBNET);
+        nodes.lab.apply(&[VLAN100, LAN].concat());
         println!("the node's own address while its NIC passes into the bridge: {streamed}");
         for node in [NODE1, NODE2] {
             nodes.is_reached_by(node, "br-net1").await;
@@ -256,15 +244,11 @@ fn an_agent_that_is_killed_while_a_nic_passes_goes_on_where_it_was() {
 
 /// A subnet of each VPC on one VLAN, connected with an overlay subnet: in the default VPC of both families; the other VPC has no way out.
 const INTERCONNECTED: &str = "
+---
 apiVersion: kubeovn.io/v1
 kind: Vpc
 metadata: {name: blue}
 spec: {}
----
-apiVersion: kubeovn.io/v1
-kind: Vlan
-metadata: {name: vlan100}
-spec: {id: 100, provider: net1}
 ---
 apiVersion: kubeovn.io/v1
 kind: Subnet
@@ -387,7 +371,7 @@ fn pods_on_a_vlan_and_overlay_pods_reach_each_other_and_the_rest_leaves_by_the_p
         let all = ["node1".to_owned(), "node2".to_owned()];
         let ready = |n: &ProviderNetwork| n.status.as_ref().is_some_and(|s| s.ready_nodes.as_deref() == Some(&all));
         nodes.network_shows("net1", "both nodes are ready", ready).await;
-        nodes.lab.apply(INTERCONNECTED);
+        nodes.lab.apply(&[VLAN100, INTERCONNECTED].concat());
         nodes.lab.kubectl(&[
             "wait",
             "--for=condition=Ready",
@@ -502,7 +486,7 @@ fn an_address_that_somebody_on_the_vlan_has_is_no_pods_until_it_is_free() {
         nodes.give_nics(false).await;
         let ready = |n: &ProviderNetwork| n.status.as_ref().is_some_and(|s| s.ready_nodes == Some(vec!["node1".to_owned()]));
         nodes.network_shows("net1", "the node is ready", ready).await;
-        nodes.lab.apply(SUBNET);
+        nodes.lab.apply(&[VLAN100, LAN].concat());
         nodes.lab.kubectl(&["wait", "--for=condition=Ready", "subnet/lan", "--timeout=30s"]);
         let host = Handle::open(&nodes.opened.layout.netns(Vlans::HOST).unwrap()).unwrap();
         let eth1 = host.link("eth1").await.unwrap().unwrap();

@@ -6,30 +6,15 @@ use lab::HopKind::{self, Bridge, Host, Nic, Switch, Tap, Tunnel, Veth, VhostUser
 use lab::Vlans;
 use serde_json::{Value, json};
 
-use crate::harness::Lab;
+use crate::harness::{LAN, Lab, NET1, VLAN100};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
-const LAN: &str = r#"
+const SOCKETS: &str = r#"
 apiVersion: k8s.cni.cncf.io/v1
 kind: NetworkAttachmentDefinition
 metadata: {name: vhost-user, namespace: default}
 spec: {config: '{"cniVersion": "1.0.0", "type": "ferrovia", "provider": "vhost-user.default.ovn", "vhost_user_socket_volume_name": "s"}'}
----
-apiVersion: kubeovn.io/v1
-kind: ProviderNetwork
-metadata: {name: net1}
-spec: {defaultInterface: eth1}
----
-apiVersion: kubeovn.io/v1
-kind: Vlan
-metadata: {name: vlan100}
-spec: {id: 100, provider: net1}
----
-apiVersion: kubeovn.io/v1
-kind: Subnet
-metadata: {name: lan}
-spec: {cidrBlock: 172.31.0.0/24, gateway: 172.31.0.1, excludeIps: [172.31.0.1..172.31.0.9], vlan: vlan100}
 "#;
 
 fn pod(name: &str, node: &str, subnet: &str, class: Option<&str>) -> Value {
@@ -55,7 +40,7 @@ fn path(lab: &Lab, from: &str, to: &str) -> (Vec<HopKind>, String) {
     let deadline = Instant::now() + PATIENCE;
     let hops = runtime.block_on(async {
         loop {
-            match opened.path_to("default", from, to).await {
+            match opened.path("default", from, to).await {
                 Ok(hops) => break hops,
                 Err(error) => assert!(Instant::now() < deadline, "{from} → {to}: {error:#}"),
             }
@@ -71,7 +56,7 @@ fn path(lab: &Lab, from: &str, to: &str) -> (Vec<HopKind>, String) {
 fn packets_take_the_short_way() {
     let lab = Lab::up(&["--nodes", "2", "--dpdk-nodes", "node2"]);
     lab.ok(&["vlans"]);
-    lab.apply(LAN);
+    lab.apply(&[SOCKETS, NET1, VLAN100, LAN].concat());
     lab.kubectl(&["wait", "--for=condition=Ready", "subnet/lan", "--timeout=30s"]);
     let vm = Some("vm");
     let pods = [
