@@ -188,6 +188,11 @@ impl Node {
             if looked_for && attachment.nic.asks() {
                 self.look_for_duplicates(&attachment).await?;
             }
+            if attachment.nic.incoming && attachment.nic.vhost.is_none() {
+                // Before ovn-controller holds back what comes, it lets it through for a moment: nobody may have the address then, or it is refused
+                // what the machine, which runs elsewhere, is sent.
+                self.open(&attachment).await?;
+            }
             attachments.push(attachment);
         }
         let mut lacking = Vec::new();
@@ -203,10 +208,15 @@ impl Node {
         Ok((attachments, lacking))
     }
 
+    /// Makes a NIC that has no address yet, and has its flows installed.
+    async fn open(&self, attachment: &Attachment) -> Result<(), CniError> {
+        self.wire_with(attachment, &[]).await.map_err(failed)?;
+        self.ovs.installed(&attachment.host, self.config.port_patience).await.map_err(later)
+    }
+
     /// Fails when somebody else on the NIC's link has its address already.
     async fn look_for_duplicates(&self, attachment: &Attachment) -> Result<(), CniError> {
-        self.wire_with(attachment, &[]).await.map_err(failed)?;
-        self.ovs.installed(&attachment.host, self.config.port_patience).await.map_err(later)?;
+        self.open(attachment).await?;
         let nic = &attachment.nic;
         let pod_ns = Self::namespace_of(attachment).map_err(failed)?;
         // Only the first time on this node; a subnet need have no gateway that is there.

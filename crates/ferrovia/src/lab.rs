@@ -216,6 +216,27 @@ enum Command {
         /// What was cut off; everything by default.
         node: Option<Place>,
     },
+    /// Move a virtual machine to another node while it runs.
+    Migrate {
+        #[command(flatten)]
+        name: Name,
+        /// Namespace of the machine.
+        #[arg(short, default_value = "default")]
+        namespace: String,
+        /// Name of its VirtualMachineInstance.
+        machine: String,
+        /// `node1`…
+        #[arg(required_unless_present = "abort")]
+        node: Option<Place>,
+        /// MB of its memory that go each second; as many as can by default.
+        #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u64).range(1..))]
+        bandwidth: Option<u64>,
+        /// Call off a migration that is under way.
+        #[arg(long, conflicts_with_all = ["node", "bandwidth"])]
+        abort: bool,
+        #[command(flatten)]
+        format: Format,
+    },
     /// Compare what pods should reach with what they reach.
     Check {
         #[command(flatten)]
@@ -452,6 +473,20 @@ impl Lab {
             }
             Command::Exec { name, namespace, pod, container, command } => {
                 open(name)?.run_in_pod(&namespace, &pod, container.as_deref(), &command).map(ExitCode::from)
+            }
+            Command::Migrate { name, namespace, machine, node, bandwidth, abort, format } => {
+                let lab = open(name)?;
+                let runtime = runtime()?;
+                let client = runtime.block_on(lab::cluster::client(&lab.layout))?;
+                let Some(node) = node.filter(|_| !abort) else {
+                    runtime.block_on(lab::migrate::abort(&client, &namespace, &machine))?;
+                    return Ok(ExitCode::SUCCESS);
+                };
+                let asked = lab::migrate::Migrate { namespace, name: machine, node, bandwidth: bandwidth.map(|mb| mb * 1_000_000) };
+                until_stopped(|stop| async move {
+                    let migrated = lab.migrate(&client, &asked, stop).await?;
+                    show(format, &migrated, || format!("{migrated}\n")).map(drop)
+                })
             }
             Command::Check { name, format } => {
                 let lab = open(name)?;

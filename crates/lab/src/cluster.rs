@@ -8,6 +8,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+use serde::Deserialize as _;
 use serde_json::json;
 
 use crate::{Layout, Parameters, Place};
@@ -49,12 +50,17 @@ pub(crate) async fn client_of(path: &std::path::Path) -> anyhow::Result<Client> 
 /// The kind by which pods ask for further NICs.
 const NETWORKS: &str = include_str!("../../../deploy/third-party/network-attachment-definitions.yaml");
 
-/// Installs our kinds, that of networks, and the nodes.
+/// Kinds of virtual machines.
+const KUBEVIRT: &str = include_str!("kubevirt.yaml");
+
+/// Installs our kinds, those of networks and virtual machines, and the nodes.
 pub(crate) async fn install(client: &Client, parameters: &Parameters) -> anyhow::Result<()> {
     let work = async {
         let kinds = Api::<CustomResourceDefinition>::all(client.clone());
         let networks = serde_norway::from_str(NETWORKS).context("NetworkAttachmentDefinition")?;
-        for kind in api::v1::crds().into_iter().chain([networks]) {
+        let machines = serde_norway::Deserializer::from_str(KUBEVIRT).map(CustomResourceDefinition::deserialize);
+        let machines = machines.collect::<Result<Vec<_>, _>>().context("kinds of KubeVirt")?;
+        for kind in api::v1::crds().into_iter().chain([networks]).chain(machines) {
             let name = kind.metadata.name.clone().unwrap_or_default();
             put(&kinds, &name, &kind).await.with_context(|| format!("cannot install {name}"))?;
         }

@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use futures::future::try_join_all;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Lab, cluster, kubelet, scheduler};
+use crate::{Lab, cluster, instances, kubelet, scheduler};
 
 impl Lab {
     /// Runs scheduler and kubelets until `shutdown`. Pods keep running after that, and are adopted next time.
@@ -22,7 +22,8 @@ impl Lab {
             }
         });
         tokio::select! {
-            ended = scheduler::run(client) => ended.context("scheduler"),
+            ended = scheduler::run(client.clone()) => ended.context("scheduler"),
+            ended = instances::run(client) => ended.context("instances of virtual machines"),
             ended = try_join_all(kubelets) => ended.map(|_| ()),
         }
     }

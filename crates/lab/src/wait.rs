@@ -60,7 +60,7 @@ pub(crate) fn is_ready(pod: &Pod) -> bool {
 }
 
 /// Why a pod is not ready: its latest event, else its conditions.
-async fn why(client: &Client, pod: &Pod) -> String {
+pub(crate) async fn why(client: &Client, pod: &Pod) -> String {
     let fields = format!("involvedObject.uid={}", pod.uid().unwrap_or_default());
     let events = Api::<CoreEvent>::namespaced(client.clone(), &pod.namespace().unwrap_or_default());
     let mut found = events.list(&ListParams::default().fields(&fields)).await.map(|list| list.items).unwrap_or_default();

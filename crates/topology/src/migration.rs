@@ -26,6 +26,10 @@ const PRIORITY: i64 = 32_767;
 
 /// TCP without SYN and with ACK: of connections that are established.
 const ESTABLISHED: &str = "tcp && tcp.flags[1] == 0 && tcp.flags[4] == 1";
+/// What a machine sends as a server, and what it gets as a client, told by its port (RFC 6056; a Linux client takes 32768 and above). What goes the other
+/// way is what policies allow, and is tracked from then on as what it is.
+const ANSWERS: [(&str, &str); 2] =
+    [("from-lport", "inport == @migrating && tcp.src < 32768"), ("to-lport", "outport == @migrating && tcp.dst >= 32768")];
 
 /// What a pod is that was made for a virtual machine to move into.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,12 +137,12 @@ pub(crate) fn join<DK, D>(port: RowKey, out: &mut Out<Fact, DK, D>) {
     let key = RowKey::new(group::TABLE, GROUP);
     let marks = || external_ids(&[(GROUP, "true")]);
     RowFact::new(key.clone()).set(group::NAME, GROUP.to_owned()).set(group::EXTERNAL_IDS, marks()).say(out);
-    for (direction, end) in [("from-lport", "inport"), ("to-lport", "outport")] {
+    for (direction, answers) in ANSWERS {
         let rule = RowKey::new(acl::TABLE, format!("{GROUP}/{direction}"));
         RowFact::new(rule.clone())
             .set(acl::DIRECTION, direction.to_owned())
             .set(acl::PRIORITY, PRIORITY)
-            .set(acl::MATCH, format!("{end} == @{GROUP} && {ESTABLISHED}"))
+            .set(acl::MATCH, format!("{answers} && {ESTABLISHED}"))
             .set(acl::ACTION, "allow-stateless".to_owned())
             .set(acl::EXTERNAL_IDS, marks())
             .say(out);

@@ -1,5 +1,6 @@
 //! Pods that are virtual machines: real guests of QEMU.
 
+mod migration;
 mod paths;
 mod vhost;
 

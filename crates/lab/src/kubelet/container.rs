@@ -86,6 +86,7 @@ pub(crate) async fn start_machine(
     nics: &[Nic],
     container: &Container,
     netns: &Netns,
+    moves_here: bool,
 ) -> anyhow::Result<Process> {
     kill::machine(&pod.uid).await?;
     machine::bind(netns, nics).await?;
@@ -97,6 +98,7 @@ pub(crate) async fn start_machine(
         marks: [(MARK.to_owned(), lab.layout.name().to_string()), (MACHINE_MARK.to_owned(), pod.uid.clone())].into(),
         settings: Settings { hostname: pod.name.clone(), nics: nics.to_vec() },
         command: machine::Command::of(argv, env.clone(), container.working_dir.as_deref().map(Path::new)),
+        memory: moves_here.then(|| pod.memory(&lab.layout, node)),
     };
     let mut command = Command::new(&lab.parameters.program);
     command.args(["lab", "machine", &serde_json::to_string(&machine)?]).env_clear();

@@ -31,6 +31,7 @@ use worker::{Want, Worker};
 
 pub(crate) use cni::install as install_plugin;
 pub use record::{ContainerRecord, PodRecord as Record};
+pub(crate) use report::now;
 
 /// What the workers of a node share.
 pub(crate) struct Node {

@@ -120,6 +120,11 @@ impl PodRecord {
         layout.pods(place).join(format!("{}.console", self.uid))
     }
 
+    /// Socket by which the memory of a virtual machine comes that moves here.
+    pub(crate) fn memory(&self, layout: &Layout, place: Place) -> PathBuf {
+        layout.pods(place).join(format!("{}.memory", self.uid))
+    }
+
     pub(crate) fn save(&self, layout: &Layout, place: Place) -> anyhow::Result<()> {
         write_json(&Self::path(layout, place, &self.uid), self)
     }
@@ -130,6 +135,7 @@ impl PodRecord {
             let _ = fs::remove_file(self.log(layout, place, &container.name));
         }
         let _ = fs::remove_file(self.console(layout, place));
+        let _ = fs::remove_file(self.memory(layout, place));
         let _ = fs::remove_file(Self::path(layout, place, &self.uid));
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use api::annotations::LOGICAL_SWITCH;
 use api::v1::Subnet;
+use api::view::MIGRATION_JOB;
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
@@ -263,7 +264,11 @@ impl Worker {
         self.record.containers[index].ready = false;
         let (lab, place) = (&self.node.lab, self.node.place);
         let started = match &self.record.nics {
-            Some(nics) => container::start_machine(lab, place, &self.record, nics, container, netns).await.map(Some),
+            // Whoever was made for a machine to move into boots none: it may run elsewhere.
+            Some(nics) => {
+                let moves_here = pod.labels().contains_key(MIGRATION_JOB);
+                container::start_machine(lab, place, &self.record, nics, container, netns, moves_here).await.map(Some)
+            }
             None => container::start(lab, place, &self.record, container, netns),
         };
         let happening = match started {

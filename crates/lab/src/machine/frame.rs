@@ -8,7 +8,7 @@ use std::io;
 use anyhow::{Context as _, bail};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
-use super::{Command, Settings};
+use super::{Command, Moved, Settings, Target};
 
 /// Bytes of a session that may be under way in one direction.
 pub(crate) const WINDOW: usize = 1 << 18;
@@ -42,6 +42,10 @@ pub(crate) enum Message {
     Ended(i32),
     /// Ends a session, or the guest before it is ready: why it did not begin.
     Failed(String),
+    /// To the machine: that it is to move. Whoever asked calls it off by going away.
+    Move(Target),
+    /// That it has moved: the last that its process here says.
+    Moved(Moved),
 }
 
 /// A message of a session. Session 0 is the guest itself.
@@ -56,7 +60,7 @@ impl Frame {
         Self { session, message }
     }
 
-    fn encode(&self) -> anyhow::Result<Vec<u8>> {
+    pub(crate) fn encode(&self) -> anyhow::Result<Vec<u8>> {
         let number = |number: i32| number.to_be_bytes().to_vec();
         let (kind, payload) = match &self.message {
             Message::Settings(settings) => (0, serde_json::to_vec(settings)?),
@@ -69,6 +73,8 @@ impl Frame {
             Message::Signal(signal) => (7, number(*signal)),
             Message::Ended(status) => (8, number(*status)),
             Message::Failed(why) => (9, why.clone().into_bytes()),
+            Message::Move(target) => (10, serde_json::to_vec(target)?),
+            Message::Moved(moved) => (11, serde_json::to_vec(moved)?),
         };
         let length = u32::try_from(payload.len()).ok().filter(|length| *length <= LONGEST);
         let length = length.with_context(|| format!("a frame of {} bytes is too long", payload.len()))?;
@@ -98,6 +104,22 @@ impl Frame {
         }
         let mut payload = vec![0; usize::try_from(length)?];
         from.read_exact(&mut payload).await?;
+        Self::decode(session, kind, payload).map(Some)
+    }
+
+    /// Takes the first frame out of what was read, if it is there as a whole.
+    pub(crate) fn take(read: &mut Vec<u8>) -> anyhow::Result<Option<Self>> {
+        let Some((&[a, b, c, d, kind, e, f, g, h], rest)) = read.split_first_chunk::<HEADER>() else { return Ok(None) };
+        let length = u32::from_be_bytes([e, f, g, h]);
+        if length > LONGEST {
+            bail!("a frame of {length} bytes is too long");
+        }
+        let Some(payload) = rest.get(..usize::try_from(length)?).map(<[u8]>::to_vec) else { return Ok(None) };
+        read.drain(..HEADER + payload.len());
+        Self::decode(u32::from_be_bytes([a, b, c, d]), kind, payload).map(Some)
+    }
+
+    fn decode(session: u32, kind: u8, payload: Vec<u8>) -> anyhow::Result<Self> {
         let word = || payload.first_chunk::<4>().copied().context("a number is missing");
         let message = match kind {
             0 => Message::Settings(serde_json::from_slice(&payload)?),
@@ -110,9 +132,11 @@ impl Frame {
             7 => Message::Signal(word().map(i32::from_be_bytes)?),
             8 => Message::Ended(word().map(i32::from_be_bytes)?),
             9 => Message::Failed(String::from_utf8_lossy(&payload).into_owned()),
+            10 => Message::Move(serde_json::from_slice(&payload)?),
+            11 => Message::Moved(serde_json::from_slice(&payload)?),
             kind => bail!("a frame of unknown kind {kind}"),
         };
-        Ok(Some(Self { session, message }))
+        Ok(Self { session, message })
     }
 }
 
@@ -134,11 +158,20 @@ mod tests {
             Message::Signal(15),
             Message::Ended(-1),
             Message::Failed("why".to_owned()),
+            Message::Move(Target { memory: "/m".into(), netns: "n".to_owned(), bandwidth: Some(1) }),
+            Message::Moved(Moved { downtime: 1, total: 2 }),
         ];
         let mut bytes = Vec::new();
         for (session, message) in (0..).zip(messages.clone()) {
             Frame::new(session, message).write(&mut bytes).await.unwrap();
         }
+        // As they come, a byte at a time.
+        let (mut read, mut taken) = (Vec::new(), Vec::new());
+        for byte in &bytes {
+            read.push(*byte);
+            taken.extend(Frame::take(&mut read).unwrap());
+        }
+        assert_eq!(taken.into_iter().map(|frame| frame.message).collect::<Vec<_>>(), messages);
         let mut stream = bytes.as_slice();
         for (session, message) in (0..).zip(messages) {
             assert_eq!(Frame::read(&mut stream).await.unwrap(), Some(Frame::new(session, message)));

@@ -10,8 +10,12 @@ mod client;
 mod devices;
 mod frame;
 mod guest;
+mod handover;
 mod image;
+mod line;
+mod migration;
 mod monitor;
+mod qmp;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -52,6 +56,29 @@ pub struct Machine {
     pub(crate) settings: Settings,
     /// What runs in it; without, it is there until it is ended.
     pub(crate) command: Option<Command>,
+    /// Where its memory comes from, if it does not boot but moves here.
+    #[serde(default)]
+    pub(crate) memory: Option<PathBuf>,
+}
+
+/// Where a machine is to move to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Target {
+    /// Socket that its memory goes to.
+    pub(crate) memory: PathBuf,
+    /// Network namespace of the pod that it moves to.
+    pub(crate) netns: String,
+    /// Bytes a second, if not as fast as it goes.
+    pub(crate) bandwidth: Option<u64>,
+}
+
+/// What QEMU says of a machine that has moved, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moved {
+    /// How long it stood still.
+    pub downtime: u64,
+    /// From the first byte of its memory to the last.
+    pub total: u64,
 }
 
 /// What a guest is told before it is ready.
