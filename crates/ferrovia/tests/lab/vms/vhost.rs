@@ -109,6 +109,57 @@ fn sockets_and_taps_reach_each_other_and_whoever_is_started_anew_is_reconnected(
 }
 
 #[test]
+fn a_machine_asks_for_its_addresses_over_its_socket() {
+    let lab = Lab::up(&["--nodes", "2", "--dual-stack", "--dpdk-nodes", "node2"]);
+    lab.apply(
+        "
+apiVersion: kubeovn.io/v1
+kind: Subnet
+metadata: {name: leased}
+spec:
+  vpc: ovn-cluster
+  cidrBlock: '10.40.0.0/24,fd00:40::/64'
+  enableDHCP: true
+  dhcpV4Options: dns_server=10.40.0.53
+  dhcpV6Options: dns_server=fd00:40::53
+  enableIPv6RA: true
+  mtu: 1300
+",
+    );
+    lab.kubectl(&["wait", "--for=condition=Ready", "subnet/leased", "--timeout=30s"]);
+    let mut asks = by(machine("asks", "node2", &volumes()), "usual");
+    asks["metadata"]["annotations"]["ovn.kubernetes.io/logical_switch"] = json!("leased");
+    let usual = definition("usual", &json!({ "vhost_user_socket_volume_name": "sockets" }));
+    let started = Instant::now();
+    apply(&lab, &[usual, asks, container("pod", "node1")]);
+    ready(&lab, &["asks", "pod"]);
+    println!("a machine that asks over its socket is ready after {:.1?}", started.elapsed());
+    assert_eq!(sockets(&lab), 1);
+    let addresses = |pod: &str| field(&lab, pod, ".status.podIPs[*].ip").split(' ').map(str::to_owned).collect::<Vec<_>>();
+    let (own, others) = (addresses("asks"), addresses("pod"));
+    let (shown, _, _) =
+        inside(&lab, "asks", &["sh", "-c", "ip addr show eth0; ip route; ip -6 route; cat /etc/resolv.conf; pidof udhcpc dhclient"]);
+    for expected in [
+        &format!("inet {}/24", own[0]),
+        &format!("inet6 {}/128", own[1]),
+        "mtu 1300",
+        "default via 10.40.0.1 dev eth0",
+        "default via fe80::",
+        "nameserver 10.40.0.53\nnameserver fd00:40::53\n",
+    ] {
+        assert!(shown.contains(expected), "{expected}: {shown}");
+    }
+    let clients = shown.lines().last().unwrap_or_default().split_whitespace().count();
+    assert_eq!(clients, 2, "leases are renewed: {shown}");
+    // By the router, to a node with another datapath.
+    for family in 0..2 {
+        reached(&lab, "asks", &others[family]);
+        reached(&lab, "pod", &own[family]);
+    }
+    lab.down();
+}
+
+#[test]
 fn what_node_or_pod_lack_for_a_socket_is_told_on_the_pod() {
     let lab = Lab::up(&["--nodes", "2", "--dpdk-nodes", "node2"]);
     let (volume, name) = ("vhost_user_socket_volume_name", "vhost_user_socket_name");
