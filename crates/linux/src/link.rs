@@ -4,7 +4,8 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use futures::TryStreamExt;
 use netlink_packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkVfInfo,
+    VfInfo, VfInfoMac,
 };
 use rtnetlink::{LinkBridge, LinkUnspec};
 
@@ -59,6 +60,8 @@ pub struct LinkChange<'a> {
     pub master: Option<u32>,
     /// Namespace to move to.
     pub netns: Option<&'a Netns>,
+    /// New alias; without a character, none.
+    pub alias: Option<&'a str>,
     /// Makes no IPv6 link-local address by itself (`addrgenmode none`), as befits the host's end of a pod's veth.
     pub no_link_local: bool,
 }
@@ -172,6 +175,9 @@ impl Handle {
         if let Some(mtu) = change.mtu {
             builder = builder.mtu(mtu);
         }
+        if let Some(alias) = change.alias {
+            builder = builder.append_extra_attribute(LinkAttribute::IfAlias(alias.to_owned()));
+        }
         if let Some(master) = change.master {
             builder = builder.controller(master);
         }
@@ -192,6 +198,17 @@ impl Handle {
     /// As [`Handle::change`].
     pub async fn set_up(&self, index: u32) -> Result<()> {
         self.change(index, LinkChange { up: Some(true), ..LinkChange::default() }).await
+    }
+
+    /// Gives a virtual function its hardware address, by the link of the physical one.
+    ///
+    /// # Errors
+    /// When the link is gone or its driver refuses.
+    pub async fn set_function_mac(&self, physical: u32, function: u32, mac: Mac) -> Result<()> {
+        let list = LinkAttribute::VfInfoList(vec![LinkVfInfo(vec![VfInfo::Mac(VfInfoMac::new(function, &mac))])]);
+        let message = LinkUnspec::new_with_index(physical).append_extra_attribute(list).build();
+        let object = format!("virtual function {function} of link {physical}");
+        self.netlink.link().set(message).execute().await.map_err(|error| self.failed(&object, "change", error))
     }
 
     /// Deletes a link (of a veth, both ends). A missing one is no error.
@@ -290,9 +307,14 @@ mod tests {
         let x = in_a.index("x").await.unwrap();
         in_a.change(x, LinkChange { master: Some(bridge), mtu: Some(1300), ..LinkChange::default() }).await.unwrap();
         assert_eq!(in_a.link("x").await.unwrap().unwrap().master, Some(bridge));
+        in_a.change(x, LinkChange { alias: Some("of a test"), ..LinkChange::default() }).await.unwrap();
         in_a.change(x, LinkChange { name: Some("y"), netns: Some(&b.netns), up: Some(true), ..LinkChange::default() }).await.unwrap();
         let y = in_b.link("y").await.unwrap().unwrap();
-        assert_eq!((y.mtu, y.master), (1300, None));
+        assert_eq!((y.mtu, y.master, y.alias.as_str()), (1300, None, "of a test"));
+        in_b.change(y.index, LinkChange { alias: Some(""), ..LinkChange::default() }).await.unwrap();
+        assert_eq!(in_b.link("y").await.unwrap().unwrap().alias, "");
+        // What has no virtual functions says so.
+        assert!(in_b.set_function_mac(y.index, 0, [2, 0, 0, 0, 0, 1]).await.is_err());
         assert!(in_a.link("foreign").await.unwrap().is_some());
         assert!(in_a.index("x").await.unwrap_err().to_string().contains("link x in network namespace"));
     }
