@@ -8,8 +8,8 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use api::MacAddr;
 use api::tuning::{Rate, Tuning};
+use api::{DeviceId, MacAddr};
 use linux::IpPrefix;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -71,13 +71,16 @@ pub(crate) struct Nic {
     /// The socket that it is, and no link.
     #[serde(default)]
     pub(crate) vhost: Option<Vhost>,
+    /// The device that it is, and no veth.
+    #[serde(default)]
+    pub(crate) device: Option<Lent>,
 }
 
 impl Nic {
     /// Whether it can ask others anything when it is made: not by a socket, which no machine serves yet (one that boots takes longer than the
-    /// switch), nor for a machine that moves here, whose address is where it comes from, too, until nothing but that passes.
-    pub(crate) const fn asks(&self) -> bool {
-        self.vhost.is_none() && !self.incoming
+    /// switch), nor by a device that is passed on to a machine, nor for a machine that moves here, whose address is where it comes from, too, until nothing but that passes.
+    pub(crate) fn asks(&self) -> bool {
+        self.vhost.is_none() && !self.incoming && self.device.as_ref().is_none_or(|lent| lent.link.is_some())
     }
 }
 
@@ -90,6 +93,28 @@ pub(crate) struct Vhost {
     pub(crate) volume: String,
     /// Name of the socket in it.
     pub(crate) socket: String,
+}
+
+/// A device of the node that a pod has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Lent {
+    #[serde(with = "text")]
+    pub(crate) device: DeviceId,
+    /// The link that stands for it at its switch.
+    pub(crate) representor: String,
+    /// Of a virtual function: link of the physical one, and its number there.
+    pub(crate) physical: Option<(String, u32)>,
+    /// Its link, as it was on the node; none of one that is passed on to a machine.
+    pub(crate) link: Option<LentLink>,
+}
+
+/// A device's link before a pod had it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LentLink {
+    pub(crate) name: String,
+    pub(crate) mac: Option<linux::Mac>,
+    /// MTU in bytes.
+    pub(crate) mtu: u32,
 }
 
 mod text {
@@ -224,8 +249,12 @@ impl Store {
         };
         let is_free = |host: &String| kept.values().all(|other| other.host != *host || other.key() == key);
         let taken = || io::Error::new(io::ErrorKind::AlreadyExists, "no name for the host's end is left");
-        let names = old.map(|old| old.host.clone()).into_iter().chain(host_links(&attachment.container, &attachment.ifname));
-        attachment.host = names.into_iter().find(is_free).ok_or_else(taken)?;
+        let mut names = old.map(|old| old.host.clone()).into_iter().chain(host_links(&attachment.container, &attachment.ifname));
+        attachment.host = match &attachment.nic.device {
+            Some(lent) => Some(lent.representor.clone()).filter(is_free),
+            None => names.find(is_free),
+        }
+        .ok_or_else(taken)?;
         self.write(&mut kept, attachment.clone())?;
         Ok(attachment)
     }
@@ -310,6 +339,7 @@ pub(crate) mod tests {
             default_route: true,
             tuning: Tuning::default(),
             vhost: None,
+            device: None,
         };
         let (container, ifname) = (container.to_owned(), ifname.to_owned());
         let (namespace, pod) = ("ns".to_owned(), "p".to_owned());
@@ -371,6 +401,27 @@ pub(crate) mod tests {
         assert_eq!(store.admit(attachment("0123456789ab-2", "eth0"), 9).unwrap(), new);
         let back = store.admit(attachment("0123456789ab-1", "eth0"), 9).unwrap();
         assert!(back.host == old.host && store.is_superseded(&new));
+    }
+
+    #[test]
+    fn a_device_s_port_is_the_link_that_stands_for_it_and_of_two_nics_one_has_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let lent = |ifname: &str| {
+            let mut attachment = attachment("0123456789ab", ifname);
+            let link = Some(LentLink { name: "enp5s0f0v0".to_owned(), mac: Some([2, 0, 0, 0, 0, 9]), mtu: 1500 });
+            let (device, physical) = ("0000:05:00.2".parse().unwrap(), Some(("enp5s0f0np0".to_owned(), 0)));
+            attachment.nic.device = Some(Lent { device, representor: "eth4".to_owned(), physical, link });
+            attachment
+        };
+        let made = store.admit(lent("net1"), 5).unwrap();
+        assert_eq!((made.host.as_str(), made.nic.asks()), ("eth4", true));
+        assert_eq!(store.admit(lent("net1"), 6).unwrap(), made);
+        assert!(store.admit(lent("net2"), 7).is_err());
+        assert_eq!(Store::open(folder.path()).unwrap().of(None), [made]);
+        let mut passed = lent("net3").nic;
+        passed.device.as_mut().unwrap().link = None;
+        assert!(!passed.asks());
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use api::annotations::{self, NicRecord};
 use api::cidr::parse_addresses;
 use api::networks::{self, Definition};
+use api::offload::{Device, RESOURCE};
 use api::routes::{self, NextHop};
 use api::tuning::tuning;
 use api::view::{MIGRATION_JOB, NetworkAttachmentDefinitionView, NodeView, PodView};
@@ -84,6 +85,8 @@ enum Routed {
 pub(crate) struct Wanted {
     pub(crate) ifname: String,
     pub(crate) nic: Nic,
+    /// The device that it is to be, if its definition says so.
+    pub(crate) device: Option<Device>,
     /// What is wrong with the annotations, and left out.
     pub(crate) problems: Vec<String>,
 }
@@ -169,23 +172,26 @@ impl Known {
         let attachments = attachments.into_iter().filter(|attachment| !attachment.addresses_only);
         let (provider, ifname) = (ask.provider.to_owned(), ask.ifname.to_owned());
         let wanted: Vec<_> = if ask.provider == OVN_PROVIDER {
-            let vhost = if let Some(Definition::Ours { vhost, .. }) = primary { vhost } else { None };
+            let (vhost, device) = if let Some(Definition::Ours { vhost, device, .. }) = primary { (vhost, device) } else { (None, None) };
             let further = attachments.map(|attachment| {
                 let routed = !attachment.selection.default_route.is_empty();
-                (attachment.provider.into(), attachment.selection.interface.into(), routed, attachment.vhost)
+                (attachment.provider.into(), attachment.selection.interface.into(), routed, attachment.vhost, attachment.device)
             });
-            std::iter::once((provider, ifname, false, vhost)).chain(further).collect()
+            std::iter::once((provider, ifname, false, vhost, device)).chain(further).collect()
         } else {
             // As whoever makes all makes it.
-            let vhost = attachments.into_iter().find(|attachment| *attachment.provider == *provider).and_then(|found| found.vhost);
-            vec![(provider, ifname, false, vhost)]
+            let found = attachments.into_iter().find(|attachment| *attachment.provider == *provider);
+            let routed = found.as_ref().is_some_and(|found| !found.selection.default_route.is_empty());
+            let (vhost, device) = found.map_or((None, None), |found| (found.vhost, found.device));
+            vec![(provider, ifname, routed, vhost, device)]
         };
         let mut nics: Vec<Wanted> = Vec::with_capacity(wanted.len());
-        for (provider, ifname, routed, vhost) in wanted {
+        for (provider, ifname, routed, vhost, device) in wanted {
             let mut nic = self.nic(pod, namespace, &provider, ifname, routed, mtu).map_err(|unknown| match unknown {
                 Unknown::Yet(what) => Unknown::Yet(of(&what)),
                 Unknown::Wrong(what) => Unknown::Wrong(of(&what)),
             })?;
+            nic.device = device;
             nic.nic.vhost = vhost.map(|vhost| socket(pod, &nic.ifname, vhost));
             if let Some(vhost) = &nic.nic.vhost
                 && let Some(other) = nics.iter().find(|other| other.nic.vhost.as_ref() == Some(vhost))
@@ -202,6 +208,9 @@ impl Known {
                 wanted.nic.default_route = other == at + 1;
             }
         }
+        // Which device of a resource a NIC is to be says only who calls for it.
+        let primary = nics.first().map(|wanted| wanted.ifname.clone());
+        nics.retain(|wanted| primary.as_ref() == Some(&wanted.ifname) || !matches!(wanted.device, Some(Device::Of(_))));
         Ok(nics)
     }
 
@@ -261,8 +270,9 @@ impl Known {
             default_route,
             tuning,
             vhost: None,
+            device: None,
         };
-        Ok(Wanted { ifname, nic, problems })
+        Ok(Wanted { ifname, nic, device: None, problems })
     }
 }
 
@@ -464,7 +474,9 @@ fn own_node(node: NodeView) -> (String, Option<OwnNode>) {
 fn definition(object: NetworkAttachmentDefinitionView) -> (Key, Option<Result<Definition, String>>) {
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
     let what = format!("NetworkAttachmentDefinition {namespace}/{name}");
-    let parsed = Definition::parse(&namespace, &name, &object.spec.config).map_err(|why| format!("{what}: {why}"));
+    let resource = object.metadata.annotations.as_ref().and_then(|notes| notes.get(RESOURCE)).map(String::as_str);
+    let parsed = Definition::parse(&namespace, &name, &object.spec.config).and_then(|parsed| parsed.of(resource));
+    let parsed = parsed.map_err(|why| format!("{what}: {why}"));
     ((namespace, name), Some(parsed))
 }
 
@@ -551,7 +563,7 @@ mod tests {
         let mut known = known(&pairs);
         assert!(matches!(known.nics(ASK, 1400), Err(Unknown::Yet(what)) if what.contains("ns/d does not exist")));
         let provider = "d.ns.ovn".into();
-        known.definitions.insert(("ns".to_owned(), "d".to_owned()), Ok(Definition::Ours { provider, vhost: None }));
+        known.definitions.insert(("ns".to_owned(), "d".to_owned()), Ok(Definition::Ours { provider, vhost: None, device: None }));
         known.definitions.insert(("ns".to_owned(), "foreign".to_owned()), Ok(OURS));
         known.subnets = Some(HashMap::from([("s2".to_owned(), Subnet { mtu: Some(1300), ..Subnet::default() })]));
         let nics = known.nics(ASK, 1400).unwrap();
@@ -568,6 +580,34 @@ mod tests {
     }
 
     #[test]
+    fn a_device_of_a_resource_is_left_to_who_names_it_and_one_with_a_name_is_not() {
+        let mut notes = recorded("ovn", 1);
+        notes.extend(recorded("d.ns.ovn", 2));
+        notes.push((networks::NETWORKS.to_owned(), "d".to_owned()));
+        let pairs: Vec<_> = notes.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        let mut known = known(&pairs);
+        let mut of = |device: Device| {
+            let definition = Definition::Ours { provider: "d.ns.ovn".into(), vhost: None, device: Some(device) };
+            known.definitions.insert(("ns".to_owned(), "d".to_owned()), Ok(definition));
+            [ASK, Ask { provider: "d.ns.ovn", ifname: "net1", ..ASK }].map(|ask| {
+                let nics = known.nics(ask, 1400).unwrap();
+                nics.into_iter().map(|wanted| (wanted.ifname, wanted.device)).collect::<Vec<_>>()
+            })
+        };
+        let (resource, named) = (Device::Of("example.com/vf".into()), Device::Named("0000:05:00.2".parse().unwrap()));
+        let (eth0, net1) = (|| ("eth0".to_owned(), None), |device| ("net1".to_owned(), Some(device)));
+        assert_eq!(of(resource.clone()), [vec![eth0()], vec![net1(resource)]]);
+        assert_eq!(of(named.clone()), [vec![eth0(), net1(named.clone())], vec![net1(named)]]);
+        // The default route is not the primary NIC's where the one that comes later asks for it.
+        let definition = Definition::Ours { provider: "d.ns.ovn".into(), vhost: None, device: Some(Device::Of("example.com/vf".into())) };
+        known.definitions.insert(("ns".to_owned(), "d".to_owned()), Ok(definition));
+        let list = r#"[{"name":"d","default-route":["10.0.2.1"]}]"#.to_owned();
+        known.pods.values_mut().next().unwrap().annotations.insert(networks::NETWORKS.to_owned(), list);
+        let routed = |ask| known.nics(ask, 1400).unwrap().iter().map(|wanted| wanted.nic.default_route).collect::<Vec<_>>();
+        assert_eq!((routed(ASK), routed(Ask { provider: "d.ns.ovn", ifname: "net1", ..ASK })), (vec![false], vec![true]));
+    }
+
+    #[test]
     fn nics_are_sockets_where_their_definitions_say_so_and_no_two_are_one() {
         let mut notes = recorded("ovn", 1);
         notes.extend(recorded("d.ns.ovn", 2));
@@ -577,7 +617,7 @@ mod tests {
         let mut known = known(&pairs);
         let ours = |name: &str, socket: Option<&str>| {
             let vhost = Some(VhostUser { volume: "v".into(), socket: socket.map(Into::into) });
-            Ok(Definition::Ours { provider: format!("{name}.ns.ovn").into(), vhost })
+            Ok(Definition::Ours { provider: format!("{name}.ns.ovn").into(), vhost, device: None })
         };
         known.definitions.insert(("ns".to_owned(), "d".to_owned()), ours("d", None));
         assert!(matches!(known.nics(ASK, 1400), Err(Unknown::Yet(what)) if what.contains("other/primary does not exist")));

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use api::networks::{PLUGIN_TYPES, is_link_name};
 use api::tuning::Rate;
-use api::{MacAddr, OVN_PROVIDER};
+use api::{DeviceId, DeviceIdError, MacAddr, OVN_PROVIDER};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -118,6 +118,8 @@ pub(crate) struct Request {
     /// Of the configuration, or of the pod by capability: handed on to the runtime.
     pub(crate) dns: Map<String, Value>,
     pub(crate) capabilities: Capabilities,
+    /// Of ADD: the device that the NIC is to be, as Multus names it.
+    pub(crate) device: Option<DeviceId>,
 }
 
 /// What the runtime asks by capability argument.
@@ -148,6 +150,8 @@ struct NetConf {
     #[serde(rename = "cni.dev/valid-attachments")]
     valid: Option<Vec<Valid>>,
     prev_result: Option<Value>,
+    #[serde(rename = "deviceID")]
+    device: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -173,6 +177,8 @@ struct RuntimeConfig {
     bandwidth: Option<Bandwidth>,
     #[serde(default)]
     dns: Map<String, Value>,
+    #[serde(rename = "deviceID")]
+    device: Option<String>,
 }
 
 /// Bits per second, and bits (CNI conventions, "bandwidth").
@@ -234,6 +240,7 @@ fn empty(command: Command) -> Request {
         answered: None,
         dns: Map::new(),
         capabilities: Capabilities::default(),
+        device: None,
     }
 }
 
@@ -259,6 +266,12 @@ fn read(command: Command, version: usize, conf: NetConf, variable: impl Fn(&str)
         capabilities: capabilities(&conf.runtime_config)?,
         ..empty(command)
     };
+    if command == Command::Add {
+        // Multus says it here and there.
+        let named = [conf.device, conf.runtime_config.device].into_iter().flatten().find(|device| !device.is_empty());
+        let device = named.as_deref().map(str::parse).transpose();
+        request.device = device.map_err(|why: DeviceIdError| invalid(Code::InvalidConfig, format!("deviceID: {why}")))?;
+    }
     if command == Command::Gc {
         let valid = conf.valid.ok_or_else(|| invalid(Code::InvalidConfig, "cni.dev/valid-attachments: is missing"))?;
         request.valid = valid.into_iter().map(|valid| (valid.container, valid.ifname)).collect();
@@ -332,10 +345,11 @@ pub(crate) fn versions() -> Value {
 }
 
 /// The answer to ADD: of each NIC the host's end, the pod's end, addresses with their prefix lengths and gateways, and routes.
-/// Of NICs that another plugin makes: addresses and routes alone. Of one that is a `socket` there is no host's end, and no link in the pod.
+/// Of NICs that another plugin makes: addresses and routes alone. Of one that is a `socket` there is no host's end, and no link in the pod; of one that is a
+/// device the host's end is the link that stands for it.
 pub(crate) fn result(request: &Request, made: &[Attachment], socket: impl Fn(&Attachment) -> Option<PathBuf>) -> Value {
     let old = request.version.starts_with("0.");
-    // From then on MTU and socket are told.
+    // From then on MTU, socket and device are told.
     let newest = request.version == "1.1.0";
     let (mut interfaces, mut ips, mut routes) = (Vec::new(), Vec::new(), Vec::new());
     for attachment in made {
@@ -346,6 +360,9 @@ pub(crate) fn result(request: &Request, made: &[Attachment], socket: impl Fn(&At
             let mut far = json!({ "name": attachment.ifname, "mac": nic.mac.to_string(), "sandbox": attachment.netns });
             if newest {
                 (near["mtu"], far["mtu"]) = (json!(nic.mtu), json!(nic.mtu));
+            }
+            if let Some(lent) = nic.device.as_ref().filter(|lent| newest && lent.device.is_pci()) {
+                far["pciID"] = json!(lent.device.as_str());
             }
             match socket(attachment) {
                 Some(socket) if newest => far["socketPath"] = json!(socket),
@@ -405,6 +422,9 @@ mod tests {
         assert_eq!((request.namespace.as_str(), request.pod.as_str(), request.uid.as_deref()), ("a", "b", Some("c")));
         assert_eq!((request.provider.as_str(), request.addresses_only, request.network.as_str()), ("ovn", false, "n"));
         assert_eq!(request.capabilities.ingress, Some(Rate { rate: 5_000_000, burst: None }));
+        assert_eq!(request.device, None);
+        let conf = br#"{"cniVersion":"1.0.0","name":"n","type":"ferrovia","provider":"d.ns.ovn","deviceID":"","runtimeConfig":{"deviceID":"0000:05:00.2"}}"#;
+        assert_eq!(parse(environment(ADD), conf).unwrap().device, Some("0000:05:00.2".parse().unwrap()));
         let macvlan = br#"{"cniVersion":"0.3.1","name":"n","type":"macvlan","ipam":{"type":"kube-ovn","provider":"d.ns"}}"#;
         let request = parse(environment(ADD), macvlan).unwrap();
         assert_eq!((request.provider.as_str(), request.addresses_only), ("d.ns", true));
@@ -423,12 +443,21 @@ mod tests {
             (environment(ADD), br#"{"cniVersion":"1.0.0"}"#, Code::InvalidConfig, "name"),
             (environment(ADD), br#"{"cniVersion":"1.0.0","name":"a/b"}"#, Code::InvalidConfig, "a/b"),
             (environment(ADD), br#"{"cniVersion":"9.0.0","name":"n"}"#, Code::IncompatibleVersion, "9.0.0"),
+            (
+                environment(ADD),
+                br#"{"cniVersion":"1.0.0","name":"n","deviceID":"vf0"}"#,
+                Code::InvalidConfig,
+                "deviceID: \"vf0\" is no device",
+            ),
             (environment(&[("CNI_COMMAND", "GC")]), conf, Code::IncompatibleVersion, "1.1.0"),
             (environment(&[("CNI_COMMAND", "GC")]), br#"{"cniVersion":"1.1.0","name":"n"}"#, Code::InvalidConfig, "valid-attachments"),
         ] {
             let error = parse(env, stdin).unwrap_err();
             assert!(error.code == code && error.message.contains(said), "{error:?}");
         }
+        // What was to be a device may be taken away by whatever name.
+        let del = environment(&[("CNI_COMMAND", "DEL"), ("CNI_CONTAINERID", "c"), ("CNI_IFNAME", "net1")]);
+        assert_eq!(parse(del, br#"{"cniVersion":"1.0.0","name":"n","deviceID":"vf0"}"#).unwrap().device, None);
         assert_eq!(parse(environment(&[("CNI_COMMAND", "VERSION")]), b"").unwrap().command, Command::Version);
     }
 }

@@ -18,6 +18,8 @@ pub struct Config {
     pub state: PathBuf,
     /// Where the kubelet keeps volumes of pods.
     pub kubelet: PathBuf,
+    /// Where the kernel shows the node's devices.
+    pub sysfs: PathBuf,
     /// Where `ovs-vswitchd` and `ovn-controller` have their control sockets.
     pub run: Vec<PathBuf>,
     /// CNI configuration to install, and to install again when it is gone or different; none when `None`.
@@ -72,7 +74,7 @@ impl std::str::FromStr for Detect {
 
 impl Config {
     /// The defaults: bridge `br-int`, mirror port `mirror0`, MTU 1400, 60 s for the address, 30 s for the port, 3 s for the gateway; duplicates are
-    /// looked for on VLANs; state and control sockets beside the sockets that are given; the kubelet's folder `/var/lib/kubelet`.
+    /// looked for on VLANs; state and control sockets beside the sockets that are given; the kubelet's folder `/var/lib/kubelet`, sysfs at `/sys`.
     #[must_use]
     pub fn new(node: String, ovs: Remote, socket: PathBuf) -> Self {
         let beside = |path: &Path| path.parent().map(Path::to_owned).unwrap_or_default();
@@ -87,6 +89,7 @@ impl Config {
             socket,
             run,
             kubelet: PathBuf::from("/var/lib/kubelet"),
+            sysfs: PathBuf::from("/sys"),
             conflist: None,
             portmap: true,
             host_run: None,

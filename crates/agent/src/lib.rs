@@ -15,6 +15,7 @@ mod health;
 mod hops;
 mod macs;
 mod node;
+mod offload;
 mod ovs;
 mod provider;
 mod reconcile;

@@ -20,6 +20,7 @@ use crate::cluster::{Ask, Cluster, Wanted};
 use crate::cni::{self, CniError, Code, Request};
 use crate::config::{Config, Detect};
 use crate::health::Health;
+use crate::offload;
 use crate::ovs::Ovs;
 use crate::report::Reporter;
 use crate::wire::{self, WireError};
@@ -142,12 +143,17 @@ impl Node {
             ifname: &request.ifname,
         };
         let wanted = self.cluster.nics(ask, self.config.address_patience).await.map_err(later)?;
-        let attachments = wanted.iter().map(|wanted| attachment(request, &pod_ns, wanted)).collect::<Result<Vec<_>, _>>()?;
+        let mut attachments = wanted.iter().map(|wanted| attachment(request, &pod_ns, wanted)).collect::<Result<Vec<_>, _>>()?;
         if request.addresses_only {
             return Ok(cni::result(request, &attachments, |_| None));
         }
         self.ovs.ready(self.config.port_patience).await.map_err(later)?;
         let guard = self.containers.take(&request.container).await;
+        for (attachment, wanted) in attachments.iter_mut().zip(&wanted) {
+            if let Some(device) = offload::asked(request, wanted)? {
+                attachment.nic.device = Some(self.borrow_device(attachment, device).await.map_err(failed)?);
+            }
+        }
         let before: Vec<_> = self.store.of(Some(&request.container)).iter().map(Attachment::key).collect();
         match self.make(attachments).await {
             Ok((attachments, lacking)) => {
@@ -237,7 +243,10 @@ impl Node {
 
     /// Takes a NIC away and forgets it.
     pub(crate) async fn unmake(&self, attachment: &Attachment) -> Result<(), WireError> {
-        self.unwire(&attachment.host).await?;
+        match &attachment.nic.device {
+            Some(lent) => self.give_back(attachment, lent).await?,
+            None => self.unwire(&attachment.host).await?,
+        }
         let forgotten = self.store.forget(&attachment.key());
         forgotten.map_err(|error| WireError::Taken(format!("what is kept of a NIC cannot be removed: {error}")))?;
         if !self.store.uses(&attachment.nic.subnet) {
@@ -304,6 +313,10 @@ impl Node {
             let near = self.links.link(host).await.map_err(failed)?.ok_or_else(|| of(format!("link {host} is missing on the node")))?;
             if !near.up {
                 return Err(of(format!("link {host} is down on the node")));
+            }
+            if nic.device.as_ref().is_some_and(|lent| lent.link.is_none()) {
+                self.ovs.check(&self.port(attachment)).map_err(of)?;
+                continue;
             }
             let inside = Handle::open(&pod_ns).map_err(failed)?;
             let far = inside.link(&attachment.ifname).await.map_err(failed)?;

@@ -5,6 +5,7 @@ mod mirror;
 mod node_port;
 mod notes;
 mod provider;
+mod representor;
 mod vhost;
 
 use std::collections::BTreeSet;
@@ -107,7 +108,12 @@ pub(crate) fn open(remote: Remote, bridge_name: &str) -> (Ovs, impl Future<Outpu
             ),
             (
                 open_vswitch::TABLE,
-                vec![open_vswitch::DPDK_INITIALIZED.index, open_vswitch::EXTERNAL_IDS.index, open_vswitch::IFACE_TYPES.index],
+                vec![
+                    open_vswitch::DPDK_INITIALIZED.index,
+                    open_vswitch::EXTERNAL_IDS.index,
+                    open_vswitch::IFACE_TYPES.index,
+                    open_vswitch::OTHER_CONFIG.index,
+                ],
             ),
             (port::TABLE, vec![port::INTERFACES.index, port::NAME.index]),
         ],

@@ -32,6 +32,9 @@ pub(crate) enum WireError {
     /// What is wrong with a NIC that is a socket.
     #[error("{0}")]
     Socket(String),
+    /// What is wrong with one that is a device.
+    #[error("{0}")]
+    Device(String),
 }
 
 /// Least that may leave at once, in bytes: a whole segment of the largest kind.
@@ -61,12 +64,15 @@ impl Node {
         if let Some(vhost) = &attachment.nic.vhost {
             return self.plug(attachment, vhost).await;
         }
+        if let Some(lent) = &attachment.nic.device {
+            return self.lend(attachment, lent, addresses).await;
+        }
         let pod_ns = Self::namespace_of(attachment)?;
         let inside = Handle::open(&pod_ns)?;
         let (near, far, is_new) = self.veth(attachment, &pod_ns, &inside).await?;
         // Up before the switch sees it: to make a link promiscuous it reads all flags and writes them back, and a link that came
         // up meanwhile would be down again.
-        self.raise(attachment, &pod_ns, &near).await?;
+        self.raise(attachment, Some(&pod_ns), &near).await?;
         // The pod's end is set up while the switch opens the port and ovn-controller installs its flows.
         let port = self.port(attachment);
         let (added, configured) = tokio::join!(self.ovs.add(&port), self.configure(attachment, addresses, &inside, &far));
@@ -81,7 +87,7 @@ impl Node {
     /// Puts the rate towards the pod back where `ovs-vswitchd` took it away: when it opens a port it removes whatever queueing
     /// discipline it finds and does not know.
     pub(crate) async fn limit_again(&self, attachment: &Attachment) -> Result<(), WireError> {
-        let Some(rate) = attachment.nic.tuning.ingress else { return Ok(()) };
+        let Some(rate) = attachment.nic.tuning.ingress.filter(|_| attachment.nic.device.is_none()) else { return Ok(()) };
         let Some(near) = self.links.link(&attachment.host).await? else { return Ok(()) };
         match self.links.set_qdiscs(near.index, Qdiscs { tbf: Some(tbf(rate)), netem: None }).await {
             // It was told when the NIC was made.
@@ -119,8 +125,8 @@ impl Node {
         Ok((near, far, !is_pair))
     }
 
-    /// Brings up the host's end.
-    async fn raise(&self, attachment: &Attachment, pod_ns: &Netns, near: &Link) -> Result<(), WireError> {
+    /// Brings up the host's end; the other one, if it is a link, is in the pod's namespace.
+    pub(crate) async fn raise(&self, attachment: &Attachment, pod_ns: Option<&Netns>, near: &Link) -> Result<(), WireError> {
         let (host, nic, ifname) = (&near.name, &attachment.nic, attachment.ifname.as_str());
         if near.mtu != nic.mtu {
             self.links.change(near.index, LinkChange { mtu: Some(nic.mtu), ..LinkChange::default() }).await?;
@@ -134,7 +140,7 @@ impl Node {
             }
             if self.ovs.is_userspace() {
                 linux::ethtool::disable_tx_checksums(&self.netns, host)?;
-                linux::ethtool::disable_tx_checksums(pod_ns, ifname)?;
+                pod_ns.map_or(Ok(()), |pod_ns| linux::ethtool::disable_tx_checksums(pod_ns, ifname))?;
             }
             let change = LinkChange { up: Some(true), no_link_local: true, ..LinkChange::default() };
             self.links.change(near.index, change).await?;
@@ -143,7 +149,13 @@ impl Node {
     }
 
     /// Addresses and routes of the pod's end.
-    async fn configure(&self, attachment: &Attachment, addresses: &[IpPrefix], inside: &Handle, far: &Link) -> Result<(), WireError> {
+    pub(crate) async fn configure(
+        &self,
+        attachment: &Attachment,
+        addresses: &[IpPrefix],
+        inside: &Handle,
+        far: &Link,
+    ) -> Result<(), WireError> {
         let (nic, index) = (&attachment.nic, far.index);
         if !far.up && nic.addresses.iter().all(|address| address.address().is_ipv4()) {
             // Otherwise each pod speaks of its link-local address to a group of all, in packets that the switch copies to every

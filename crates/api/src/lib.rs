@@ -13,6 +13,7 @@ pub mod condition;
 pub mod event;
 pub mod mac;
 pub mod networks;
+pub mod offload;
 pub mod provider_network;
 pub mod routes;
 mod transit;
@@ -25,6 +26,7 @@ pub use cidr::{Cidrs, CidrsError};
 pub use condition::Condition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 pub use mac::{MacAddr, MacAddrError};
+pub use offload::{Device, DeviceId, DeviceIdError};
 pub use transit::{EGRESS_NETWORK, Egress, HostRanges, Transit, TransitError, egress_port, gateway_nodes, host_links};
 pub use vhost::VhostUser;
 

@@ -12,6 +12,7 @@ use std::net::IpAddr;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::offload::{self, Device};
 use crate::{MacAddr, OVN_PROVIDER, VhostUser};
 
 /// On a pod: which definitions to attach.
@@ -50,6 +51,8 @@ pub enum Definition {
         provider: Box<str>,
         /// Where its socket is, if it is one and no link.
         vhost: Option<VhostUser>,
+        /// Which device of the node it is, if it is one.
+        device: Option<Device>,
     },
     /// Another plugin makes the NIC and asks us for its addresses.
     Addresses {
@@ -71,6 +74,8 @@ pub struct Attachment {
     pub addresses_only: bool,
     /// Where its socket is, if it is one and no link.
     pub vhost: Option<VhostUser>,
+    /// Which device of the node it is, if it is one.
+    pub device: Option<Device>,
 }
 
 #[derive(Deserialize)]
@@ -155,7 +160,7 @@ impl Definition {
     /// The NIC of this definition is ours to make.
     #[must_use]
     pub fn ours(namespace: &str, name: &str) -> Self {
-        Self::Ours { provider: format!("{name}.{namespace}.{OVN_PROVIDER}").into(), vhost: None }
+        Self::Ours { provider: format!("{name}.{namespace}.{OVN_PROVIDER}").into(), vhost: None, device: None }
     }
 
     /// Only the addresses of this definition's NIC are ours to give.
@@ -201,12 +206,32 @@ impl Definition {
             {
                 return Err(format!("spec.config: provider {given:?} is not {own:?}"));
             }
-            if let Self::Ours { vhost, .. } = &mut definition {
-                *vhost = VhostUser::parse(plugin).map_err(|what| format!("spec.config: {what}"))?;
+            if let Self::Ours { vhost, device, .. } = &mut definition {
+                let wrong = |what| format!("spec.config: {what}");
+                *vhost = VhostUser::parse(plugin).map_err(wrong)?;
+                *device = offload::named(plugin).map_err(wrong)?.map(Device::Named);
             }
-            return Ok(definition);
+            return definition.of(None);
         }
         Ok(Self::Foreign)
+    }
+
+    /// The same, where the definition names a resource: its NICs are devices of that, unless the configuration names one.
+    ///
+    /// # Errors
+    /// When its NICs are sockets already.
+    pub fn of(mut self, resource: Option<&str>) -> Result<Self, String> {
+        if let Self::Ours { vhost, device, .. } = &mut self {
+            *device = device.take().or_else(|| resource.filter(|name| !name.is_empty()).map(|name| Device::Of(name.into())));
+            if let (Some(_), Some(device)) = (vhost, device) {
+                let which = match device {
+                    Device::Of(resource) => format!("annotation {} is {resource:?}", offload::RESOURCE),
+                    Device::Named(device) => format!("{} is {device}", offload::DEVICE),
+                };
+                return Err(format!("spec.config: vhost_user_… says that its NICs are sockets, and {which}: they cannot be devices, too"));
+            }
+        }
+        Ok(self)
     }
 }
 
@@ -221,9 +246,9 @@ pub fn attachments(
     let mut seen = BTreeSet::new();
     let mut attachments = Vec::new();
     for selection in selections {
-        let (provider, addresses_only, vhost) = match definition(&selection.namespace, &selection.name)? {
-            Definition::Ours { provider, vhost } => (provider, false, vhost),
-            Definition::Addresses { provider } => (provider, true, None),
+        let (provider, addresses_only, vhost, device) = match definition(&selection.namespace, &selection.name)? {
+            Definition::Ours { provider, vhost, device } => (provider, false, vhost, device),
+            Definition::Addresses { provider } => (provider, true, None, None),
             Definition::Foreign => continue,
         };
         let first = seen.insert(provider.clone());
@@ -232,7 +257,7 @@ pub fn attachments(
         if !first && !seen.insert(provider.clone()) {
             return Err(format!("annotation {NETWORKS}: two NICs would have the provider {provider:?}"));
         }
-        attachments.push(Attachment { selection, provider, addresses_only, vhost });
+        attachments.push(Attachment { selection, provider, addresses_only, vhost, device });
     }
     Ok(attachments)
 }
@@ -296,7 +321,7 @@ mod tests {
     #[test]
     fn a_definition_is_ours_by_its_type_or_by_that_of_its_addresses() {
         let parse = |config| Definition::parse("ns", "d", config);
-        let ours = || Definition::Ours { provider: "d.ns.ovn".into(), vhost: None };
+        let ours = || Definition::Ours { provider: "d.ns.ovn".into(), vhost: None, device: None };
         assert_eq!(parse(r#"{"type":"kube-ovn","provider":"d.ns.ovn"}"#), Ok(ours()));
         assert_eq!(parse(r#"{"type":"kube-ovn","provider":"ovn"}"#), Ok(ours()));
         assert_eq!(parse(r#"{"plugins":[{"type":"ferrovia"},{"type":"tuning"}]}"#), Ok(ours()));
@@ -310,6 +335,24 @@ mod tests {
         let socket = parse(r#"{"type":"kube-ovn","vhost_user_socket_volume_name":"v"}"#).unwrap();
         assert!(matches!(socket, Definition::Ours { vhost: Some(VhostUser { socket: None, .. }), .. }));
         assert!(parse(r#"{"type":"kube-ovn","vhost_user_x":"v"}"#).unwrap_err().starts_with("spec.config: vhost_user_x is not known"));
+    }
+
+    #[test]
+    fn a_definition_s_nics_are_devices_by_its_resource_or_by_name() {
+        let parse = |config| Definition::parse("ns", "d", config);
+        let device = |definition| if let Definition::Ours { device, .. } = definition { device } else { None };
+        let plain = parse(r#"{"type":"kube-ovn"}"#).unwrap();
+        assert_eq!(device(plain.clone().of(None).unwrap()), None);
+        assert_eq!(device(plain.of(Some("example.com/vf")).unwrap()), Some(Device::Of("example.com/vf".into())));
+        let named = parse(r#"{"type":"kube-ovn","deviceID":"0000:05:00.2"}"#).unwrap();
+        let expected = Some(Device::Named("0000:05:00.2".parse().unwrap()));
+        assert_eq!((device(named.clone()), device(named.of(Some("example.com/vf")).unwrap())), (expected.clone(), expected));
+        assert!(parse(r#"{"type":"kube-ovn","deviceID":"x"}"#).unwrap_err().starts_with("spec.config: deviceID: \"x\" is no device"));
+        let socket = parse(r#"{"type":"kube-ovn","vhost_user_socket_volume_name":"v"}"#).unwrap();
+        assert!(socket.of(Some("example.com/vf")).unwrap_err().contains("\"example.com/vf\": they cannot be devices"));
+        // What another plugin makes is no concern of ours.
+        let other = parse(r#"{"type":"sriov","ipam":{"type":"kube-ovn","provider":"d.ns"}}"#).unwrap();
+        assert_eq!(other.clone().of(Some("example.com/vf")), Ok(other));
     }
 
     #[test]

@@ -173,6 +173,9 @@ struct Agent {
     /// Folder of the kubelet, which has volumes of pods, for NICs that are sockets in one.
     #[arg(long, value_name = "FOLDER", default_value = "/var/lib/kubelet")]
     kubelet: PathBuf,
+    /// Where the kernel shows the node's devices, for NICs that are one.
+    #[arg(long, value_name = "FOLDER", default_value = "/sys")]
+    sysfs: PathBuf,
     /// Folder with the control sockets of `ovs-vswitchd` and `ovn-controller`; looked for beside the database's socket, in
     /// `/run/openvswitch` and in `/run/ovn` without it. May be given several times.
     #[arg(long, value_name = "FOLDER")]
@@ -352,6 +355,7 @@ async fn agent(arguments: Agent, shutdown: CancellationToken) -> anyhow::Result<
         state: arguments.state.unwrap_or(defaults.state),
         run: if arguments.run.is_empty() { defaults.run } else { arguments.run },
         kubelet: arguments.kubelet,
+        sysfs: arguments.sysfs,
         conflist: arguments.cni_conflist,
         portmap: arguments.portmap,
         host_run: arguments.host_run,

@@ -157,6 +157,7 @@ impl Lab {
             format!("--ovs={}", self.layout.remote(node, "db")),
             format!("--socket={}", self.layout.agent_socket(node).display()),
             format!("--kubelet={}", self.layout.kubelet(node).display()),
+            format!("--sysfs={}", self.layout.sysfs(node).display()),
             format!("--mtu={}", self.parameters.tunnel.pod_mtu()),
             format!("--egress={}", self.parameters.gateway.as_str()),
         ];

@@ -89,6 +89,12 @@ impl Layout {
         self.place(place).join("kubelet")
     }
 
+    /// Where the agent of a node looks for devices: this machine's are none of the node's. None unless somebody makes some.
+    #[must_use]
+    pub fn sysfs(&self, place: Place) -> PathBuf {
+        self.place(place).join("sys")
+    }
+
     /// Socket on which the agent of a node serves the CNI plugin.
     #[must_use]
     pub fn agent_socket(&self, place: Place) -> PathBuf {

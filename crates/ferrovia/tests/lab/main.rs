@@ -7,6 +7,7 @@ mod harness;
 mod load;
 mod nics;
 mod node;
+mod offload;
 mod vms;
 
 use std::io::{Read, Write};
