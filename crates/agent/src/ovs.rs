@@ -20,6 +20,7 @@ use tokio::time::timeout;
 
 pub(crate) use node_port::NodePort;
 pub(crate) use provider::Bridge;
+pub(crate) use representor::DEVICE;
 pub(crate) use vhost::VhostPort;
 
 /// What was committed is seen long before this.

@@ -175,12 +175,14 @@ async fn step(node: &Node, links: &HashMap<String, Link>, failures: &mut Failure
     for link in node.ovs.pod_links() {
         // Whoever makes a link of this name holds it.
         let Some(_guard) = node.containers.try_take(&link) else { continue };
-        if links.contains_key(&link) || node.store.owner_of(&link).is_some() {
+        // That of a device outlives its pod, and the node's start.
+        let is_there = links.contains_key(&link) && !node.ovs.is_of_device(&link);
+        if is_there || node.store.owner_of(&link).is_some() {
             continue;
         }
         match node.ovs.remove(std::slice::from_ref(&link)).await {
-            Ok(_) => tracing::info!(link, "port removed whose link is gone"),
-            Err(error) => tracing::warn!(link, %error, "a port whose link is gone cannot be removed"),
+            Ok(_) => tracing::info!(link, "port removed whose link, or the pod that had its device, is gone"),
+            Err(error) => tracing::warn!(link, %error, "a port that is nobody's cannot be removed"),
         }
     }
     if let Err(error) = mirror(node, links).await {

@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::attachment::Attachment;
 use crate::node::Node;
-use crate::ovs::{OvsError, PodPort};
+use crate::ovs::{self, OvsError, PodPort};
 
 /// Why a NIC is not as wanted.
 #[derive(Debug, thiserror::Error)]
@@ -235,17 +235,21 @@ impl Node {
     /// The port of a NIC.
     pub(crate) fn port(&self, attachment: &Attachment) -> PodPort {
         let addresses: Vec<IpAddr> = attachment.nic.addresses.iter().map(IpPrefix::address).collect();
+        let device = attachment.nic.device.as_ref().map(|lent| (ovs::DEVICE, lent.device.to_string()));
         PodPort {
             link: attachment.host.clone(),
             vhost: self.vhost_port(attachment),
             iface_id: attachment.nic.port.clone(),
-            external_ids: vec![
+            external_ids: [
                 ("pod_name", attachment.pod.clone()),
                 ("pod_namespace", attachment.namespace.clone()),
                 ("pod_netns", attachment.netns.display().to_string()),
                 ("ip", api::annotations::join(&addresses)),
                 ("container_id", attachment.container.clone()),
-            ],
+            ]
+            .into_iter()
+            .chain(device)
+            .collect(),
         }
     }
 }

@@ -4,6 +4,8 @@ use ovsdb_types::vswitch::{bridge, interface, open_vswitch};
 
 use super::{Ovs, OvsError, PodPort, bridge_row, is_ours, named};
 
+/// Key of a port's `external_ids`: the device that its link stands for.
+pub(crate) const DEVICE: &str = "device";
 /// Option of `Open_vSwitch:other_config` (ovs-vswitchd.conf.db(5)).
 const OFFLOAD: &str = "hw-offload";
 
@@ -26,6 +28,13 @@ impl Ovs {
             self.remove(std::slice::from_ref(&wanted.link)).await?;
         }
         Ok(())
+    }
+
+    /// Whether the port of a link is a device's: the link is there without a pod, too.
+    pub(crate) fn is_of_device(&self, link: &str) -> bool {
+        let state = self.state.borrow();
+        let row = named(&state.replica, interface::TABLE, interface::NAME.index, link);
+        row.is_some_and(|row| row.get(interface::EXTERNAL_IDS).is_some_and(|ids| is_ours(ids) && ids.get(DEVICE).is_some()))
     }
 
     /// Why the switch leaves no packets to NICs, if it does not.

@@ -183,6 +183,16 @@ fn a_pod_has_a_device_s_link_its_packets_pass_the_representor_and_the_node_gets_
         let ports = lab.ok(&["node", "node1", "--", "ovs-vsctl", "list-ports", "br-int"]);
         assert!(!ports.contains("rep0"), "{ports}");
 
+        // One that a node's start left in its database: the link is there without a pod, too.
+        let ids = ["vendor=kube-ovn", "container_id=x", "iface-id=quick.default.fast.default.ovn", "device=x"]
+            .map(|id| format!("external_ids:{id}"));
+        let add = ["node", "node1", "--", "ovs-vsctl", "add-port", "br-int", "rep0", "--", "set", "interface", "rep0"];
+        lab.ok(&add.into_iter().chain(ids.iter().map(String::as_str)).collect::<Vec<_>>());
+        let started = Instant::now();
+        while lab.ok(&["node", "node1", "--", "ovs-vsctl", "list-ports", "br-int"]).contains("rep0") {
+            assert!(started.elapsed() < Duration::from_secs(20), "a port that is nobody's is still there");
+        }
+
         // As the kernel returns it from a namespace that ends.
         runtime.add(&fast(DEVICE), &attachment).await.unwrap().ok().unwrap();
         let node = format!("fv-{}-node1", lab.name());
