@@ -1,5 +1,7 @@
 //! Flow entries: adding, changing and removing them (`ofp_flow_mod`).
 
+use std::net::IpAddr;
+
 use crate::matching::{Field, Mac, Match, exact};
 use crate::message::{TooLong, pad};
 use crate::port::Port;
@@ -41,6 +43,8 @@ pub enum Action {
     SetEthDst(Mac),
     /// Rewrites the source of the frame.
     SetEthSrc(Mac),
+    /// Rewrites the source of the packet, which must be of this family, and its checksums.
+    SetIpSrc(IpAddr),
 }
 
 /// A change of flow entries.
@@ -110,7 +114,7 @@ impl FlowMod {
         }
         // One `ofp_instruction_actions`: type, length, padding, actions.
         const APPLY_ACTIONS: u16 = 4;
-        let mut actions = Vec::with_capacity(16 * self.actions.len());
+        let mut actions = Vec::with_capacity(24 * self.actions.len());
         for action in &self.actions {
             action.encode(&mut actions);
         }
@@ -124,29 +128,33 @@ impl FlowMod {
 }
 
 impl Action {
-    /// 16 bytes each.
     fn encode(self, out: &mut Vec<u8>) {
         const OUTPUT: u16 = 0;
         const SET_FIELD: u16 = 25;
-        const LENGTH: u16 = 16;
-        let kind = if matches!(self, Self::Output(_)) { OUTPUT } else { SET_FIELD };
-        out.extend_from_slice(&kind.to_be_bytes());
-        out.extend_from_slice(&LENGTH.to_be_bytes());
-        match self {
+        let mut body = Vec::with_capacity(20);
+        let kind = match self {
             Self::Output(port) => {
-                out.extend_from_slice(&port.number().to_be_bytes());
+                body.extend_from_slice(&port.number().to_be_bytes());
                 // `max_len` counts for the controller's port alone; then padding.
-                out.extend_from_slice(&[0; 8]);
+                body.extend_from_slice(&[0; 8]);
+                OUTPUT
             }
-            // Type and length, and 4 + 6 bytes of OXM.
-            Self::SetEthDst(mac) => {
-                exact(out, Field::EthDst, &mac);
-                pad(out, 14);
-            }
-            Self::SetEthSrc(mac) => {
-                exact(out, Field::EthSrc, &mac);
-                pad(out, 14);
-            }
-        }
+            Self::SetEthDst(mac) => set(&mut body, Field::EthDst, &mac, SET_FIELD),
+            Self::SetEthSrc(mac) => set(&mut body, Field::EthSrc, &mac, SET_FIELD),
+            Self::SetIpSrc(IpAddr::V4(address)) => set(&mut body, Field::Ipv4Src, &address.octets(), SET_FIELD),
+            Self::SetIpSrc(IpAddr::V6(address)) => set(&mut body, Field::Ipv6Src, &address.octets(), SET_FIELD),
+        };
+        // Type and length come before it, and padding behind.
+        let length = (4 + body.len()).next_multiple_of(8) as u16;
+        out.extend_from_slice(&kind.to_be_bytes());
+        out.extend_from_slice(&length.to_be_bytes());
+        out.extend_from_slice(&body);
+        pad(out, 4 + body.len());
     }
+}
+
+/// One OXM.
+fn set(out: &mut Vec<u8>, field: Field, value: &[u8], kind: u16) -> u16 {
+    exact(out, field, value);
+    kind
 }

@@ -86,6 +86,33 @@ fn ranges_match_within_their_family_whatever_their_length() {
 }
 
 #[test]
+fn packets_of_both_families_match_untagged_and_by_the_type_of_an_icmp_message() {
+    let spelled = |matching| flow(FlowMod::add(Priority(1), matching, Vec::new())).replace("OFPT_FLOW_MOD (OF1.4) (xid=0x1234): ADD priority=1,", "");
+    let net = |text: &str| Some(text.parse().unwrap());
+    let v6 = Network::Ipv6 { source: net("fd00::5/64"), destination: net("fd01::7/128") };
+    assert_eq!(spelled(Match { network: v6, ..Match::default() }), "ipv6,ipv6_src=fd00::/64,ipv6_dst=fd01::7 actions=drop");
+    let untagged = Match { untagged: true, eth_dst: Some(HOST), network: v6, icmp: Some(2), ..Match::default() };
+    assert_eq!(
+        spelled(untagged),
+        "icmp6,vlan_tci=0x0000/0x1fff,dl_dst=02:00:00:00:00:ff,ipv6_src=fd00::/64,ipv6_dst=fd01::7,icmp_type=2 actions=drop"
+    );
+    let v4 = Network::Ipv4 { source: None, destination: range("10.16.0.0/16") };
+    let unreachable = Match { network: v4, icmp: Some(3), ..Match::default() };
+    assert_eq!(spelled(unreachable), "icmp,nw_dst=10.16.0.0/16,icmp_type=3 actions=drop");
+}
+
+#[test]
+fn the_source_of_a_packet_is_rewritten() {
+    for (address, family) in [("192.0.2.7", EtherType::IPV4), ("fd00::7", EtherType::IPV6)] {
+        let matching = Match { network: Network::Type(family), ..Match::default() };
+        let actions = vec![Action::SetIpSrc(address.parse().unwrap()), Action::Output(Port::LOCAL)];
+        let printed = flow(FlowMod::add(Priority(1), matching, actions));
+        let field = if family == EtherType::IPV4 { "ip_src" } else { "ipv6_src" };
+        assert!(printed.ends_with(&format!("actions=set_field:{address}->{field},LOCAL")), "{printed}");
+    }
+}
+
+#[test]
 fn other_frames_match_by_their_type() {
     for (network, name) in [(Network::Type(EtherType::ARP), "arp"), (Network::Type(EtherType::IPV6), "ipv6"), (Network::Any, "")] {
         let matching = Match { eth_src: Some(HOST), network, ..Match::default() };
