@@ -12,7 +12,7 @@ use api::offload::{Device, RESOURCE};
 use api::routes::{self, NextHop};
 use api::tuning::tuning;
 use api::view::{MIGRATION_JOB, NetworkAttachmentDefinitionView, NodeView, PodView};
-use api::{Cidrs, DEFAULT_VPC, Egress, OVN_PROVIDER, VhostUser, v1};
+use api::{Cidrs, DEFAULT_VPC, Egress, OVN_PROVIDER, VhostUser, provider_network, v1};
 use futures::StreamExt;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
@@ -129,10 +129,29 @@ pub(crate) struct Known {
     vpcs: Option<HashMap<String, Vpc>>,
     /// The provider network of each Vlan, and its identifier; none before they are known.
     vlans: Option<HashMap<String, (String, u16)>>,
-    /// The nodes that watch next hops on each provider network; none before they are known.
-    watchers: Option<HashMap<String, Vec<String>>>,
-    /// MTUs in bytes of the provider networks that are ready on this node.
-    networks: BTreeMap<String, u32>,
+    /// Provider networks; none before they are known.
+    physical: Option<HashMap<String, Physical>>,
+    /// MTUs in bytes of the provider networks that are ready on this node; none before they are known.
+    networks: Option<BTreeMap<String, u32>>,
+}
+
+/// A provider network, as far as all nodes go.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Physical {
+    /// The nodes that watch next hops there.
+    watchers: Vec<String>,
+    /// If pods leave by it: its creation, in seconds since 1970, and the gateways that it names.
+    exit: Option<(i64, Vec<IpAddr>)>,
+}
+
+/// The provider network by which pods leave without the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Exit {
+    pub(crate) network: String,
+    /// The gateways there; none for those of the node's own default route.
+    pub(crate) gateways: Vec<IpAddr>,
+    /// Younger ones that ask for it, too.
+    pub(crate) others: Vec<String>,
 }
 
 /// Why NICs are not known.
@@ -217,11 +236,11 @@ impl Known {
     /// Of the next hops that others stand in for, those that are in a physical network that this node watches.
     fn watched(&self, node: &str) -> Option<BTreeSet<NextHop>> {
         let (subnets, vpcs, vlans) = (self.subnets.as_ref()?, self.vpcs.as_ref()?, self.vlans.as_ref()?);
-        let watchers = self.watchers.as_ref()?;
+        let physical = self.physical.as_ref()?;
         let mut watched = BTreeSet::new();
         for subnet in subnets.values().filter(|subnet| subnet.routed != Routed::No) {
             let Some((network, vlan)) = subnet.vlan.as_ref().and_then(|vlan| vlans.get(vlan)) else { continue };
-            if !watchers.get(network).is_some_and(|nodes| nodes.iter().any(|watcher| watcher == node)) {
+            if !physical.get(network).is_some_and(|physical| physical.watchers.iter().any(|watcher| watcher == node)) {
                 continue;
             }
             let shared = vpcs.get(&subnet.vpc).into_iter().flat_map(|vpc| &vpc.shared);
@@ -229,6 +248,23 @@ impl Known {
             watched.extend(here.map(|hop| NextHop { network: network.as_str().into(), vlan: *vlan, address: *hop }));
         }
         Some(watched)
+    }
+
+    /// The network by which pods of this node leave, if any: of several that are ready here the oldest.
+    fn exit(&self) -> Option<Option<Exit>> {
+        let asking = self.physical.as_ref()?.iter().filter_map(|(name, physical)| Some((name, physical.exit.as_ref()?)));
+        let mut asking: Vec<_> = asking.map(|(name, (created, gateways))| (*created, name, gateways)).collect();
+        if asking.is_empty() {
+            return Some(None);
+        }
+        let ready = self.networks.as_ref()?;
+        asking.retain(|(_, name, _)| ready.contains_key(*name));
+        asking.sort_unstable();
+        let mut asking = asking.into_iter();
+        Some(asking.next().map(|(_, network, gateways)| {
+            let others = asking.map(|(_, name, _)| name.clone()).collect();
+            Exit { network: network.clone(), gateways: gateways.clone(), others }
+        }))
     }
 
     fn nic(&self, pod: &Pod, namespace: &str, provider: &str, ifname: String, routed: bool, mtu: u32) -> Result<Wanted, Unknown> {
@@ -250,7 +286,7 @@ impl Known {
         let routed_mtu = (record.segment.is_some() && subnet.is_some_and(|subnet| subnet.routed == Routed::Pods)).then_some(mtu);
         // Nobody on a physical network says that a packet is too long: all there have the same MTU.
         let mtu = match &record.segment {
-            Some(segment) => *self.networks.get(&*segment.network).ok_or_else(|| {
+            Some(segment) => *self.networks.as_ref().and_then(|networks| networks.get(&*segment.network)).ok_or_else(|| {
                 Unknown::Yet(format!("provider network {} is not ready on this node; its conditions say why", segment.network))
             })?,
             None => mtu,
@@ -332,6 +368,11 @@ impl Cluster {
         Some(Exits::new(&subnets, &vpcs))
     }
 
+    /// The network by which pods leave without the host, if any; `None` while that is not known.
+    pub(crate) fn exit(&self) -> Option<Option<Exit>> {
+        self.known.borrow().exit()
+    }
+
     /// The physical networks into which the node sends under a MAC of its own what it routed; `None` while they are not known. Where
     /// hosts have the router as their gateway, they find it by its own.
     pub(crate) fn routed_networks(&self) -> Option<BTreeSet<String>> {
@@ -357,8 +398,8 @@ impl Cluster {
     /// Says which provider networks are ready on this node, with their MTUs in bytes.
     pub(crate) fn networks_are(&self, networks: BTreeMap<String, u32>) {
         self.sender.send_if_modified(|known| {
-            let differs = known.networks != networks;
-            known.networks = networks;
+            let differs = known.networks.as_ref() != Some(&networks);
+            known.networks = Some(networks);
             differs
         });
     }
@@ -384,8 +425,8 @@ pub(crate) fn watch_cluster(client: kube::Client, config: &Config) -> (Cluster, 
         feeds.spawn(feed(client.clone(), watcher::Config::default(), sender.clone(), definition, |known| &mut known.definitions));
         feeds.spawn(feed(client.clone(), watcher::Config::default(), sender.clone(), vpc, |known| known.vpcs.get_or_insert_default()));
         feeds.spawn(feed(client.clone(), watcher::Config::default(), sender.clone(), vlan, |known| known.vlans.get_or_insert_default()));
-        feeds.spawn(feed(client.clone(), watcher::Config::default(), sender.clone(), watchers, |known| {
-            known.watchers.get_or_insert_default()
+        feeds.spawn(feed(client.clone(), watcher::Config::default(), sender.clone(), physical, |known| {
+            known.physical.get_or_insert_default()
         }));
         let subnet = move |object| subnet(object, &node);
         feeds.spawn(feed(client, watcher::Config::default(), sender, subnet, |known| known.subnets.get_or_insert_default()));
@@ -485,11 +526,13 @@ fn vlan(object: v1::Vlan) -> (String, Option<(String, u16)>) {
     (object.name_any(), Some((object.spec.provider, id)))
 }
 
-/// The nodes that watch next hops on a provider network.
-fn watchers(object: v1::ProviderNetwork) -> (String, Option<Vec<String>>) {
+/// A provider network. Of what cannot be read the controller tells.
+fn physical(object: v1::ProviderNetwork) -> (String, Option<Physical>) {
     let name = object.name_any();
+    let exit = provider_network::exit(object.metadata.annotations.as_ref()).ok().flatten();
+    let exit = exit.map(|gateways| (api::created(&object.metadata), gateways));
     let ready = object.status.and_then(|status| status.ready_nodes).unwrap_or_default();
-    (name, Some(ready.into_iter().take(routes::WATCHERS).collect()))
+    (name, Some(Physical { watchers: ready.into_iter().take(routes::WATCHERS).collect(), exit }))
 }
 
 fn subnet(object: v1::Subnet, node: &str) -> (String, Option<Subnet>) {
@@ -638,7 +681,7 @@ mod tests {
         let pairs: Vec<_> = notes.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
         let mut known = known(&pairs);
         assert!(matches!(known.nics(ASK, 1400), Err(Unknown::Yet(what)) if what.contains("provider network net1 is not ready")));
-        known.networks.insert("net1".to_owned(), 9000);
+        known.networks = Some(BTreeMap::from([("net1".to_owned(), 9000)]));
         let mtus = |known: &Known| {
             let nic = known.nics(ASK, 1400).unwrap().remove(0).nic;
             (nic.mtu, nic.routed_mtu)
@@ -668,9 +711,28 @@ mod tests {
         known.vpcs = Some(HashMap::from([("blue".to_owned(), Vpc { leaves: None, shared })]));
         known.vlans = Some(HashMap::from([("lan".to_owned(), ("net1".to_owned(), 7))]));
         assert_eq!(known.watched("n1"), None);
-        known.watchers = Some(HashMap::from([("net1".to_owned(), vec!["n1".to_owned(), "n2".to_owned()])]));
+        let physical = Physical { watchers: vec!["n1".to_owned(), "n2".to_owned()], exit: None };
+        known.physical = Some(HashMap::from([("net1".to_owned(), physical)]));
         let shown: Vec<_> = known.watched("n1").unwrap().iter().map(ToString::to_string).collect();
         assert_eq!(shown, ["net1.7/192.0.2.1", "net1.7/192.0.2.2"]);
         assert_eq!(known.watched("n3"), Some(BTreeSet::new()));
+    }
+    #[test]
+    fn pods_leave_by_the_oldest_network_that_asks_and_is_ready_here() {
+        let mut known = Known::default();
+        assert_eq!(known.exit(), None);
+        let physical = |exit| Physical { exit, ..Physical::default() };
+        let mut networks = HashMap::from([("quiet".to_owned(), physical(None))]);
+        known.physical = Some(networks.clone());
+        assert_eq!(known.exit(), Some(None), "whatever is ready");
+        let gateway: IpAddr = "192.0.2.1".parse().unwrap();
+        for (name, created) in [("young", 7), ("old", 5), ("older", 3)] {
+            networks.insert(name.to_owned(), physical(Some((created, vec![gateway]))));
+        }
+        known.physical = Some(networks);
+        assert_eq!(known.exit(), None, "not known yet");
+        known.networks = Some(["quiet", "old", "young"].map(|name| (name.to_owned(), 1500)).into());
+        let exit = Exit { network: "old".to_owned(), gateways: vec![gateway], others: vec!["young".to_owned()] };
+        assert_eq!(known.exit(), Some(Some(exit)));
     }
 }

@@ -123,7 +123,7 @@ async fn round(node: &Node, chassis: &str, hops: &mut BTreeMap<NextHop, Seen>, l
     let mut asked: BTreeMap<(MacAddr, IpAddr), NextHop> = BTreeMap::new();
     for hop in hops.keys() {
         let Some(link) = links.get(&hop.network) else { continue };
-        let from = MacAddr::local(ASKING, digest(chassis, &format!("{}.{}", hop.network, hop.vlan)));
+        let from = asks_as(chassis, &hop.network, hop.vlan);
         match link.asker.ask(&Question { vlan: hop.vlan, from: from.octets(), address: hop.address }) {
             Ok(()) => drop(asked.insert((from, hop.address), hop.clone())),
             Err(error) => {
@@ -168,6 +168,11 @@ async fn round(node: &Node, chassis: &str, hops: &mut BTreeMap<NextHop, Seen>, l
             }
         }
     }
+}
+
+/// The MAC that a chassis asks from on a VLAN, 0 for none.
+pub(crate) fn asks_as(chassis: &str, network: &str, vlan: u16) -> MacAddr {
+    MacAddr::local(ASKING, digest(chassis, &format!("{network}.{vlan}")))
 }
 
 /// Opens the link by which a network is asked: that of its bridge, which passes on what is tagged.

@@ -4,6 +4,7 @@ mod gateway;
 mod mirror;
 mod node_port;
 mod notes;
+mod patch;
 mod provider;
 mod representor;
 mod vhost;
@@ -19,6 +20,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 pub(crate) use node_port::NodePort;
+pub(crate) use patch::Patch;
 pub(crate) use provider::Bridge;
 pub(crate) use representor::DEVICE;
 pub(crate) use vhost::VhostPort;

@@ -1,10 +1,38 @@
 //! What a `ProviderNetwork` says of a node, and what nodes say of it by their labels and annotations.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
+use crate::cidr::parse_addresses;
 use crate::v1::ProviderNetworkSpec;
+
+/// Annotation of a `ProviderNetwork`: pods of overlay subnets leave by its NIC without their node's host stack. Its value names the
+/// physical gateway, one address of each family at most; `"true"`, or nothing, is that of the node's default route by the NIC.
+pub const EXIT: &str = "ferrovia.io/exit";
+
+/// What follows the name of a network in the key of a node's annotation that says of which MTU in bytes the way out by it is.
+pub const EXIT_MTU: &str = "exit_mtu";
+
+/// The physical gateways by which pods leave, as the annotations of a `ProviderNetwork` have them: none for those of the nodes' own default
+/// routes. `None` when pods do not leave by it.
+///
+/// # Errors
+/// What is wrong with [`EXIT`].
+pub fn exit(notes: Option<&BTreeMap<String, String>>) -> Result<Option<Vec<IpAddr>>, String> {
+    match notes.and_then(|notes| notes.get(EXIT)).map(|value| value.trim()) {
+        None | Some("false") => Ok(None),
+        Some("" | "true") => Ok(Some(Vec::new())),
+        Some(text) => {
+            let gateways = parse_addresses(text).map_err(|why| format!("annotation {EXIT}: {why}"))?;
+            match gateways.iter().find(|gateway| gateway.is_unspecified() || gateway.is_multicast()) {
+                Some(none) => Err(format!("annotation {EXIT}: {none} is no gateway's address")),
+                None => Ok(Some(gateways)),
+            }
+        }
+    }
+}
 
 /// Behind the network's name in the keys of nodes' labels and annotations.
 const SUFFIX: &str = ".provider-network.kubernetes.io/";
@@ -25,7 +53,7 @@ pub fn unusable(network: &str) -> Option<String> {
 }
 
 /// A label or annotation of nodes about a network: `<network>.provider-network.kubernetes.io/<what>`, where `what` is `ready`, `exclude`,
-/// `interface`, `mtu` or, as an annotation, `err_mesg`.
+/// `interface`, `mtu` or, as annotations, `err_mesg` and [`EXIT_MTU`].
 #[must_use]
 pub fn key(network: &str, what: &str) -> String {
     format!("{network}{SUFFIX}{what}")
@@ -105,5 +133,16 @@ mod tests {
         assert_eq!(of_key(&key("net1", "ready")), Some(("net1", "ready")));
         assert_eq!(of_key("kubernetes.io/hostname"), None);
         assert_eq!(["net1", "ex", "public", "thirteen-long"].map(|name| unusable(name).is_some()), [false, true, true, true]);
+    }
+    #[test]
+    fn pods_leave_by_a_network_whose_annotation_names_gateways_or_leaves_them_to_the_node() {
+        let read = |value: &str| exit(Some(&BTreeMap::from([(EXIT.to_owned(), value.to_owned())])));
+        assert_eq!((exit(None), read("false")), (Ok(None), Ok(None)));
+        assert_eq!((read(""), read(" true")), (Ok(Some(Vec::new())), Ok(Some(Vec::new()))));
+        let both: Vec<IpAddr> = vec!["192.0.2.1".parse().unwrap(), "fe80::1".parse().unwrap()];
+        assert_eq!(read("fe80::1, 192.0.2.1"), Ok(Some(both)));
+        let wrong = ["yes", "192.0.2.1,192.0.2.2", "0.0.0.0"].map(|value| read(value).unwrap_err());
+        assert_eq!(wrong[0], "annotation ferrovia.io/exit: \"yes\" is not an IP address");
+        assert!(wrong[1].contains("two addresses of one family") && wrong[2].contains("0.0.0.0 is no gateway"), "{wrong:?}");
     }
 }

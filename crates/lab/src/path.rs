@@ -251,6 +251,8 @@ fn actions(trace: &str) -> Option<&str> {
 /// Where a traced packet leaves: the last of the datapath's actions that is a port.
 fn exit(trace: &str) -> Option<Exit> {
     let actions = actions(trace)?;
+    // Where a router looks at its length, the packet is one that is not too long.
+    let actions = actions.rfind(",le(").map_or(actions, |at| actions[at + 4..].trim_end_matches("))"));
     let port = elements(actions).into_iter().rfind(|action| !action.contains('('))?;
     if port == "drop" {
         return None;
@@ -296,6 +298,9 @@ mod tests {
         assert_eq!(of("56772bfd-70b_h"), at("56772bfd-70b_h", None));
         assert_eq!(of("set(eth(src=0e:fe:00:00:00:01,dst=c6:2d:58:b6:dc:51)),set(ipv4(ttl=63)),br-ex"), at("br-ex", None));
         assert_eq!(of("push_vlan(vid=100,pcp=0),eth1"), at("eth1", None));
+        let looked_at =
+            "set(ipv4(ttl=63)),check_pkt_len(size=1414,gt(userspace(pid=0,controller(reason=1))),le(set(eth(dst=02:00:00:00:00:01)),eth1))";
+        assert_eq!(of(looked_at), at("eth1", None));
         let userspace = "set(ipv4(ttl=63)),tnl_push(tnl_port(genev_sys_6081),header(size=58,type=5,eth(dst=02:fe:0a:09:00:0c,src=02:fe:0a:09:00:0b,dl_type=0x0800),ipv4(src=10.9.0.11,dst=10.9.0.12,proto=17,tos=0,ttl=64,frag=0x4000),udp(src=0,dst=6081,csum=0xffff),geneve(crit,vni=0x2)),out_port(br-phy)),eth0";
         assert_eq!(of(userspace), at("eth0", Some("10.9.0.12")));
         let kernel = "set(tunnel(tun_id=0x2,dst=10.9.0.12,ttl=64,tp_dst=6081,geneve({class=0x102}),flags(df|csum|key))),genev_sys_6081";

@@ -87,7 +87,8 @@ fn ranges_match_within_their_family_whatever_their_length() {
 
 #[test]
 fn packets_of_both_families_match_untagged_and_by_the_type_of_an_icmp_message() {
-    let spelled = |matching| flow(FlowMod::add(Priority(1), matching, Vec::new())).replace("OFPT_FLOW_MOD (OF1.4) (xid=0x1234): ADD priority=1,", "");
+    let spelled =
+        |matching| flow(FlowMod::add(Priority(1), matching, Vec::new())).replace("OFPT_FLOW_MOD (OF1.4) (xid=0x1234): ADD priority=1,", "");
     let net = |text: &str| Some(text.parse().unwrap());
     let v6 = Network::Ipv6 { source: net("fd00::5/64"), destination: net("fd01::7/128") };
     assert_eq!(spelled(Match { network: v6, ..Match::default() }), "ipv6,ipv6_src=fd00::/64,ipv6_dst=fd01::7 actions=drop");

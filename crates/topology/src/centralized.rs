@@ -106,7 +106,8 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
 fn port<DK, D>(vpc: &Name, group: &[Name], out: &mut Out<Fact, DK, D>) {
     let number = number(group);
     let name = format!("{EGRESS_NETWORK}_{vpc}_{number}");
-    egress::exit(vpc, &name, format!("{name}_localnet"), mac::of_router_port(vpc, &name), &Transit::numbered(number), out);
+    let end = egress::End { link: &Transit::numbered(number), mac: mac::of_router_port(vpc, &name), mtu: None };
+    egress::exit(vpc, &name, format!("{name}_localnet"), end, out);
     for (place, node) in group.iter().enumerate() {
         let key = RowKey::new(chassis::TABLE, format!("{name}/{node}"));
         RowFact::new(key.clone())

@@ -16,7 +16,7 @@ use crate::fact::{Fact, FactValue, Problem};
 use crate::interconnection::InterconnectedByVpc;
 use crate::northbound::{self, Policy, RowFact, external_ids, refer, router};
 use crate::world::{Egress, Name, Network, Range, RangesByVpc, Router, Vpc, World};
-use crate::{node, routes};
+use crate::{node, routes, underlay};
 
 /// Key in `external_ids` of a route of ours.
 pub(crate) const MARK: &str = "egress";
@@ -130,16 +130,26 @@ pub(crate) fn host_link(cx: &mut Cx<'_, World>, name: &Name, vpc: &Vpc) -> Resul
 /// One switch that every node has its own end of, and one route.
 fn leave<DK, D>(cx: &mut Cx<'_, World>, vpc: &Name, transit: &Transit, mac: MacAddr, out: &mut Out<Fact, DK, D>) {
     // Without a gateway chassis: the port is on every node, and what leaves by it leaves the node that it is on.
-    exit(vpc, &format!("{EGRESS_NETWORK}_{vpc}"), egress_port(vpc), mac, transit, out);
+    let end = End { link: transit, mac, mtu: underlay::exit_mtu(cx) };
+    exit(vpc, &format!("{EGRESS_NETWORK}_{vpc}"), egress_port(vpc), end, out);
     for node in transit.node() {
         default_route(cx, vpc, node.addr(), out);
     }
 }
 
+/// A router's end of a link to hosts.
+pub(crate) struct End<'a> {
+    pub(crate) link: &'a Transit,
+    pub(crate) mac: MacAddr,
+    /// MTU in bytes, above which the router refuses what comes and goes there; hosts refuse by themselves.
+    pub(crate) mtu: Option<u32>,
+}
+
 /// A switch on the router that leads over a link to the host stacks of nodes, and the port by which each node has its own end of it.
-pub(crate) fn exit<DK, D>(vpc: &Name, name: &str, localnet: String, mac: MacAddr, link: &Transit, out: &mut Out<Fact, DK, D>) {
+pub(crate) fn exit<DK, D>(vpc: &Name, name: &str, localnet: String, end: End<'_>, out: &mut Out<Fact, DK, D>) {
+    let End { link, mac, mtu } = end;
     let networks = link.router().iter().map(ToString::to_string).collect();
-    let port = northbound::RouterPort { mac, networks, advertised: &std::collections::BTreeMap::new() };
+    let port = northbound::RouterPort { mac, networks, advertised: &std::collections::BTreeMap::new(), mtu };
     northbound::switch_on_router(name, vpc, format!("{name}-{vpc}"), port, out);
     northbound::localnet_port(name, localnet, EGRESS_NETWORK, 0, out);
     for node in link.node() {

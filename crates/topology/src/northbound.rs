@@ -43,6 +43,9 @@ pub fn indexes() -> Vec<IndexDef> {
     names.map(|(table, column)| IndexDef { table, columns: vec![column] }).into()
 }
 
+/// Key in the options of a router port.
+const MTU: &str = "gateway_mtu";
+
 /// The tables and columns that the rules manage. Everything else in a row is left alone.
 #[must_use]
 pub fn ownership() -> Vec<Ownership> {
@@ -59,13 +62,14 @@ pub fn ownership() -> Vec<Ownership> {
     let mut routers =
         table(lr::TABLE, lr::NAME.index, lr::EXTERNAL_IDS.index, &[], &[lr::POLICIES.index, lr::PORTS.index, lr::STATIC_ROUTES.index]);
     routers.maps.push((lr::OPTIONS.index, &[]));
-    let router_ports = table(
+    let mut router_ports = table(
         lrp::TABLE,
         lrp::NAME.index,
         lrp::EXTERNAL_IDS.index,
         &[lrp::MAC.index, lrp::NETWORKS.index, lrp::IPV6_RA_CONFIGS.index],
         &[lrp::GATEWAY_CHASSIS.index],
     );
+    router_ports.maps.push((lrp::OPTIONS.index, &[MTU]));
     let switches = table(ls::TABLE, ls::NAME.index, ls::EXTERNAL_IDS.index, &[], &[ls::PORTS.index]);
     let mut ports = table(
         lsp::TABLE,
@@ -226,6 +230,8 @@ pub(crate) struct RouterPort<'a> {
     pub(crate) networks: Vec<String>,
     /// What it advertises over IPv6.
     pub(crate) advertised: &'a BTreeMap<String, String>,
+    /// MTU in bytes that it keeps to (ovn-nb(5), `Logical_Router_Port:options:gateway_mtu`).
+    pub(crate) mtu: Option<u32>,
 }
 
 /// A switch, the router port that serves it, and the switch's end of the link between them.
@@ -245,6 +251,7 @@ pub(crate) fn switch_on_router<DK, D>(
         .set(lrp::MAC, port.mac.to_string())
         .set(lrp::NETWORKS, port.networks.into_iter().collect())
         .set(lrp::IPV6_RA_CONFIGS, port.advertised.clone())
+        .set(lrp::OPTIONS, port.mtu.map(|mtu| (MTU.to_owned(), mtu.to_string())).into_iter().collect::<BTreeMap<_, _>>())
         .set(lrp::EXTERNAL_IDS, external_ids(&[]))
         .say(out);
     refer(out, router(vpc), lr::PORTS, key);

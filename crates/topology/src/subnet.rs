@@ -137,5 +137,5 @@ fn switch_port(cx: &mut Cx<'_, World>, name: &Name, vpc: &Name) -> String {
 /// The router's port in a subnet, with these addresses, each with the length of its range.
 fn router_port<'a>(spec: &'a SubnetSpec, mac: MacAddr, addresses: &[IpAddr]) -> RouterPort<'a> {
     let length = |ip: &IpAddr| spec.cidrs.of_family(*ip).map(|net| format!("{ip}/{}", net.prefix_len()));
-    RouterPort { mac, networks: addresses.iter().filter_map(length).collect(), advertised: &spec.advertised }
+    RouterPort { mac, networks: addresses.iter().filter_map(length).collect(), advertised: &spec.advertised, mtu: None }
 }

@@ -2,18 +2,19 @@
 //! what nodes report of their bridges, summed up.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use api::annotations::Segment;
 use api::routes::{self, NextHop, WATCHERS};
 use api::view::NodeView;
-use api::{provider_network as labels, v1};
+use api::{DEFAULT_VPC, provider_network as labels, v1};
 use engine::{Age, Cx, Engine, Index, Out};
 
 use crate::fact::{Fact, FactValue, Problem};
 use crate::input::{age, name};
 use crate::northbound;
-use crate::world::{Name, Subnet, World};
+use crate::world::{Egress, Name, Subnet, World};
 
 /// What names of ports to physical networks begin with, as Kube-OVN has them.
 const PORT: &str = "localnet.";
@@ -28,6 +29,8 @@ pub struct ProviderNetwork {
     pub deleting: bool,
     /// What it says of nodes.
     pub spec: v1::ProviderNetworkSpec,
+    /// The gateways by which pods leave by it, if they do, or what is wrong with that.
+    pub exit: Result<Option<Vec<IpAddr>>, String>,
 }
 
 // Texts, lists and flags: each is equal to itself.
@@ -64,6 +67,8 @@ pub struct Report {
     pub ready: bool,
     /// Why not.
     pub error: Option<Box<str>>,
+    /// MTU in bytes of the way out by it, if there is one.
+    pub exit_mtu: Option<u32>,
 }
 
 /// Derived: the nodes that watch the next hops on a network.
@@ -146,7 +151,18 @@ impl Index<World> for Nodes {
     }
 }
 
+/// The networks by which pods leave.
+struct Exits;
+impl Index<World> for Exits {
+    type Of = ProviderNetwork;
+    type Key = ();
+    fn keys(_: &Name, network: &ProviderNetwork, out: &mut Vec<()>) {
+        out.extend(matches!(network.exit, Ok(Some(_))).then_some(()));
+    }
+}
+
 pub(crate) fn index(engine: &mut Engine<World, Fact>) {
+    engine.index::<Exits>();
     engine.index::<VlansByNetwork>();
     engine.index::<VlansById>();
     engine.index::<SubnetsByVlan>();
@@ -203,7 +219,7 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
         let in_use = !vlans.is_empty();
         out.derive(Arc::clone(name), Watchers(ready.iter().take(WATCHERS).cloned().collect()));
         let state = NetworkState {
-            problem: problem(name, &why),
+            problem: problem(name, exit_problem(cx, network), &why),
             ready,
             not_ready,
             finalizer: !network.deleting || in_use,
@@ -214,14 +230,40 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
     });
 }
 
-fn problem(name: &Name, why: &[String]) -> Option<Problem> {
+/// Why pods do not leave by a network that asks for it.
+fn exit_problem(cx: &mut Cx<'_, World>, network: &ProviderNetwork) -> Option<Problem> {
+    match &network.exit {
+        Err(why) => Some(Problem { reason: "BadAnnotation", message: format!("metadata.annotations: {why}") }),
+        Ok(Some(_)) if !matches!(cx.get::<Egress>(&DEFAULT_VPC.into()), Some(Egress::Localnet(_))) => {
+            let message = format!("metadata.annotations[{}]: pods leave by a network only with --egress localnet", labels::EXIT);
+            Some(Problem { reason: "NoGateway", message })
+        }
+        Ok(_) => None,
+    }
+}
+
+/// The MTU in bytes of the narrowest way out by a physical network, if there is any.
+pub(crate) fn exit_mtu(cx: &mut Cx<'_, World>) -> Option<u32> {
+    let networks: Vec<Name> = cx.keys::<Exits>(&()).cloned().collect();
+    if networks.is_empty() {
+        return None;
+    }
+    let reports = cx.rows::<Nodes>(&()).into_iter().flat_map(|(_, reports)| &reports.networks);
+    reports.filter(|(network, report)| report.ready && networks.contains(network)).filter_map(|(_, report)| report.exit_mtu).min()
+}
+
+fn problem(name: &Name, exit: Option<Problem>, why: &[String]) -> Option<Problem> {
     if let Some(why) = labels::unusable(name) {
         return Some(Problem { reason: "BadName", message: format!("metadata.name: {why}") });
     }
+    if why.is_empty() {
+        return exit;
+    }
     let more = why.len().saturating_sub(NAMED);
     let more = if more > 0 { format!("; and {more} more nodes") } else { String::new() };
-    let message = format!("{}{more}", why[..why.len().min(NAMED)].join("; "));
-    (!why.is_empty()).then_some(Problem { reason: "NodesNotReady", message })
+    let exit = exit.map(|exit| format!("; {}", exit.message)).unwrap_or_default();
+    let message = format!("{}{more}{exit}", why[..why.len().min(NAMED)].join("; "));
+    Some(Problem { reason: "NodesNotReady", message })
 }
 
 fn in_use_by(kind: &str, names: &[Name]) -> Problem {
@@ -254,7 +296,8 @@ pub(crate) fn is_port(name: &str) -> bool {
 #[must_use]
 pub fn provider_network(object: &v1::ProviderNetwork) -> (Name, ProviderNetwork, Age) {
     let meta = &object.metadata;
-    (name(meta), ProviderNetwork { deleting: meta.deletion_timestamp.is_some(), spec: object.spec.clone() }, age(meta))
+    let exit = labels::exit(meta.annotations.as_ref());
+    (name(meta), ProviderNetwork { deleting: meta.deletion_timestamp.is_some(), spec: object.spec.clone(), exit }, age(meta))
 }
 
 /// A Vlan.
@@ -280,11 +323,12 @@ pub fn node_reports(object: &NodeView) -> NodeReports {
         }
     }
     for (key, value) in meta.annotations.iter().flatten() {
-        if let Some((network, "err_mesg")) = labels::of_key(key)
-            && let Some(report) = reports.networks.get_mut(network)
-            && !value.is_empty()
-        {
-            report.error = Some(value.as_str().into());
+        let Some((network, what)) = labels::of_key(key) else { continue };
+        let Some(report) = reports.networks.get_mut(network) else { continue };
+        match what {
+            "err_mesg" if !value.is_empty() => report.error = Some(value.as_str().into()),
+            labels::EXIT_MTU => report.exit_mtu = value.parse().ok(),
+            _ => {}
         }
     }
     reports

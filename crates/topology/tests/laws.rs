@@ -366,7 +366,8 @@ fn apply(cluster: &mut Cluster, step: &Step) {
             let chassis = (*address != 5).then(|| format!("chassis{name}").into());
             let node = Node { uid: "n".into(), created: 0, addresses, chassis, recorded: Ok(recorded.then(record)) };
             engine.set::<Node>(&format!("node{name}").into(), there.then_some(node), Age(0));
-            let report = Report { ready: *recorded, error: Some("why".into()) };
+            let exit_mtu = (*address > 2).then(|| 1400 + u32::from(*address));
+            let report = Report { ready: *recorded, error: Some("why".into()), exit_mtu };
             // One of the next hops that share a prefix.
             let unreachable = [format!("l{}.{}/10.0.0.5", address % 2, address / 4).parse().unwrap()].into();
             let networks = [(format!("l{}", address % 2).into(), report)].into();
@@ -376,7 +377,9 @@ fn apply(cluster: &mut Cluster, step: &Step) {
         Step::ProviderNetwork(n, there, excluded) => {
             let exclude_nodes = Some(vec![format!("node{excluded}")]);
             let spec = api::v1::ProviderNetworkSpec { default_interface: "eth1".to_owned(), exclude_nodes, ..Default::default() };
-            engine.set::<ProviderNetwork>(&format!("l{n}").into(), there.then_some(ProviderNetwork { deleting: false, spec }), Age(0));
+            let exit = if *excluded == 2 { Err("wrong".to_owned()) } else { Ok((*excluded == 1).then(Vec::new)) };
+            let network = ProviderNetwork { deleting: false, spec, exit };
+            engine.set::<ProviderNetwork>(&format!("l{n}").into(), there.then_some(network), Age(0));
         }
         Step::Vlan { name, there, network, id, created, deleting } => {
             let network = format!("l{network}").into();

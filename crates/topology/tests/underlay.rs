@@ -350,3 +350,36 @@ spec: {vpc: blue, cidrBlock: 10.1.0.0/16}
     assert_eq!(routes(&cluster).len(), 2);
     insta::assert_snapshot!(cluster.told());
 }
+
+/// The MTU that each router port keeps to, if any.
+fn mtus(cluster: &Cluster) -> Vec<String> {
+    use ovsdb_types::nb::logical_router_port as lrp;
+    let rows = cluster.replica.rows(lrp::TABLE);
+    let mtu = |row: ovsdb_types::Row<'_>| Some(format!("{} {}", row.text(lrp::NAME), row.get(lrp::OPTIONS)?.get("gateway_mtu")?));
+    let mut mtus: Vec<_> = rows.filter_map(mtu).collect();
+    mtus.sort();
+    mtus
+}
+
+#[test]
+fn routers_keep_to_the_mtu_of_the_narrowest_way_out_by_a_physical_network() {
+    let asks =
+        |value: &str| LAN.replace("{name: net1, uid: n}", &format!("{{name: net1, uid: n, annotations: {{ferrovia.io/exit: '{value}'}}}}"));
+    let node = |name: &str, ready: bool, mtu: u16| {
+        let key = "net1.provider-network.kubernetes.io";
+        let notes = format!("labels: {{{key}/ready: '{ready}'}}, annotations: {{{key}/exit_mtu: '{mtu}'}}");
+        format!("---\nkind: Node\nmetadata: {{name: {name}, uid: {name}, {notes}}}\n")
+    };
+    let nodes = [node("n1", true, 1400), node("n2", true, 1300), node("n3", false, 1200)].concat();
+    let mut cluster = network(&format!("{}{nodes}", asks("true")));
+    assert!(cluster.told().contains("; metadata.annotations[ferrovia.io/exit]: pods leave by a network only with"), "{}", cluster.told());
+    let egress = topology::Egress::Localnet(api::Transit::DEFAULT.parse().unwrap());
+    cluster.engine.set::<topology::Egress>(&"ovn-cluster".into(), Some(egress), engine::Age(0));
+    cluster.round();
+    assert_eq!(mtus(&cluster), ["ovn-cluster-public_ovn-cluster 1300"]);
+    assert!(!cluster.told().contains("ferrovia.io/exit"), "{}", cluster.told());
+    cluster.apply(&asks("everywhere"));
+    cluster.round();
+    assert_eq!(mtus(&cluster), Vec::<String>::new());
+    assert!(cluster.told().contains("annotation ferrovia.io/exit: \"everywhere\" is not an IP address"), "{}", cluster.told());
+}

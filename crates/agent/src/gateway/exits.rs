@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use api::{Cidrs, DEFAULT_VPC, HostRanges, OVN_PROVIDER, v1};
+use api::{Cidrs, DEFAULT_VPC, HostRanges, JOIN_SUBNET, OVN_PROVIDER, v1};
 use ipnet::IpNet;
 
 use super::external::External;
@@ -39,6 +39,8 @@ pub(crate) struct Leaving {
     pub(crate) exceptions: Vec<Exception>,
     /// Those that leave by a next hop of their own (`externalEgressGateway`).
     pub(crate) external: Vec<External>,
+    /// Those of which the host need see nothing: they keep their addresses, and leave by the node that a pod is on.
+    pub(crate) kept: Vec<IpNet>,
 }
 
 /// A range whose addresses are translated.
@@ -89,10 +91,15 @@ impl Source {
             let translated: Vec<Translated> = ranges.iter().map(|range| Translated { range: *range, under: under(range) }).collect();
             let rules = spec.nat_outgoing_policy_rules.iter().flatten();
             let exceptions = rules.flat_map(|rule| translated.iter().filter_map(|of| Exception::of(rule, *of))).collect();
-            Leaving { translated, ranges, exceptions, external: Vec::new() }
+            Leaving { translated, ranges, exceptions, ..Leaving::default() }
         } else {
+            // Of others the host sees one direction anyway, and must see both.
+            let is_kept = spec.external_egress().is_none()
+                && spec.gateway_type.as_deref() != Some("centralized")
+                && subnet.metadata.name.as_deref() != Some(JOIN_SUBNET);
+            let kept = if is_kept { ranges.clone() } else { Vec::new() };
             let external = if is_way_out(spec, node) { External::of(spec, &ranges) } else { Vec::new() };
-            Leaving { ranges, external, ..Leaving::default() }
+            Leaving { ranges, external, kept, ..Leaving::default() }
         };
         Some(Self { vpc: spec.vpc_name().to_owned(), created: api::created(&subnet.metadata), cidrs, leaving })
     }
@@ -108,6 +115,7 @@ impl Leaving {
         self.translated.extend(&other.translated);
         self.exceptions.extend_from_slice(&other.exceptions);
         self.external.extend(&other.external);
+        self.kept.extend(&other.kept);
     }
 }
 
@@ -143,6 +151,7 @@ impl Exits {
             leaving.translated.retain(|translated| !holds(&translated.range));
             leaving.exceptions.retain(|exception| !holds(&exception.of.range));
             leaving.external.retain(|external| !holds(&external.range));
+            leaving.kept.retain(|range| !holds(range));
         }
         spared
     }
@@ -242,6 +251,15 @@ mod tests {
             exits(spec).unwrap().external.iter().map(|external| external.range.to_string()).collect::<Vec<_>>()
         };
         assert_eq!((external("n0,n1"), external("n0")), (vec!["10.16.0.0/16".to_owned()], Vec::new()));
+        let kept = |name: &str, spec| source(name, "2026-01-01T00:00:00Z", spec).unwrap().leaving.kept.len();
+        let plain = json!({ "cidrBlock": "10.16.0.0/16,fd00::/64" });
+        assert_eq!((kept("s", plain.clone()), kept("join", plain)), (2, 0));
+        let others = [
+            json!({ "cidrBlock": "10.16.0.0/16", "natOutgoing": true }),
+            json!({ "cidrBlock": "10.16.0.0/16", "gatewayType": "centralized", "gatewayNode": "n1" }),
+            json!({ "cidrBlock": "10.16.0.0/16", "externalEgressGateway": "192.0.2.9", "policyRoutingPriority": 9, "policyRoutingTableID": 9 }),
+        ];
+        assert_eq!(others.map(|spec| kept("s", spec)), [0; 3]);
         for other in [json!({ "provider": "macvlan.default" }), json!({ "vlan": "v7" }), json!({ "cidrBlock": "x" })] {
             let mut spec = json!({ "cidrBlock": "10.16.0.0/16" });
             spec.as_object_mut().unwrap().extend(other.as_object().unwrap().clone());

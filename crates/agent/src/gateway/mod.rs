@@ -7,8 +7,10 @@ mod exits;
 mod external;
 mod flows;
 mod host;
+mod neighbours;
 mod rules;
 mod session;
+mod wire;
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -18,6 +20,7 @@ use api::{DEFAULT_VPC, EGRESS_NETWORK, Egress, Transit, egress_port};
 use ipnet::IpNet;
 use linux::{Event, Events, Subject};
 use openflow::Port;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -26,7 +29,9 @@ use crate::node::Node;
 use crate::ovs::{NodePort, OvsError};
 pub(crate) use exits::{Exits, Source};
 use host::Leads;
+use neighbours::{Asked, Found};
 use session::{Session, SessionError};
+use wire::Way;
 
 /// Name of the gateway bridge.
 pub(crate) const BRIDGE: &str = "br-ex";
@@ -37,6 +42,8 @@ const PORT: &str = "ovn0";
 const REST: Duration = Duration::from_millis(50);
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// How long what there is stays while it is not known how pods leave.
+const HOLD: Duration = Duration::from_secs(5);
 
 /// Why the way out is not as it is to be.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +64,17 @@ enum GatewayError {
         "policyRoutingTableID {0} is another subnet's, which leaves by another next hop: that of externalEgressGateway {1} leaves by the node's own routes"
     )]
     TableTaken(u32, IpAddr),
+    #[error(
+        "provider network {0}: pods leave by the host: its annotation {exit} names no gateway, and this node has no default route by {1}",
+        exit = api::provider_network::EXIT
+    )]
+    NoWire(String, String),
+    #[error("provider network {0}: pods leave by the host: gateway {gateways} does not answer", gateways = .1.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))]
+    SilentGateway(String, Vec<IpAddr>),
+    #[error("provider network {0}: pods leave by the host: this node has ways of its own to {1} ranges")]
+    TooManyRoutes(String, usize),
+    #[error("pods leave by provider network {0}, which is older than {1}: annotation {exit}", exit = api::provider_network::EXIT)]
+    SeveralWires(String, String),
     #[error("a subnet has the range {0}, in which this node's own address is: there is no way between the node and its pods")]
     OwnRange(IpNet),
 }
@@ -72,6 +90,29 @@ struct Done {
     withdrawn: bool,
     /// By which links subnets leave to next hops of their own; `None` before it is known that there are no rules of ours.
     ways: Option<Vec<u32>>,
+    wire: Wired,
+}
+
+/// What was done for a way out past the host.
+#[derive(Default)]
+struct Wired {
+    /// The connection to the bridge of the network by which pods leave.
+    session: Option<(String, Session)>,
+    /// What our flows there say; `None` while a former agent's may be there.
+    says: Option<Option<wire::Wire>>,
+    /// That bridge, whose link and routes count, as those of all links do.
+    network: Option<String>,
+    /// Since when it is not known how pods leave.
+    unknown: Option<Instant>,
+    /// Whether flows of the gateway bridge are this agent's own.
+    rendered: bool,
+    told: Option<String>,
+}
+
+/// What is asked of gateways, and answered.
+struct Asks {
+    wanted: watch::Sender<Option<Asked>>,
+    found: watch::Receiver<Found>,
 }
 
 /// What of the switch and the cluster all this depends on. Pods come and go without changing it.
@@ -83,6 +124,7 @@ struct View {
     patches: Vec<Option<Port>>,
     exits: Option<Exits>,
     own: Option<OwnNode>,
+    wire: wire::Seen,
 }
 
 impl View {
@@ -100,7 +142,7 @@ impl View {
         let exits = node.cluster.exits();
         let others = exits.iter().flat_map(|exits| &exits.others).map(|other| patch(node, &other.vpc));
         let patches = std::iter::once(patch(node, DEFAULT_VPC)).chain(others).collect();
-        Self { stands: lacks.ok(), installed: node.ovs.is_installed(PORT), patches, exits, own }
+        Self { stands: lacks.ok(), installed: node.ovs.is_installed(PORT), patches, exits, own, wire: wire::Seen::of(node) }
     }
 }
 
@@ -121,9 +163,12 @@ struct Links(Vec<u32>);
 
 impl Links {
     /// Whether an event is about one of our links. What becomes of those indices is followed.
-    fn are_touched_by(&mut self, event: &Event, ways: &[u32]) -> bool {
+    fn are_touched_by(&mut self, event: &Event, ways: &[u32], network: Option<&str>) -> bool {
         match event {
             Event::Rule => !ways.is_empty(),
+            // What the node has a way of its own to does not leave by the wire; and the network's link may be another one.
+            Event::Route(_) if network.is_some() => true,
+            Event::Link(link) | Event::LinkGone(link) if network == Some(link.name.as_str()) => true,
             Event::Link(link) | Event::LinkGone(link) if ways.contains(&link.index) => true,
             Event::Route(index) if ways.contains(index) => true,
             Event::Link(link) | Event::LinkGone(link) if [BRIDGE, PORT].contains(&link.name.as_str()) => {
@@ -143,6 +188,15 @@ impl Links {
 
 /// Runs until `shutdown`.
 pub(crate) async fn run(node: &Node, shutdown: &CancellationToken) {
+    let (wanted, asked) = watch::channel(None);
+    let (answers, found) = watch::channel(Found::new());
+    tokio::select! {
+        () = follow(node, shutdown, Asks { wanted, found }) => {}
+        () = neighbours::ask(&node.netns, asked, answers) => {}
+    }
+}
+
+async fn follow(node: &Node, shutdown: &CancellationToken, mut asks: Asks) {
     let (mut switch, mut cluster) = (node.ovs.changes(), node.cluster.changes());
     let mut done = Done::default();
     let mut pause = FIRST_PAUSE;
@@ -164,7 +218,7 @@ pub(crate) async fn run(node: &Node, shutdown: &CancellationToken) {
             switch.mark_unchanged();
             cluster.mark_unchanged();
             let seen = View::of(node);
-            let again = match step(node, &mut done).await {
+            let again = match step(node, &mut asks, &mut done).await {
                 Ok(()) => {
                     pause = FIRST_PAUSE;
                     None
@@ -183,13 +237,14 @@ pub(crate) async fn run(node: &Node, shutdown: &CancellationToken) {
             // What failed is tried again after its pause, whatever happens meanwhile.
             let rested = again.unwrap_or(began + REST);
             let mut woken = again.is_some();
+            let held = done.wire.unknown.map(|since| since + HOLD).filter(|at| *at > began);
             loop {
                 tokio::select! {
                     () = shutdown.cancelled() => return,
                     _ = switch.changed() => woken |= View::of(node) != seen,
                     _ = cluster.changed() => woken |= View::of(node) != seen,
                     event = events.next() => match event {
-                        Some(event) => woken |= links.are_touched_by(&event, done.ways.as_deref().unwrap_or_default()),
+                        Some(event) => woken |= links.are_touched_by(&event, done.ways.as_deref().unwrap_or_default(), done.wire.network.as_deref()),
                         None => continue 'open,
                     },
                     taken = table.taken() => match taken {
@@ -207,6 +262,12 @@ pub(crate) async fn run(node: &Node, shutdown: &CancellationToken) {
                         (done.session, done.flows) = (None, None);
                         woken = true;
                     }
+                    () = closed_there(&mut done.wire) => {
+                        (done.wire.session, done.wire.says) = (None, None);
+                        woken = true;
+                    }
+                    answered = asks.found.changed() => woken |= answered.is_ok(),
+                    () = sleep_until(held.unwrap_or(began)), if held.is_some() && !woken => woken = true,
                     () = sleep_until(rested), if woken => break,
                 }
             }
@@ -222,12 +283,20 @@ async fn closed(session: &mut Option<Session>) {
     }
 }
 
+async fn closed_there(wired: &mut Wired) {
+    match &mut wired.session {
+        Some((_, session)) => session.closed().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Looks at all, and makes it what it is to be.
-async fn step(node: &Node, done: &mut Done) -> Result<(), GatewayError> {
+async fn step(node: &Node, asks: &mut Asks, done: &mut Done) -> Result<(), GatewayError> {
     // Nothing is moved for want of knowledge: routes that pass from one link to another and back would be noticed.
     let (Some(mut exits), Some(own)) = (node.cluster.exits(), node.cluster.own_node()) else { return Ok(()) };
     if node.ovs.look().is_err() {
         (done.session, done.flows) = (None, None);
+        (done.wire.session, done.wire.says) = (None, None);
         return Ok(());
     }
     let spared = exits.spare(&own.addresses);
@@ -245,9 +314,11 @@ async fn step(node: &Node, done: &mut Done) -> Result<(), GatewayError> {
                 Some(_) => Leads::AsBefore,
             };
             let end = host::End::of_bridge(transit, &exits, leads).speaking_as(&speaks);
-            bridge(node, &end, &exits, done).await?;
+            bridge(node, &end, &exits, asks, done).await?;
         }
         _ if !done.withdrawn => {
+            forget(node, None, done).await?;
+            node.ovs.patch(None).await?;
             // Addresses, neighbours and routes go with the bridge's link.
             if node.ovs.withdraw_gateway(BRIDGE, EGRESS_NETWORK).await? {
                 tracing::info!(bridge = BRIDGE, "the gateway bridge is taken away");
@@ -319,7 +390,7 @@ async fn own_port(node: &Node, own: &OwnNode, exits: &Exits, speaks: &[IpAddr]) 
 }
 
 /// The gateway bridge, its flows, and the host's end of it.
-async fn bridge(node: &Node, end: &host::End, exits: &Exits, done: &mut Done) -> Result<(), GatewayError> {
+async fn bridge(node: &Node, end: &host::End, exits: &Exits, asks: &mut Asks, done: &mut Done) -> Result<(), GatewayError> {
     node.ovs.gateway(BRIDGE, EGRESS_NETWORK, node.config.mtu).await?;
     // The bridge's link comes when the switch has made it, and wakes this.
     let Some(link) = node.links.link(BRIDGE).await? else { return Ok(()) };
@@ -329,10 +400,74 @@ async fn bridge(node: &Node, end: &host::End, exits: &Exits, done: &mut Done) ->
     let others = exits.others.iter().map(|other| (other.vpc.as_str(), Transit::numbered_mac(other.link)));
     let routers = std::iter::once((DEFAULT_VPC, Transit::ROUTER_MAC)).chain(others);
     let routers: Vec<_> = routers.filter_map(|(vpc, mac)| Some((mac, patch(node, vpc)?))).collect();
-    if routers.is_empty() {
-        return Ok(());
+
+    let found = asks.found.borrow_and_update().clone();
+    let looked = wire::look(node, exits, &found).await?;
+    let network = looked.patch.as_ref().map(|patch| patch.network.as_str());
+    let is_known = !matches!(looked.way, Way::Unknown);
+    let passed = is_known && node.ovs.patched().iter().any(|other| Some(other.as_str()) != network);
+    if let Some(patch) = looked.patch.as_ref().filter(|_| !passed) {
+        node.ovs.patch(Some(patch)).await?;
     }
-    let ports = flows::Ports { routers, mac };
+    done.wire.network.clone_from(&looked.bridge);
+    if is_known || looked.asked.is_some() {
+        asks.wanted.send_if_modified(|wanted| {
+            let differs = *wanted != looked.asked;
+            wanted.clone_from(&looked.asked);
+            differs
+        });
+    }
+    // Nothing is changed for want of knowledge.
+    let Some(mut way) = choose(node, looked.way, done) else { return Ok(()) };
+    // From one network to another pods leave by the host.
+    way = way.filter(|_| !passed);
+    // What comes back is led to the router before anything leaves so, and as long as anything does.
+    let led = match &way {
+        Some(wire) => lead_back(node, &wire.bridge, Some(wire), done).await,
+        None => Ok(()),
+    };
+    way = way.filter(|_| led.is_ok());
+    let by_host = way.is_none();
+    if !routers.is_empty() {
+        render(node, flows::Ports { routers, mac, wire: way }, done).await?;
+    }
+    led?;
+    if by_host && let Some(patch) = &looked.patch {
+        lead_back(node, &patch.bridges[1], None, done).await?;
+    }
+    if is_known && (passed || network.is_none()) {
+        forget(node, network, done).await?;
+        node.ovs.patch(looked.patch.as_ref()).await?;
+    }
+    Ok(())
+}
+
+/// How pods leave, as far as it is known, or has not been for too long; `None`: as until now. Tells what is not as it was asked for.
+fn choose(node: &Node, way: Way, done: &mut Done) -> Option<Option<wire::Wire>> {
+    let (way, problem) = match way {
+        Way::Unknown => {
+            let since = *done.wire.unknown.get_or_insert_with(Instant::now);
+            // Those of a former agent may be there; a switch that was started again has none.
+            let kept = !done.wire.rendered || done.flows.is_some();
+            return (!kept || since.elapsed() >= HOLD).then_some(None);
+        }
+        Way::Host(problem) => (None, problem),
+        Way::Wire(wire, problem) => (Some(wire), problem),
+    };
+    done.wire.unknown = None;
+    let told = problem.map(|problem| problem.to_string());
+    if done.wire.told != told {
+        if let Some(told) = &told {
+            tracing::warn!(told, "the way out by the wire");
+            node.reporter.gateway(told.clone());
+        }
+        done.wire.told = told;
+    }
+    Some(way)
+}
+
+/// The flows of the gateway bridge.
+async fn render(node: &Node, ports: flows::Ports, done: &mut Done) -> Result<(), GatewayError> {
     if done.flows.as_ref() == Some(&ports) {
         return Ok(());
     }
@@ -345,8 +480,45 @@ async fn bridge(node: &Node, end: &host::End, exits: &Exits, done: &mut Done) ->
             done.session = None;
         }
         applied?;
-        tracing::info!(routers = ports.routers.len(), "flows of {BRIDGE} rendered");
+        tracing::info!(routers = ports.routers.len(), wire = ports.wire.is_some(), "flows of {BRIDGE} rendered");
         done.flows = Some(ports);
+        done.wire.rendered = true;
+    }
+    Ok(())
+}
+
+/// Our flows in the bridge of the network by which pods leave, or none there.
+async fn lead_back(node: &Node, bridge: &str, wire: Option<&wire::Wire>, done: &mut Done) -> Result<(), GatewayError> {
+    let wired = &mut done.wire;
+    if wired.session.as_ref().is_none_or(|(name, _)| name != bridge) {
+        (wired.session, wired.says) = (None, None);
+    }
+    if wired.says.as_ref().is_some_and(|says| says.as_ref() == wire) {
+        return Ok(());
+    }
+    let session = match &mut wired.session {
+        Some((_, session)) => session,
+        none => &mut none.insert((bridge.to_owned(), Session::open(&node.config.run, bridge).await?)).1,
+    };
+    if let Err(error) = session.apply(flows::render_network(wire)).await {
+        (wired.session, wired.says) = (None, None);
+        return Err(error.into());
+    }
+    tracing::info!(bridge, wire = wire.is_some(), "flows of the network rendered");
+    wired.says = Some(wire.cloned());
+    Ok(())
+}
+
+/// Takes our flows out of the bridges of networks by which pods left, but for this one.
+async fn forget(node: &Node, network: Option<&str>, done: &mut Done) -> Result<(), GatewayError> {
+    let records = node.ovs.records().unwrap_or_default();
+    for other in node.ovs.patched().into_iter().filter(|other| Some(other.as_str()) != network) {
+        let names = records.get(&other).and_then(|record| crate::provider::names(&other, record));
+        // Flows go with their bridge.
+        if let Some(names) = names.filter(|names| node.ovs.has_bridge(&names.bridge).unwrap_or(false)) {
+            lead_back(node, &names.bridge, None, done).await?;
+        }
+        (done.wire.session, done.wire.says) = (None, None);
     }
     Ok(())
 }

@@ -163,7 +163,7 @@ mod tests {
             ranges: nets(&["10.16.0.0/16", "10.18.0.0/16", "fd00::/64"]),
             translated: vec![of("10.16.0.0/16", None), of("10.18.0.0/16", Some("192.0.2.1")), of("fd00::/64", Some("fd00::1"))],
             exceptions: vec![exception(&["192.0.2.7/32"], true), exception(&["192.0.2.0/24", "192.0.2.128/25"], false)],
-            external: Vec::new(),
+            ..Leaving::default()
         };
         let exits = Exits { own, ..Exits::default() };
         let content = content(&exits);

@@ -11,9 +11,8 @@ mod watch;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use api::provider_network;
-use api::v1::ProviderNetworkSpec;
 use api::view::NodeView;
+use api::{Egress, provider_network};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use linux::{Event, Events, Subject};
@@ -22,9 +21,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::node::Node;
 use crate::ovs::OvsError;
-use nic::{Nic, Record};
+use nic::{Names, Nic, Record};
 use report::State;
-use watch::{Known, Watches};
+use watch::{Known, Wanted, Watches};
+
+/// What the bridge of a network and the NIC in it are called, by what is recorded of the network.
+pub(crate) fn names(network: &str, record: &str) -> Option<Names> {
+    Some(serde_json::from_str::<Record>(record).ok()?.names(network))
+}
 
 /// From one look at all to the next.
 const REST: Duration = Duration::from_millis(100);
@@ -161,7 +165,7 @@ impl Interest {
     async fn of(node: &Node, known: &Known) -> Self {
         let networks = known.networks.iter().flatten();
         let names: BTreeSet<String> = networks
-            .flat_map(|(network, spec)| {
+            .flat_map(|(network, Wanted { spec, .. })| {
                 let custom = spec.custom_interfaces.iter().flatten().filter_map(|custom| custom.interface.clone());
                 custom.chain([spec.default_interface.clone(), provider_network::bridge(network)])
             })
@@ -192,7 +196,7 @@ async fn step(node: &Node, known: &Known, done: &mut Done) -> Option<BTreeMap<St
         tracing::warn!("the API server shows neither provider networks nor this node: NICs stay in their bridges");
     }
     for (network, record) in records.iter().filter(|_| !known.lost) {
-        let is_wanted = |spec: &ProviderNetworkSpec| spec.includes(name, labels);
+        let is_wanted = |wanted: &Wanted| wanted.spec.includes(name, labels);
         if !networks.get(network).is_some_and(is_wanted) {
             let taken_away = match serde_json::from_str::<Record>(record) {
                 Ok(record) => Nic { node, network }.give_back(&record, done).await,
@@ -204,7 +208,7 @@ async fn step(node: &Node, known: &Known, done: &mut Done) -> Option<BTreeMap<St
             }
         }
     }
-    for (network, spec) in networks {
+    for (network, Wanted { spec, exit }) in networks {
         if !spec.includes(name, labels) {
             if spec.exclude_nodes.iter().flatten().any(|excluded| excluded == name) {
                 states.entry(network.clone()).or_insert(State::Excluded);
@@ -214,7 +218,11 @@ async fn step(node: &Node, known: &Known, done: &mut Done) -> Option<BTreeMap<St
         let nic = spec.interface_of(name);
         let record = records.get(network).and_then(|record| serde_json::from_str(record).ok());
         let state = match (Nic { node, network }).take(nic, spec, record, done).await {
-            Ok(mtu) => State::Ready { nic: nic.to_owned(), mtu },
+            Ok(mtu) => {
+                // Routers say what is too long for the NIC, or for pods.
+                let exit = (*exit && matches!(node.config.egress, Some(Egress::Localnet(_)))).then(|| mtu.min(node.config.mtu));
+                State::Ready { nic: nic.to_owned(), mtu, exit }
+            }
             Err(error) => {
                 tracing::warn!(network, nic, %error, "the NIC is not in its bridge; tried again");
                 State::NotReady { nic: nic.to_owned(), why: error.to_string() }

@@ -35,9 +35,9 @@ pub(super) struct Record {
 
 /// What bridge and NIC are called: `br-<network>` and as ever, or the other way round.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Names {
-    pub(super) bridge: String,
-    pub(super) nic: String,
+pub(crate) struct Names {
+    pub(crate) bridge: String,
+    pub(crate) nic: String,
 }
 
 impl Names {

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use api::provider_network::{key, of_key};
+use api::provider_network::{EXIT_MTU, key, of_key};
 use serde_json::{Map, Value, json};
 
 /// What is said of one network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum State {
-    /// The bridge stands, with this NIC, of this MTU in bytes.
-    Ready { nic: String, mtu: u32 },
+    /// The bridge stands, with this NIC, of this MTU in bytes, and of that of the way out by it, if there is one.
+    Ready { nic: String, mtu: u32, exit: Option<u32> },
     /// It does not.
     NotReady { nic: String, why: String },
     /// The node is not part of it.
@@ -25,10 +25,11 @@ pub(super) fn patch(states: &BTreeMap<String, State>, labels: &Notes, annotation
     for (network, state) in states {
         let mut say = |what: &str, value: &str| drop(wanted.insert(key(network, what), value.to_owned()));
         match state {
-            State::Ready { nic, mtu } => {
+            State::Ready { nic, mtu, exit } => {
                 say("ready", "true");
                 say("interface", nic);
                 say("mtu", &mtu.to_string());
+                notes.extend(exit.map(|mtu| (key(network, EXIT_MTU), mtu.to_string())));
             }
             State::NotReady { nic, why } => {
                 say("ready", "false");
@@ -60,7 +61,7 @@ mod tests {
     fn a_node_says_what_it_is_and_no_more_and_only_once() {
         let notes = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<Notes>();
         let states = BTreeMap::from([
-            ("a".to_owned(), State::Ready { nic: "eth1".to_owned(), mtu: 1500 }),
+            ("a".to_owned(), State::Ready { nic: "eth1".to_owned(), mtu: 1500, exit: Some(1400) }),
             ("b".to_owned(), State::NotReady { nic: "eth9".to_owned(), why: "link eth9 does not exist".to_owned() }),
         ]);
         let old = notes(&[("kubernetes.io/os", "linux"), ("gone.provider-network.kubernetes.io/ready", "true")]);
@@ -68,6 +69,7 @@ mod tests {
         let labels = patch["metadata"]["labels"].as_object().unwrap();
         assert_eq!(labels["gone.provider-network.kubernetes.io/ready"], Value::Null);
         assert_eq!((labels.len(), &labels["a.provider-network.kubernetes.io/mtu"]), (6, &json!("1500")));
+        assert_eq!(patch["metadata"]["annotations"]["a.provider-network.kubernetes.io/exit_mtu"], "1400");
         assert_eq!(patch["metadata"]["annotations"]["b.provider-network.kubernetes.io/err_mesg"], "link eth9 does not exist");
         let said = |what: &str| {
             let set = patch["metadata"][what].as_object().unwrap().iter();

@@ -13,12 +13,27 @@ use kube::{Api, ResourceExt};
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Known {
     /// None before they are known: nothing is taken away for want of knowledge.
-    pub(super) networks: Option<BTreeMap<String, ProviderNetworkSpec>>,
+    pub(super) networks: Option<BTreeMap<String, Wanted>>,
     /// Whether a list had none at all, and the node's object was not seen since: perhaps they were lost, as when the API server was
     /// restored to an empty state, and nothing is given back for that.
     pub(super) lost: bool,
     /// Labels and annotations of the node; none before they are known.
     pub(super) node: Option<(BTreeMap<String, String>, BTreeMap<String, String>)>,
+}
+
+/// A network, as it is asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Wanted {
+    pub(super) spec: ProviderNetworkSpec,
+    /// Whether pods leave by it.
+    pub(super) exit: bool,
+}
+
+impl From<ProviderNetwork> for Wanted {
+    fn from(object: ProviderNetwork) -> Self {
+        let exit = matches!(api::provider_network::exit(object.metadata.annotations.as_ref()), Ok(Some(_)));
+        Self { spec: object.spec, exit }
+    }
 }
 
 type Events<K> = std::pin::Pin<Box<dyn Stream<Item = Result<Event<K>, watcher::Error>> + Send>>;
@@ -27,7 +42,7 @@ type Events<K> = std::pin::Pin<Box<dyn Stream<Item = Result<Event<K>, watcher::E
 pub(super) struct Watches {
     networks: Events<ProviderNetwork>,
     nodes: Events<NodeView>,
-    listing: BTreeMap<String, ProviderNetworkSpec>,
+    listing: BTreeMap<String, Wanted>,
     pub(super) known: Known,
 }
 
@@ -49,14 +64,14 @@ impl Watches {
                 let before = self.known.networks.clone();
                 match event {
                     Ok(Event::Init) => self.listing.clear(),
-                    Ok(Event::InitApply(network)) => drop(self.listing.insert(network.name_any(), network.spec)),
+                    Ok(Event::InitApply(network)) => drop(self.listing.insert(network.name_any(), network.into())),
                     Ok(Event::InitDone) => {
                         self.known.lost = self.listing.is_empty();
                         self.known.networks = Some(std::mem::take(&mut self.listing));
                     }
                     Ok(Event::Apply(network)) => {
                         self.known.lost = false;
-                        drop(self.known.networks.get_or_insert_default().insert(network.name_any(), network.spec));
+                        drop(self.known.networks.get_or_insert_default().insert(network.name_any(), network.into()));
                     }
                     Ok(Event::Delete(network)) => {
                         self.known.lost = false;

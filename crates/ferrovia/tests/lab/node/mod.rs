@@ -12,6 +12,7 @@ mod traffic;
 mod underlay;
 mod verbs;
 mod vpcs;
+mod wire;
 
 use std::net::IpAddr;
 use std::time::Duration;
