@@ -717,6 +717,7 @@ mod tests {
         assert_eq!(shown, ["net1.7/192.0.2.1", "net1.7/192.0.2.2"]);
         assert_eq!(known.watched("n3"), Some(BTreeSet::new()));
     }
+
     #[test]
     fn pods_leave_by_the_oldest_network_that_asks_and_is_ready_here() {
         let mut known = Known::default();

@@ -195,9 +195,7 @@ impl Node {
                 self.look_for_duplicates(&attachment).await?;
             }
             if attachment.nic.incoming && attachment.nic.vhost.is_none() {
-                // Before ovn-controller holds back what comes, it lets it through for a moment: nobody may have the address then, or it is refused
-                // what the machine, which runs elsewhere, is sent.
-                self.open(&attachment).await?;
+                self.hold_back(&attachment).await?;
             }
             attachments.push(attachment);
         }
@@ -218,6 +216,20 @@ impl Node {
     async fn open(&self, attachment: &Attachment) -> Result<(), CniError> {
         self.wire_with(attachment, &[]).await.map_err(failed)?;
         self.ovs.installed(&attachment.host, self.config.port_patience).await.map_err(later)
+    }
+
+    /// Makes a NIC that a machine is to move to. Before ovn-controller holds back what comes, it lets it through for a moment: nobody may have the
+    /// address then, or what the machine is sent, which runs elsewhere, is refused.
+    async fn hold_back(&self, attachment: &Attachment) -> Result<(), CniError> {
+        self.open(attachment).await?;
+        let pod_ns = Self::namespace_of(attachment).map_err(failed)?;
+        let deadline = tokio::time::Instant::now() + self.config.port_patience;
+        match wire::held_back(&pod_ns, attachment, deadline).await.map_err(failed)? {
+            true => Ok(()),
+            false => {
+                Err(later(format!("ovn-controller does not hold back what {} says before a machine has moved to it", attachment.ifname)))
+            }
+        }
     }
 
     /// Fails when somebody else on the NIC's link has its address already.

@@ -281,6 +281,27 @@ async fn resolve(handle: &Handle, events: &mut Events, index: u32, address: IpAd
     }
 }
 
+/// How long what does not answer is taken to get no question.
+const QUIET: Duration = Duration::from_millis(200);
+
+/// Whether the switch holds back, by `deadline`, what a NIC says that a machine is to move to: `ovn-controller` tells that its flows are installed a moment before
+/// those. The overlay's gateways are asked, which answer while it does not; a physical network is told nothing of the MAC, which is elsewhere yet.
+pub(crate) async fn held_back(pod_ns: &Netns, attachment: &Attachment, deadline: Instant) -> linux::Result<bool> {
+    let index = Handle::open(pod_ns)?.index(&attachment.ifname).await?;
+    let nic = &attachment.nic;
+    let gateways: Vec<_> = nic.gateways.iter().filter(|_| nic.physical.is_none()).collect();
+    let asker = Asker::open(pod_ns, index, gateways.iter().any(|gateway| gateway.is_ipv6()))?;
+    while Instant::now() < deadline {
+        for gateway in &gateways {
+            asker.ask(&Question { vlan: 0, from: nic.mac.octets(), address: **gateway })?;
+        }
+        let heard = answer(&asker, Instant::now() + QUIET, |answer| gateways.contains(&&answer.address)).await?;
+        let Some(heard) = heard else { return Ok(true) };
+        tracing::debug!(link = attachment.host, gateway = %heard.address, "answers a NIC that is to be held back; asked again");
+    }
+    Ok(false)
+}
+
 /// How often others are asked whether they have an address: one question may be lost.
 const PROBES: u32 = 3;
 
