@@ -77,10 +77,16 @@ pub(crate) struct Nic {
 }
 
 impl Nic {
-    /// Whether it can ask others anything when it is made: not by a socket, which no machine serves yet (one that boots takes longer than the
-    /// switch), nor by a device that is passed on to a machine, nor for a machine that moves here, whose address is where it comes from, too, until nothing but that passes.
+    /// Whether it is a link in the pod's namespace: neither a socket, which no machine serves when it is made (one that boots takes longer than the
+    /// switch), nor a device that is passed on to a machine.
+    pub(crate) fn is_link(&self) -> bool {
+        self.vhost.is_none() && self.device.as_ref().is_none_or(|lent| lent.link.is_some())
+    }
+
+    /// Whether it can ask others anything when it is made: not for a machine that moves here, whose address is where it comes from, too, until
+    /// nothing but that passes.
     pub(crate) fn asks(&self) -> bool {
-        self.vhost.is_none() && !self.incoming && self.device.as_ref().is_none_or(|lent| lent.link.is_some())
+        self.is_link() && !self.incoming
     }
 }
 
@@ -421,7 +427,9 @@ pub(crate) mod tests {
         assert_eq!(Store::open(folder.path()).unwrap().of(None), [made]);
         let mut passed = lent("net3").nic;
         passed.device.as_mut().unwrap().link = None;
-        assert!(!passed.asks());
+        assert!(!passed.asks() && !passed.is_link());
+        let moved = Nic { incoming: true, ..lent("net4").nic };
+        assert!(!moved.asks() && moved.is_link());
     }
 
     #[test]

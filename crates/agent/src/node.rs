@@ -194,7 +194,7 @@ impl Node {
             if looked_for && attachment.nic.asks() {
                 self.look_for_duplicates(&attachment).await?;
             }
-            if attachment.nic.incoming && attachment.nic.vhost.is_none() {
+            if attachment.nic.incoming && attachment.nic.is_link() {
                 self.hold_back(&attachment).await?;
             }
             attachments.push(attachment);
@@ -326,7 +326,7 @@ impl Node {
             if !near.up {
                 return Err(of(format!("link {host} is down on the node")));
             }
-            if nic.device.as_ref().is_some_and(|lent| lent.link.is_none()) {
+            if !nic.is_link() {
                 self.ovs.check(&self.port(attachment)).map_err(of)?;
                 continue;
             }
