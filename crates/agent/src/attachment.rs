@@ -14,6 +14,8 @@ use linux::IpPrefix;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use crate::ovs::Limits;
+
 /// A NIC of a container, as wanted.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Attachment {
@@ -51,6 +53,7 @@ pub(crate) struct Nic {
     pub(crate) subnet: String,
     #[serde(with = "text")]
     pub(crate) mac: MacAddr,
+    /// None of one that has a MAC alone.
     #[serde(with = "texts")]
     pub(crate) addresses: Vec<IpPrefix>,
     pub(crate) gateways: Vec<IpAddr>,
@@ -81,6 +84,13 @@ impl Nic {
     /// switch), nor a device that is passed on to a machine.
     pub(crate) fn is_link(&self) -> bool {
         self.vhost.is_none() && self.device.as_ref().is_none_or(|lent| lent.link.is_some())
+    }
+
+    /// What the switch itself is to let pass, where no queueing discipline of ours does that: all of a socket's, and of a device's what the NIC can
+    /// take over, which is what leaves the pod.
+    pub(crate) fn limits(&self) -> Option<Limits> {
+        let Tuning { ingress, egress, .. } = self.tuning;
+        (self.vhost.is_some() || self.device.is_some()).then(|| Limits { from: egress, towards: ingress.filter(|_| self.vhost.is_some()) })
     }
 
     /// Whether it can ask others anything when it is made: not for a machine that moves here, whose address is where it comes from, too, until
@@ -439,5 +449,8 @@ pub(crate) mod tests {
         nic.tuning.routes = vec![api::tuning::ExtraRoute { destination: "10.9.0.0".parse().unwrap(), length: 16, gateway: None }];
         let gateway = "10.0.0.1".parse().ok();
         assert_eq!(nic.routes(), [(IpPrefix::DEFAULT_V4, gateway), ("10.9.0.0/16".parse().unwrap(), gateway)]);
+        // One with a MAC alone has none.
+        nic.addresses.clear();
+        assert_eq!(nic.routes(), []);
     }
 }

@@ -584,6 +584,21 @@ mod tests {
         ]
     }
 
+    #[test]
+    fn a_nic_with_a_mac_alone_is_known_by_that() {
+        let notes =
+            recorded("ovn", 1).into_iter().filter(|(key, _)| !["ip_address", "cidr", "gateway"].iter().any(|name| key.ends_with(name)));
+        let mut notes: Vec<_> = notes.collect();
+        notes.push((networks::key("ovn", "provider_network"), "net1".to_owned()));
+        let pairs: Vec<_> = notes.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        let mut known = known(&pairs);
+        assert!(matches!(known.nics(ASK, 1400), Err(Unknown::Yet(what)) if what.contains("net1 is not ready")));
+        known.networks = Some(BTreeMap::from([("net1".to_owned(), 9000)]));
+        let nic = known.nics(ASK, 1400).unwrap().remove(0).nic;
+        assert_eq!((nic.addresses.len(), nic.gateways.len(), nic.routes().len(), nic.mtu), (0, 0, 0, 9000));
+        assert_eq!((nic.physical, nic.mac.to_string().as_str()), (Some(Vec::new()), "02:00:00:00:00:01"));
+    }
+
     const ASK: Ask<'_> = Ask { namespace: "ns", pod: "p", uid: Some("u"), provider: OVN_PROVIDER, ifname: "eth0" };
 
     #[test]

@@ -431,6 +431,20 @@ mod tests {
     }
 
     #[test]
+    fn the_result_for_a_nic_with_a_mac_alone_has_links_and_no_addresses() {
+        let mut made = crate::attachment::tests::attachment("c", "eth0");
+        made.nic.addresses.clear();
+        made.nic.gateways.clear();
+        let request = parse(environment(ADD), br#"{"cniVersion":"1.0.0","name":"n","type":"ferrovia"}"#).unwrap();
+        let result = result(&request, &[made], |_| None);
+        assert_eq!((&result["ips"], &result["routes"]), (&json!([]), &json!([])));
+        assert_eq!(
+            (result["interfaces"].as_array().map(Vec::len), &result["interfaces"][1]["mac"]),
+            (Some(2), &json!("02:00:00:00:00:01"))
+        );
+    }
+
+    #[test]
     fn what_is_wrong_is_told_with_the_specifications_code() {
         let conf = br#"{"cniVersion":"1.0.0","name":"n"}"#;
         for (env, stdin, code, said) in [

@@ -21,6 +21,7 @@ mod provider;
 mod reconcile;
 mod report;
 mod server;
+mod settings;
 mod tunnels;
 mod unmanaged;
 mod vhost;

@@ -23,6 +23,7 @@ use crate::health::Health;
 use crate::offload;
 use crate::ovs::Ovs;
 use crate::report::Reporter;
+use crate::settings::Settings;
 use crate::wire::{self, WireError};
 
 /// What requests are served with.
@@ -38,10 +39,11 @@ pub(crate) struct Node {
     pub(crate) proven: Proven,
     pub(crate) health: Health,
     pub(crate) reporter: Reporter,
+    pub(crate) settings: Settings,
 }
 
 /// From one failure to the next try.
-const PAUSE: Duration = Duration::from_secs(1);
+pub(crate) const PAUSE: Duration = Duration::from_secs(1);
 
 impl Node {
     /// Does something now, and again whenever what switch or cluster show has changed, until `shutdown`; after a pause, if it says that it
@@ -191,10 +193,12 @@ impl Node {
                 Detect::Underlay => attachment.nic.physical.is_some(),
                 Detect::All => true,
             };
-            if looked_for && attachment.nic.asks() {
+            // Of one that has a MAC alone nobody here knows the address.
+            let has_addresses = !attachment.nic.addresses.is_empty();
+            if looked_for && has_addresses && attachment.nic.asks() {
                 self.look_for_duplicates(&attachment).await?;
             }
-            if attachment.nic.incoming && attachment.nic.is_link() {
+            if attachment.nic.incoming && has_addresses && attachment.nic.is_link() {
                 self.hold_back(&attachment).await?;
             }
             attachments.push(attachment);

@@ -126,8 +126,12 @@ impl Node {
         if let Some(why) = self.ovs.lacks_offload() {
             lacking.push(format!("{nic}, and Open vSwitch on node {node} leaves nothing to it, so that packets pass the CPU: {why}"));
         }
-        if attachment.nic.tuning.limits() {
-            lacking.push(format!("{nic}, and has no rates and no impairments"));
+        let tuning = &attachment.nic.tuning;
+        if tuning.ingress.is_some() {
+            lacking.push(format!("{nic}, and what reaches the pod has no limit"));
+        }
+        if tuning.impairment.is_some() {
+            lacking.push(format!("{nic}, and its line is not impaired"));
         }
         if lent.link.is_none() && lent.physical.is_none() {
             lacking.push(format!("{nic}, a subfunction without a link: its MAC is to be set with `devlink port function set`"));

@@ -1,6 +1,7 @@
 //! The node's Open vSwitch: ports of pods, and what the switch reports of them.
 
 mod gateway;
+mod limits;
 mod mirror;
 mod node_port;
 mod notes;
@@ -14,11 +15,12 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use ovsdb::{Client, Event, Options, Remote, TransactError};
-use ovsdb_types::vswitch::{bridge, interface, mirror as mirrors, open_vswitch, port};
+use ovsdb_types::vswitch::{bridge, interface, mirror as mirrors, open_vswitch, port, qos};
 use ovsdb_types::{Atom, Condition, Datum, IndexDef, Monitored, Mutation, Mutator, Operation, Replica, Row, RowKey, Uuid, vswitch};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
+pub(crate) use limits::Limits;
 pub(crate) use node_port::NodePort;
 pub(crate) use patch::Patch;
 pub(crate) use provider::Bridge;
@@ -35,6 +37,8 @@ pub(crate) struct PodPort {
     pub(crate) link: String,
     /// The socket that is there in place of a link.
     pub(crate) vhost: Option<VhostPort>,
+    /// What the switch is to let pass; `None` where that is said elsewhere.
+    pub(crate) limits: Option<Limits>,
     /// Logical switch port that it stands for.
     pub(crate) iface_id: String,
     /// Further keys for people: pod, namespace, network namespace, container.
@@ -97,6 +101,8 @@ pub(crate) fn open(remote: Remote, bridge_name: &str) -> (Ovs, impl Future<Outpu
                 vec![
                     interface::ERROR.index,
                     interface::EXTERNAL_IDS.index,
+                    interface::INGRESS_POLICING_BURST.index,
+                    interface::INGRESS_POLICING_RATE.index,
                     interface::MAC.index,
                     interface::MTU_REQUEST.index,
                     interface::NAME.index,
@@ -118,7 +124,8 @@ pub(crate) fn open(remote: Remote, bridge_name: &str) -> (Ovs, impl Future<Outpu
                     open_vswitch::OTHER_CONFIG.index,
                 ],
             ),
-            (port::TABLE, vec![port::INTERFACES.index, port::NAME.index]),
+            (port::TABLE, vec![port::INTERFACES.index, port::NAME.index, port::QOS.index]),
+            (qos::TABLE, vec![qos::OTHER_CONFIG.index, qos::TYPE.index]),
         ],
     };
     let indexes = vec![
@@ -212,6 +219,9 @@ impl Ovs {
         if wanted.vhost.as_ref().is_some_and(|vhost| !vhost.is(&row)) {
             return Err(format!("port {link} does not lead to its socket, or has another MTU"));
         }
+        if wanted.limits.is_some_and(|limits| !limits.changes(replica, link).is_empty()) {
+            return Err(format!("port {link} has other rates"));
+        }
         let error = row.text(interface::ERROR);
         if error.is_empty() { Ok(()) } else { Err(format!("Open vSwitch cannot open {link}: {error}")) }
     }
@@ -261,12 +271,14 @@ impl Ovs {
                 .collect();
             let mut operations = self.removals(replica, stale.iter().filter(|name| **name != wanted.link));
             if !stale.contains(&wanted.link) {
+                operations.extend(wanted.limits.iter().flat_map(|limits| limits.policer(replica, &wanted.link)));
                 operations.extend(insertions(bridge_uuid, wanted));
-            } else if let (Some(vhost), Some(row)) = (&wanted.vhost, named(replica, interface::TABLE, interface::NAME.index, &wanted.link))
-                && !vhost.is(&row)
-            {
-                let (condition, row) = (Condition::row(row.uuid), vhost.columns().into());
-                operations.push(Operation::Update { table: "Interface", condition, row });
+            } else if let Some(row) = named(replica, interface::TABLE, interface::NAME.index, &wanted.link) {
+                if let Some(vhost) = wanted.vhost.as_ref().filter(|vhost| !vhost.is(&row)) {
+                    let (condition, row) = (Condition::row(row.uuid), vhost.columns().into());
+                    operations.push(Operation::Update { table: "Interface", condition, row });
+                }
+                operations.extend(wanted.limits.iter().flat_map(|limits| limits.changes(replica, &wanted.link)));
             }
             if operations.is_empty() {
                 return Ok(());
@@ -285,20 +297,21 @@ impl Ovs {
         let _ = timeout(SIGHT, state.wait_for(|state| !state.connected || seen(&state.replica))).await;
     }
 
-    /// Takes the ports of these links out of the bridge. Returns how many there were.
-    pub(crate) async fn remove(&self, links: &[String]) -> Result<usize, OvsError> {
+    /// Takes the ports of these links out of the bridge.
+    pub(crate) async fn remove(&self, links: &[String]) -> Result<(), OvsError> {
         let operations = self.removals(&self.state.borrow().replica, links.iter());
         if operations.is_empty() {
-            return Ok(0);
+            return Ok(());
         }
         self.client.transact(&operations).await?;
         self.shows(|replica| links.iter().all(|link| named(replica, port::TABLE, port::NAME.index, link).is_none())).await;
-        Ok(operations.len())
+        Ok(())
     }
 
     fn removals<'a>(&self, replica: &Replica, links: impl Iterator<Item = &'a String>) -> Vec<Operation> {
         let mut operations = Vec::new();
         for link in links {
+            operations.extend(limits::removals(replica, link));
             let Some(row) = named(replica, port::TABLE, port::NAME.index, link) else { continue };
             for holder in replica.rows(bridge::TABLE).filter(|b| b.get(bridge::PORTS).is_some_and(|d| d.contains(&Atom::Uuid(row.uuid)))) {
                 // Without a reference, port and interface vanish (RFC 7047 §3.2).
@@ -351,29 +364,38 @@ fn is_ours(ids: &Datum) -> bool {
     ids.get("vendor") == Some(api::VENDOR)
 }
 
-fn insertions(bridge_uuid: Uuid, wanted: &PodPort) -> [Operation; 3] {
-    let (interface_uuid, port_uuid) = (
-        RowKey::new(interface::TABLE, wanted.link.as_str()).uuid(&vswitch::SCHEMA),
-        RowKey::new(port::TABLE, wanted.link.as_str()).uuid(&vswitch::SCHEMA),
-    );
+/// A pod's port.
+fn insertions(bridge: Uuid, wanted: &PodPort) -> [Operation; 3] {
     let mut external_ids: Vec<(Atom, Atom)> = wanted.external_ids.iter().map(|(k, v)| (Atom::from(*k), Atom::from(v.as_str()))).collect();
     external_ids.push((Atom::from("iface-id"), Atom::from(wanted.iface_id.as_str())));
     external_ids.push((Atom::from("vendor"), Atom::from(api::VENDOR)));
-    let name = || ("name", Datum::One(Atom::from(wanted.link.as_str())));
-    let mut row = vec![name(), ("external_ids", Datum::map(external_ids))];
-    row.extend(wanted.vhost.iter().flat_map(VhostPort::columns));
+    let mut interface = vec![("external_ids", Datum::map(external_ids))];
+    interface.extend(wanted.vhost.iter().flat_map(VhostPort::columns));
+    interface.extend(wanted.limits.iter().flat_map(Limits::columns));
+    let port = wanted.limits.iter().map(|limits| limits.column(&wanted.link)).collect();
+    port_insertions(bridge, &wanted.link, interface, port)
+}
+
+/// The row of a port of that name that we make.
+fn port_uuid(name: &str) -> Uuid {
+    RowKey::new(port::TABLE, name).uuid(&vswitch::SCHEMA)
+}
+
+/// A port of a bridge and its only interface, with what is said of each besides their name.
+fn port_insertions(
+    bridge: Uuid,
+    name: &str,
+    mut interface: Vec<(&'static str, Datum)>,
+    mut port: Vec<(&'static str, Datum)>,
+) -> [Operation; 3] {
+    let interface_uuid = RowKey::new(interface::TABLE, name).uuid(&vswitch::SCHEMA);
+    let named = || ("name", Datum::One(Atom::from(name)));
+    interface.push(named());
+    port.extend([named(), ("interfaces", Datum::One(Atom::Uuid(interface_uuid)))]);
+    let mutation = Mutation { column: "ports", mutator: Mutator::Insert, value: Datum::One(Atom::Uuid(port_uuid(name))) };
     [
-        Operation::Insert { table: "Interface", uuid: Some(interface_uuid), name: None, row },
-        Operation::Insert {
-            table: "Port",
-            uuid: Some(port_uuid),
-            name: None,
-            row: vec![name(), ("interfaces", Datum::One(Atom::Uuid(interface_uuid)))],
-        },
-        Operation::Mutate {
-            table: "Bridge",
-            condition: Condition::row(bridge_uuid),
-            mutations: vec![Mutation { column: "ports", mutator: Mutator::Insert, value: Datum::One(Atom::Uuid(port_uuid)) }],
-        },
+        Operation::Insert { table: "Interface", uuid: Some(interface_uuid), name: None, row: interface },
+        Operation::Insert { table: "Port", uuid: Some(port_uuid(name)), name: None, row: port },
+        Operation::Mutate { table: "Bridge", condition: Condition::row(bridge), mutations: vec![mutation] },
     ]
 }

@@ -181,7 +181,7 @@ async fn step(node: &Node, links: &HashMap<String, Link>, failures: &mut Failure
             continue;
         }
         match node.ovs.remove(std::slice::from_ref(&link)).await {
-            Ok(_) => tracing::info!(link, "port removed whose link, or the pod that had its device, is gone"),
+            Ok(()) => tracing::info!(link, "port removed whose link, or the pod that had its device, is gone"),
             Err(error) => tracing::warn!(link, %error, "a port that is nobody's cannot be removed"),
         }
     }

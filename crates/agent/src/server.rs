@@ -22,6 +22,7 @@ use crate::cni::{self, CniError, Code, Command};
 use crate::config::Config;
 use crate::health::{self, Health};
 use crate::node::{Containers, Node, Proven};
+use crate::settings::{self, Settings};
 use crate::{chassis, cluster, conflist, deletions, gateway, hops, macs, ovs, provider, reconcile, report, tunnels, unmanaged};
 
 /// Greatest network configuration accepted, in bytes.
@@ -44,8 +45,8 @@ pub async fn run(client: kube::Client, config: Config, listener: UnixListener, s
     if let Some(run) = &config.host_run {
         unmanaged::write(run).with_context(|| format!("the host's network services cannot be told by {}", run.display()))?;
     }
-    let (containers, proven) = (Containers::default(), Proven::default());
-    let node = Arc::new(Node { config, cluster, ovs, links, netns, store, containers, proven, health, reporter });
+    let (containers, proven, settings) = (Containers::default(), Proven::default(), Settings::new(netns.clone()));
+    let node = Arc::new(Node { config, cluster, ovs, links, netns, store, containers, proven, health, reporter, settings });
 
     let mut tasks = JoinSet::new();
     tasks.spawn(watching);
@@ -66,6 +67,7 @@ pub async fn run(client: kube::Client, config: Config, listener: UnixListener, s
         Duty::Macs,
         Duty::Hops,
         Duty::Provider,
+        Duty::Settings,
     ] {
         spawn(&mut tasks, duty);
     }
@@ -114,6 +116,7 @@ enum Duty {
     Macs,
     Hops,
     Provider,
+    Settings,
 }
 
 impl Duty {
@@ -134,6 +137,7 @@ impl Duty {
             Self::Macs => macs::keep(node, shutdown).await,
             Self::Hops => hops::watch(node, client, shutdown).await,
             Self::Provider => provider::run(node, client, shutdown).await,
+            Self::Settings => settings::tell(node, client, shutdown).await,
         }
     }
 }

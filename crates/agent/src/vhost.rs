@@ -67,8 +67,8 @@ impl Node {
         let failed = |error: io::Error| wrong(format!("{nic}: link {}: {error}", link.display()));
         point(&link, &volume).map_err(failed)?;
         self.ovs.add(&self.port(attachment)).await?;
-        let cannot = |what: &str| format!("NIC {ifname} is a socket of vhost-user, and has no {what}");
-        Ok(attachment.nic.tuning.limits().then(|| cannot("rates and no impairments")).into_iter().collect())
+        let impaired = attachment.nic.tuning.impairment.is_some();
+        Ok(impaired.then(|| format!("NIC {ifname} is a socket of vhost-user, and its line is not impaired")).into_iter().collect())
     }
 
     /// What is not as it was made of a NIC that is a socket, short of its port.

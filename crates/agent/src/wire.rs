@@ -87,7 +87,7 @@ impl Node {
     /// Puts the rate towards the pod back where `ovs-vswitchd` took it away: when it opens a port it removes whatever queueing
     /// discipline it finds and does not know.
     pub(crate) async fn limit_again(&self, attachment: &Attachment) -> Result<(), WireError> {
-        let Some(rate) = attachment.nic.tuning.ingress.filter(|_| attachment.nic.device.is_none()) else { return Ok(()) };
+        let Some(rate) = attachment.nic.tuning.ingress.filter(|_| attachment.nic.limits().is_none()) else { return Ok(()) };
         let Some(near) = self.links.link(&attachment.host).await? else { return Ok(()) };
         match self.links.set_qdiscs(near.index, Qdiscs { tbf: Some(tbf(rate)), netem: None }).await {
             // It was told when the NIC was made.
@@ -157,13 +157,24 @@ impl Node {
         far: &Link,
     ) -> Result<(), WireError> {
         let (nic, index) = (&attachment.nic, far.index);
-        if !far.up && nic.addresses.iter().all(|address| address.address().is_ipv4()) {
-            // Otherwise each pod speaks of its link-local address to a group of all, in packets that the switch copies to every
+        if !far.up && !nic.addresses.is_empty() && nic.addresses.iter().all(|address| address.address().is_ipv4()) {
+            // One without addresses may get any, also by IPv6. Otherwise each pod speaks of its link-local address to a group of all, in packets that the switch copies to every
             // port, and looks at anew with each change of its flows.
             inside.change(index, LinkChange { no_link_local: true, ..LinkChange::default() }).await?;
         }
         for address in addresses {
             inside.add_address(index, *address).await?;
+        }
+        if !far.up && !nic.default_route {
+            // Whatever routers say there: the pod leaves by another NIC.
+            match linux::sysctl::write(
+                &Self::namespace_of(attachment)?,
+                &format!("net/ipv6/conf/{}/accept_ra_defrtr", attachment.ifname),
+                "0",
+            ) {
+                Err(error) if !error.is_missing() => return Err(error.into()),
+                _ => {}
+            }
         }
         inside.set_up(index).await?;
         if addresses.is_empty() && !nic.addresses.is_empty() {
@@ -239,6 +250,7 @@ impl Node {
         PodPort {
             link: attachment.host.clone(),
             vhost: self.vhost_port(attachment),
+            limits: attachment.nic.limits(),
             iface_id: attachment.nic.port.clone(),
             external_ids: [
                 ("pod_name", attachment.pod.clone()),

@@ -139,7 +139,7 @@ impl PoolChoice {
 pub struct NicRecord {
     /// Subnet by name.
     pub subnet: Box<str>,
-    /// Addresses held, IPv4 first.
+    /// Addresses held, IPv4 first; none in a subnet that gives MACs alone.
     pub addresses: Vec<IpAddr>,
     /// MAC address held.
     pub mac: MacAddr,
@@ -205,9 +205,16 @@ pub fn recorded_of(provider: &str, annotations: &BTreeMap<String, String>) -> Re
         return Ok(None);
     }
     let missing = |name: &str| format!("annotation {} is missing although {} is true", key(provider, name), key(provider, "allocated"));
+    let subnet = of.text("logical_switch").ok_or_else(|| missing("logical_switch"))?.into();
+    let addresses = match of.read("ip_address", parse_addresses)? {
+        Some(addresses) => addresses,
+        // A MAC alone is of no range.
+        None if of.text("cidr").is_none() && of.text("mac_address").is_some() => Vec::new(),
+        None => return Err(missing("ip_address")),
+    };
     Ok(Some(NicRecord {
-        subnet: of.text("logical_switch").ok_or_else(|| missing("logical_switch"))?.into(),
-        addresses: of.read("ip_address", parse_addresses)?.ok_or_else(|| missing("ip_address"))?,
+        subnet,
+        addresses,
         mac: of.read("mac_address", str::parse)?.ok_or_else(|| missing("mac_address"))?,
         cidrs: of.text("cidr").and_then(|text| text.parse().ok()),
         gateways: of.read("gateway", parse_addresses)?.unwrap_or_default(),
@@ -362,6 +369,9 @@ mod tests {
         let record = record.unwrap().unwrap();
         assert_eq!(join(&record.addresses), "10.0.0.2,fd00::2");
         assert_eq!(recorded(&map(&[])).unwrap(), None);
+        let alone = [(ALLOCATED, "true"), (MAC_ADDRESS, "02:00:00:00:00:01"), (LOGICAL_SWITCH, "s")];
+        assert_eq!(recorded(&map(&alone)).unwrap().unwrap().addresses, [] as [IpAddr; 0]);
+        assert!(recorded(&map(&[&alone[..], &[(CIDR, "10.0.0.0/24")]].concat())).unwrap_err().contains(IP_ADDRESS));
         assert!(recorded(&map(&[(ALLOCATED, "true")])).unwrap_err().contains(LOGICAL_SWITCH));
     }
 }

@@ -1,4 +1,4 @@
-//! The address ranges of a subnet: one IPv4 prefix, one IPv6 prefix, or one of each ("dual stack").
+//! The address ranges of a subnet: one IPv4 prefix, one IPv6 prefix, or one of each ("dual stack"); or none.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-/// One or two prefixes, at most one per address family; written `v4`, `v6` or `v4,v6`.
+/// One or two prefixes, at most one per address family; written `v4`, `v6` or `v4,v6`. No text stands for [`Cidrs::NONE`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Cidrs {
     v4: Option<Ipv4Net>,
@@ -34,6 +34,15 @@ pub enum CidrsError {
 }
 
 impl Cidrs {
+    /// No range: a subnet that gives MACs alone.
+    pub const NONE: Self = Self { v4: None, v6: None };
+
+    /// Whether there is no range.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.v4.is_none() && self.v6.is_none()
+    }
+
     /// The IPv4 prefix, truncated to its network address.
     #[must_use]
     pub const fn v4(&self) -> Option<Ipv4Net> {
@@ -77,13 +86,14 @@ impl Cidrs {
         v4.into_iter().chain(v6).collect()
     }
 
-    /// `IPv4`, `IPv6` or `Dual`, as `Subnet.spec.protocol` spells it.
+    /// `IPv4`, `IPv6`, `Dual` or `Mac`, as `Subnet.spec.protocol` spells it.
     #[must_use]
     pub const fn protocol(&self) -> &'static str {
         match (self.v4, self.v6) {
             (Some(_), Some(_)) => "Dual",
             (None, Some(_)) => "IPv6",
-            _ => "IPv4",
+            (Some(_), None) => "IPv4",
+            (None, None) => "Mac",
         }
     }
 }

@@ -132,17 +132,24 @@ impl Transit {
     pub const NODE_MAC: MacAddr = MacAddr::local(0x0e, 0xfe_0000_0002);
 
     /// How many links [`Transit::numbered`] tells apart.
-    pub const NUMBERED: u16 = 8192;
+    pub const NUMBERED: u16 = 83 * 64;
 
-    /// One of many links beside that of [`Transit::DEFAULT`], in 169.254.128.0/17 and fd00:169:254:128::/64; numbers count modulo
-    /// [`Transit::NUMBERED`].
+    /// One of many links beside that of [`Transit::DEFAULT`], in 169.254.172.0 to 169.254.254.255 and fd00:169:254:128::/64; numbers
+    /// count modulo [`Transit::NUMBERED`]. Below are addresses that clouds serve their hosts at (metadata, names, time, credentials:
+    /// 169.254.169.0/24 and 169.254.170.0/24), above the ones that RFC 3927 §2.1 reserves.
     #[must_use]
     pub fn numbered(number: u16) -> Self {
         let offset = u32::from(number % Self::NUMBERED) * 4;
-        let v4 = Ipv4Addr::from(u32::from(Ipv4Addr::new(169, 254, 128, 0)) + offset);
+        let v4 = Ipv4Addr::from(u32::from(Ipv4Addr::new(169, 254, 172, 0)) + offset);
         let v6 = Ipv6Addr::from(u128::from(Ipv6Addr::new(0xfd00, 0x169, 0x254, 0x128, 0, 0, 0, 0)) + u128::from(offset));
         Self(vec![IpNet::V4(Ipv4Net::new_assert(v4, 30)), IpNet::V6(Ipv6Net::new_assert(v6, 126))])
     }
+
+    /// What the node's addresses of all [`Transit::numbered`] have in common, of each family: a value, and which of its bits count.
+    pub const NUMBERED_NODES: ((Ipv4Addr, Ipv4Addr), (Ipv6Addr, Ipv6Addr)) = (
+        (Ipv4Addr::new(169, 254, 128, 2), Ipv4Addr::new(255, 255, 128, 3)),
+        (Ipv6Addr::new(0xfd00, 0x169, 0x254, 0x128, 0, 0, 0, 2), Ipv6Addr::new(0xffff, 0xffff, 0xffff, 0xffff, 0xffff, 0xffff, 0xffff, 3)),
+    );
 
     /// MAC of the router's end of the link [`Transit::numbered`], which tells hosts what VPC a packet is from.
     #[must_use]
@@ -177,6 +184,14 @@ impl Transit {
     #[must_use]
     pub fn of_family(&self, ip: IpAddr) -> Option<IpNet> {
         self.0.iter().copied().find(|net| net.addr().is_ipv4() == ip.is_ipv4())
+    }
+}
+
+impl Default for Transit {
+    /// [`Transit::DEFAULT`].
+    fn default() -> Self {
+        let (v4, v6) = (Ipv4Addr::new(169, 254, 77, 0), Ipv6Addr::new(0xfd00, 0x169, 0x254, 0x77, 0, 0, 0, 0));
+        Self(vec![IpNet::V4(Ipv4Net::new_assert(v4, 30)), IpNet::V6(Ipv6Net::new_assert(v6, 126))])
     }
 }
 
@@ -224,7 +239,7 @@ mod tests {
         assert_eq!((links[one], links[other]), (number_of(one), (number_of(one) + 1) % Transit::NUMBERED));
         assert_eq!(host_links([(9, one), (7, other)])[other], number_of(other));
         assert_eq!(host_links(many.iter().map(|name| (0, name))).values().collect::<BTreeSet<_>>().len(), 400);
-        assert_eq!(Transit::numbered_mac(0x1fff).to_string(), "0e:fe:00:01:1f:ff");
+        assert_eq!(Transit::numbered_mac(0x0fff).to_string(), "0e:fe:00:01:0f:ff");
     }
 
     #[test]
@@ -258,10 +273,19 @@ mod tests {
         let texts = |nets: Vec<IpNet>| nets.iter().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!(texts(transit.router()), ["169.254.77.1/30", "fd00:169:254:77::1/126"]);
         assert_eq!(texts(transit.node()), ["169.254.77.2/30", "fd00:169:254:77::2/126"]);
-        assert_eq!(transit.to_string(), Transit::DEFAULT);
-        assert_eq!(texts(Transit::numbered(6141).router()), ["169.254.223.245/30", "fd00:169:254:128::5ff5/126"]);
-        assert_eq!(texts(Transit::numbered(6141).node()), ["169.254.223.246/30", "fd00:169:254:128::5ff6/126"]);
+        assert_eq!((transit.to_string().as_str(), &transit), (Transit::DEFAULT, &Transit::default()));
+        assert_eq!(texts(Transit::numbered(0).router()), ["169.254.172.1/30", "fd00:169:254:128::1/126"]);
+        assert_eq!(texts(Transit::numbered(Transit::NUMBERED - 1).node()), ["169.254.254.254/30", "fd00:169:254:128::52fe/126"]);
         assert_eq!(Transit::numbered(Transit::NUMBERED), Transit::numbered(0));
+        let ((v4, mask4), (v6, mask6)) = Transit::NUMBERED_NODES;
+        for number in 0..Transit::NUMBERED {
+            let link = Transit::numbered(number);
+            let has = |net: &IpNet| match net.addr() {
+                IpAddr::V4(ip) => ip.to_bits() & mask4.to_bits() == v4.to_bits(),
+                IpAddr::V6(ip) => ip.to_bits() & mask6.to_bits() == v6.to_bits(),
+            };
+            assert!(link.node().iter().all(has) && !link.router().iter().any(has), "{link}");
+        }
         assert_eq!("fd00::/64,172.168.0.0/30".parse::<Transit>().unwrap().to_string(), "172.168.0.0/30,fd00::/64");
         for (bad, why) in [
             ("nonsense", "\"nonsense\" is not a CIDR"),

@@ -45,6 +45,8 @@ impl Election {
 pub struct Config {
     /// Where the servers of the northbound database listen; the one that leads is followed.
     pub northbound: Remotes,
+    /// Where those of the southbound one listen, which says by what node a gateway's port is; `None`: that is told nowhere.
+    pub southbound: Option<Remotes>,
     /// Keys and certificates for `ssl` remotes.
     pub tls: Option<Tls>,
     /// How pods of the default VPC reach hosts outside the cluster; `None`: they do not.
@@ -87,6 +89,7 @@ impl Config {
     pub fn new(northbound: impl Into<Remotes>) -> Self {
         Self {
             northbound: northbound.into(),
+            southbound: None,
             tls: None,
             egress: None,
             join_cidr: None,

@@ -9,7 +9,7 @@ use api::{DEFAULT_VPC, MacAddr, v1};
 use engine::{Age, Changed, Engine};
 use ipam::{Adopted, Claim, Families, Holding, Ipam, Listing, PoolSpec, Request};
 use ovsdb::{Event, TransactError};
-use ovsdb_types::nb::{self, logical_router, logical_router_port, logical_switch, logical_switch_port, nb_global};
+use ovsdb_types::nb::{self, dhcp_options, logical_router, logical_router_port, logical_switch, logical_switch_port, nb_global};
 use ovsdb_types::{
     Bindings, Change, Condition, Datum, Desired, Diff, Difference, Dirty, Element, Function, IntoDatum, Mutation, Mutator, Operation,
     Ownership, Replica, Row, RowChange, RowKey, TableId, Until,
@@ -17,8 +17,8 @@ use ovsdb_types::{
 use rustc_hash::{FxHashMap, FxHashSet};
 use topology::{
     Allocation, Fact, FactValue, Instance, Ip, IpHolder, Namespace, NetworkDefinition, NetworkState, Networks, NicKey, NicRequest, Node,
-    NodeReports, Pod, PodKey, Pool, Problem, ProviderNetwork, Replicas, ReplicasKind, Source, Subnet, SubnetState, Usage, Vip, Vlan,
-    VlanState, Vpc, VpcState, World, northbound, pods_on, providers, recorded,
+    NodeReports, OptionsOf, Pod, PodKey, Pool, PortBinding, Problem, ProviderNetwork, Replicas, ReplicasKind, Source, Subnet, SubnetState,
+    Usage, Vip, Vlan, VlanState, Vpc, VpcState, World, northbound, pods_on, providers, recorded,
 };
 use uuid::Uuid;
 
@@ -29,6 +29,7 @@ use crate::inputs::{Input, KINDS, Key, Kind, Object, Shown, ShownIp, ShownVip};
 use crate::metrics::Metrics;
 use crate::outputs::{Notice, Output, Outputs, Subject};
 use crate::settling::Settling;
+use crate::southbound::Southbound;
 use crate::stranding::{self, Waiting};
 
 type Name = Arc<str>;
@@ -105,8 +106,9 @@ pub(crate) struct Core {
     drifted: bool,
     drift: Drift,
     settling: Settling,
-    /// Whether a migration has settled since the last settle of the rules.
-    settled: bool,
+    southbound: Southbound,
+    /// Whether an input has changed since the last settle of the rules that is no object: as time has passed, or as something was observed.
+    observed: bool,
     /// Whether the transaction under way is the one that begins the term.
     claiming: bool,
     engine: Engine<World, Fact>,
@@ -188,7 +190,8 @@ impl Core {
             drifted: false,
             drift: Drift::default(),
             settling: Settling::default(),
-            settled: false,
+            southbound: Southbound::default(),
+            observed: false,
             claiming: false,
             engine,
             ipam: Ipam::default(),
@@ -296,6 +299,31 @@ impl Core {
         }
     }
 
+    /// Takes in what the southbound database says.
+    pub(crate) fn southbound(&mut self, event: Event) {
+        let was_known = self.southbound.is_known();
+        for (port, binding) in self.southbound.take(event) {
+            self.engine.set::<PortBinding>(&port, binding, Age(0));
+            self.observed = true;
+        }
+        if !was_known && self.southbound.is_known() {
+            // What is shown from before may be no more.
+            let shown = self.subnets.iter().filter(|(_, shown)| shown.status.activate_gateway.is_some());
+            self.after_commit.extend(shown.map(|(name, _)| Output::Subnet(Arc::clone(name))));
+        }
+    }
+
+    /// The node that all pods of a subnet leave by, if there is one; `None` before that is to be known.
+    pub(crate) fn active_gateway(&self, subnet: &str) -> Option<Option<&str>> {
+        if self.config.southbound.is_some() && !self.southbound.is_known() {
+            return None;
+        }
+        match self.engine.desired(&Fact::ActiveGateway(subnet.into())) {
+            Some(FactValue::ActiveGateway(node)) => Some(Some(node)),
+            _ => Some(None),
+        }
+    }
+
     /// What the database is known to hold.
     pub(crate) const fn replica(&self) -> Option<&Replica> {
         self.replica.as_ref()
@@ -337,7 +365,7 @@ impl Core {
         let open = !self.brake.holds_commits() && (!self.dirty.is_empty() || !self.after_commit.is_empty() || self.is_unmarked());
         !self.urgent.is_empty()
             || !self.waiting.is_empty()
-            || self.settled
+            || self.observed
             || self.compare_all
             || !self.deferred.is_empty()
             || self.is_new()
@@ -364,7 +392,7 @@ impl Core {
 
     /// Whether [`Core::follow`] has something to do.
     pub(crate) fn has_news(&self) -> bool {
-        !self.urgent.is_empty() || !self.waiting.is_empty() || self.drifted
+        !self.urgent.is_empty() || !self.waiting.is_empty() || self.drifted || self.observed
     }
 
     /// Keeps up with what another controller, which leads, makes of the cluster.
@@ -402,7 +430,7 @@ impl Core {
             let settled = |migration| topology::Migration { settling: false, ..migration };
             let settled = known.map(|known| Instance { migration: known.migration.map(settled), ..known });
             self.engine.set::<Instance>(&holder, settled, Age(0));
-            self.settled = true;
+            self.observed = true;
         }
     }
 
@@ -429,7 +457,7 @@ impl Core {
             self.tell_of_brake();
         }
         self.complete = true;
-        self.settled = false;
+        self.observed = false;
         self.run_rules();
         self.run_rules();
         self.started = true;
@@ -833,6 +861,9 @@ impl Core {
                     self.after_commit.insert(Output::Vlan(name));
                 }
                 (Fact::GatewayProblem(name) | Fact::ExitProblem(name), Some(_)) => self.outputs.add(Output::Event(Subject::Subnet(name))),
+                (Fact::ActiveGateway(name), _) => {
+                    self.after_commit.insert(Output::Subnet(name));
+                }
                 (Fact::NodeProblem(name), Some(_)) => self.outputs.add(Output::Event(Subject::Node(name))),
                 (Fact::Ip(key), _) => {
                     self.after_commit.insert(Output::Ip(key.port()));
@@ -1294,6 +1325,11 @@ impl Core {
         match row.table {
             logical_router::TABLE => vec![Subject::Vpc(key.into())],
             logical_switch::TABLE => vec![Subject::Subnet(key.into())],
+            dhcp_options::TABLE => match topology::options_of(row) {
+                Some(OptionsOf::Subnet(subnet)) => vec![Subject::Subnet(subnet.into())],
+                Some(OptionsOf::Port(port)) => pods_on(self.engine.world(), &self.nic(port).holder).into_iter().map(Subject::Pod).collect(),
+                None => Vec::new(),
+            },
             logical_router_port::TABLE => key.split_once('/').map(|(_, subnet)| Subject::Subnet(subnet.into())).into_iter().collect(),
             logical_switch_port::TABLE => match key.strip_prefix("router/").and_then(|rest| rest.split_once('/')) {
                 Some((subnet, _)) => vec![Subject::Subnet(subnet.into())],
@@ -1365,6 +1401,11 @@ impl Core {
             FactValue::Subnet(state) => Some((state.as_ref(), addresses, self.subnets.get(name)?)),
             _ => None,
         }
+    }
+
+    /// The rows with what OVN answers to DHCP in a subnet, over IPv4 and over IPv6, without those that cannot be written.
+    pub(crate) fn dhcp_rows(&self, state: &SubnetState) -> [Option<Uuid>; 2] {
+        state.dhcp.each_ref().map(|row| row.as_ref().filter(|row| !self.blocked.contains_key(row)).map(|row| row.uuid(&nb::SCHEMA)))
     }
 
     /// Why a subnet is not connected with the others of its VPC as it asks for.

@@ -16,6 +16,7 @@ mod outputs;
 mod preview;
 mod run;
 mod settling;
+mod southbound;
 mod status;
 mod stranding;
 mod writer;

@@ -18,7 +18,7 @@ use crate::election::{self, Term};
 use crate::inputs::{self, Input, Key};
 use crate::metrics::Metrics;
 use crate::outputs::Output;
-use crate::writer;
+use crate::{southbound, writer};
 
 /// Runs until `shutdown` is cancelled. A transaction and the writes under way are finished first, and then the leadership is
 /// given up, so that another controller takes it at once.
@@ -70,6 +70,14 @@ async fn serve(
     let (database, mut events, driver) = ovsdb::connect(options);
     let mut tasks = JoinSet::new();
     tasks.spawn(driver.run());
+    // Nothing is asked of it: the handle only keeps the connection.
+    let (_southbound, mut observed) = match southbound::options(config).map(ovsdb::connect) {
+        Some((handle, events, driver)) => {
+            tasks.spawn(driver.run());
+            (Some(handle), Some(events))
+        }
+        None => (None, None),
+    };
     let watches = client.clone();
     let keep_vm_ip = config.keep_vm_ip;
     tasks.spawn(async move { inputs::watch(watches, keep_vm_ip, input_tx).await });
@@ -156,6 +164,7 @@ async fn serve(
                 }
             }
             Some(event) = events.recv() => core.northbound(event),
+            Some(event) = next(observed.as_mut()) => core.southbound(event),
             Some(Ok((batch, result))) = commits.join_next() => {
                 // Updates that the transaction caused came before its result.
                 while let Ok(event) = events.try_recv() {
@@ -220,6 +229,14 @@ async fn serve(
     retries.shutdown().await;
     tasks.shutdown().await;
     Ended::Stopped
+}
+
+/// The next event, of a database that is followed.
+async fn next(events: Option<&mut mpsc::Receiver<ovsdb::Event>>) -> Option<ovsdb::Event> {
+    match events {
+        Some(events) => events.recv().await,
+        None => None,
+    }
 }
 
 /// `first * 2^(failures - 1)`, up to the longest.

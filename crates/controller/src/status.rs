@@ -4,6 +4,7 @@ use api::annotations::join;
 use api::{Condition, DEFAULT_VPC, v1};
 use ipam::{AddressRanges, Holding};
 use topology::{Allocation, NetworkState, Problem, SubnetState, VlanState, VpcState};
+use uuid::Uuid;
 
 use crate::core::Addresses;
 use crate::inputs::ShownVip;
@@ -53,7 +54,9 @@ pub(crate) fn subnet(
     state: &SubnetState,
     blocked: Option<&Problem>,
     addresses: &Addresses,
+    dhcp: [Option<Uuid>; 2],
     generation: Option<i64>,
+    gateway: Option<Option<&str>>,
     shown: &v1::SubnetStatus,
 ) -> v1::SubnetStatus {
     let note =
@@ -69,6 +72,8 @@ pub(crate) fn subnet(
     let router = |shown: &Option<String>, text: fn((&std::sync::Arc<str>, &Allocation)) -> String| {
         found.map(text).or_else(|| shown.as_ref().map(|_| String::new()))
     };
+    let row = |shown: &Option<String>, row: Option<Uuid>| row.map(|row| row.to_string()).or_else(|| shown.as_ref().map(|_| String::new()));
+    let [v4, v6] = dhcp;
     v1::SubnetStatus {
         conditions: Some(vec![ready(state.network.as_ref().err().or(blocked), state.waiting.as_ref(), &note, generation)]),
         v4_available_ips: count(usage.v4_available),
@@ -79,6 +84,11 @@ pub(crate) fn subnet(
         v4_using_ip_range: ranges(&used.v4),
         v6_available_ip_range: ranges(&available.v6),
         v6_using_ip_range: ranges(&used.v6),
+        dhcp_v4_options_uuid: row(&shown.dhcp_v4_options_uuid, v4),
+        dhcp_v6_options_uuid: row(&shown.dhcp_v6_options_uuid, v6),
+        // Not told before it is known.
+        activate_gateway: gateway
+            .and_then(|node| node.map(str::to_owned).or_else(|| shown.activate_gateway.as_ref().map(|_| String::new()))),
         u2o_interconnection_ip: router(&shown.u2o_interconnection_ip, |(_, held)| join(&held.addresses)),
         u2o_interconnection_mac: router(&shown.u2o_interconnection_mac, |(_, held)| held.mac.to_string()),
         u2o_interconnection_vpc: router(&shown.u2o_interconnection_vpc, |(vpc, _)| vpc.to_string()),

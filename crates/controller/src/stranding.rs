@@ -46,7 +46,8 @@ fn problem(spec: &SubnetSpec, in_force: &str, stranded: &[(Owner, IpAddr)]) -> P
     let named: Vec<String> = stranded.iter().take(NAMED).map(|(owner, ip)| format!("{ip} of {owner}")).collect();
     let more = stranded.len().saturating_sub(NAMED);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    let wanted = format!("{} via {}", spec.cidrs, annotations::join(&spec.gateways));
+    let wanted =
+        if spec.cidrs.is_empty() { "no range".to_owned() } else { format!("{} via {}", spec.cidrs, annotations::join(&spec.gateways)) };
     let message = format!("spec.cidrBlock, spec.gateway: {wanted} would strand {}{more}; in force is {in_force}", named.join(", "));
     Problem { reason: "Stranded", message }
 }

@@ -1,6 +1,7 @@
 //! One write to the API server: what it is, taken from the core, and how it is carried out.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use api::annotations::{self, NicRecord, join};
 use api::view::{NodeView, PodView};
@@ -65,7 +66,9 @@ pub(crate) fn prepare(core: &Core, output: &Output, now: Timestamp) -> Option<Wr
             let blocked = stranding.map(|waiting| waiting.problem.clone());
             let blocked = blocked.or_else(|| core.blocked(&Subject::Subnet(name.as_str().into())));
             let blocked = blocked.or_else(|| core.interconnection_problem(&name));
-            let wanted = status::subnet(state, blocked.as_ref(), &addresses, shown.generation, &shown.status);
+            let dhcp = core.dhcp_rows(state);
+            let gateway = core.active_gateway(&name);
+            let wanted = status::subnet(state, blocked.as_ref(), &addresses, dhcp, shown.generation, gateway, &shown.status);
             let patch = status_patch(&wanted, wanted.conditions.as_deref(), &shown.status, shown.status.conditions.as_deref(), &now_text)?;
             Some(Write::Subnet { name, patch, subresource: true })
         }
@@ -142,12 +145,13 @@ fn nic_annotations(nic: &NicToRecord<'_>) -> Vec<(String, String)> {
 
 /// The annotations from which a record is read back.
 fn record_annotations(provider: &str, record: &NicRecord) -> Vec<(String, String)> {
+    let given = |addresses: &[IpAddr]| (!addresses.is_empty()).then(|| join(addresses));
     let notes = [
         ("allocated", Some("true".to_owned())),
-        ("ip_address", Some(join(&record.addresses))),
+        ("ip_address", given(&record.addresses)),
         ("mac_address", Some(record.mac.to_string())),
         ("cidr", record.cidrs.map(|cidrs| cidrs.to_string())),
-        ("gateway", Some(join(&record.gateways))),
+        ("gateway", given(&record.gateways)),
         ("logical_switch", Some(record.subnet.to_string())),
         ("vlan_id", record.segment.as_ref().map(|segment| segment.vlan.to_string())),
         ("provider_network", record.segment.as_ref().map(|segment| segment.network.to_string())),

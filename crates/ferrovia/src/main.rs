@@ -101,6 +101,10 @@ struct Controller {
     /// OVSDB remotes of the northbound database's servers: `tcp:HOST:PORT`, `ssl:HOST:PORT` or `unix:PATH`, with commas.
     #[arg(long, value_name = "REMOTE,…")]
     northbound: ovsdb::Remotes,
+    /// OVSDB remotes of the southbound database's servers, likewise, or of relays: by them a centralized subnet shows which gateway
+    /// its pods leave by (`status.activateGateway`). Without it that is left out.
+    #[arg(long, value_name = "REMOTE,…")]
+    southbound: Option<ovsdb::Remotes>,
     #[command(flatten)]
     tls: tls::TlsFiles,
     /// Encapsulation between nodes.
@@ -303,8 +307,8 @@ async fn apiserver(arguments: Apiserver, shutdown: CancellationToken) -> anyhow:
 
 async fn controller(arguments: Controller, shutdown: CancellationToken) -> anyhow::Result<()> {
     let client = client(arguments.kubeconfig.as_deref()).await?;
-    let northbound = arguments.northbound;
-    let tls = arguments.tls.of(&northbound)?;
+    let (northbound, southbound) = (arguments.northbound, arguments.southbound);
+    let tls = arguments.tls.of(std::iter::once(&northbound).chain(&southbound))?;
     arguments.announce.ready()?;
     tracing::info!(tunnel = arguments.tunnel, %northbound, "controller");
     let ports_per_subnet = (arguments.tunnel == "vxlan").then_some(::controller::Config::VXLAN_PORTS);
@@ -327,6 +331,7 @@ async fn controller(arguments: Controller, shutdown: CancellationToken) -> anyho
         election,
         keep_vm_ip,
         ports_per_subnet,
+        southbound,
         tls,
         ..defaults
     };

@@ -28,10 +28,15 @@ impl TlsFiles {
         }
     }
 
-    /// The files that `remotes` need.
-    pub fn of(self, remotes: &Remotes) -> anyhow::Result<Option<Tls>> {
+    /// The files that any of these remotes need.
+    pub fn of<'a>(self, all: impl IntoIterator<Item = &'a Remotes>) -> anyhow::Result<Option<Tls>> {
         let given = self.given();
-        anyhow::ensure!(given.is_some() || !remotes.need_tls(), "{remotes}: ssl remotes need --private-key, --certificate and --ca-cert");
+        for remotes in all {
+            anyhow::ensure!(
+                given.is_some() || !remotes.need_tls(),
+                "{remotes}: ssl remotes need --private-key, --certificate and --ca-cert"
+            );
+        }
         Ok(given)
     }
 }

@@ -27,7 +27,7 @@ impl SubnetSpec {
     /// A subnet of `vpc` with these ranges.
     #[must_use]
     pub fn new(vpc: VpcName, cidrs: impl Into<Option<Cidrs>>, excluded: Vec<(IpAddr, IpAddr)>) -> Self {
-        Self { vpc, cidrs: cidrs.into(), excluded }
+        Self { vpc, cidrs: cidrs.into().filter(|cidrs| !cidrs.is_empty()), excluded }
     }
 
     fn nets(&self) -> impl Iterator<Item = IpNet> + use<> {

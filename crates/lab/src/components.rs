@@ -133,6 +133,7 @@ impl Lab {
                 format!("--kubeconfig={}", self.layout.internal_kubeconfig().display()),
                 // Of several servers the near one is no better than the others.
                 format!("--northbound={}", self.remotes(Database::Northbound, self.parameters.central > 1)),
+                format!("--southbound={}", self.remotes(Database::Southbound, self.parameters.central > 1)),
                 format!("--tunnel={}", self.parameters.tunnel.as_str()),
                 format!("--egress={}", self.parameters.gateway.as_str()),
                 // One that is alone is started again by hand only.

@@ -15,6 +15,8 @@ use crate::wait;
 
 /// Label of the pods of instances.
 const LAUNCHER: (&str, &str) = ("kubevirt.io", "virt-launcher");
+/// Volume of their pods in which machines serve sockets of vhost-user.
+const SOCKETS: &str = "vhostuser-sockets";
 /// Kind of an instance.
 const KIND: &str = "VirtualMachineInstance";
 
@@ -93,6 +95,7 @@ pub(crate) fn pod(instance: &DynamicObject, end: &str) -> anyhow::Result<Pod> {
             "restartPolicy": "Never",
             "nodeSelector": instance.data["spec"]["nodeSelector"],
             "containers": [{ "name": "compute", "image": "none" }],
+            "volumes": [{ "name": SOCKETS, "emptyDir": {} }],
         },
     });
     Ok(serde_json::from_value(pod)?)

@@ -192,9 +192,6 @@ impl<'a> Move<'a> {
         let found = pods.list(&ListParams::default()).await?.items;
         let mut found = found.into_iter().filter(|pod| instance_of(pod) == Some(name) && on_node(pod) && is_running(pod));
         let source = found.next().with_context(|| format!("virtual machine {namespace}/{name} has no pod that is ready on {from}"))?;
-        if let Some(nic) = socket(lab, &source, from.parse()?) {
-            bail!("virtual machine {namespace}/{name} has a socket of vhost-user for {nic}, with which the lab does not move machines");
-        }
         Ok(Self { lab, client, asked, instance, source, from })
     }
 
@@ -422,12 +419,6 @@ impl<'a> Move<'a> {
         gone.map_err(|_| anyhow!("pod {pod} is still there after {PATIENCE:?}"))?.map(drop)?;
         Ok(())
     }
-}
-
-/// A NIC of the machine of a pod that the switch reads and writes the memory for.
-fn socket(lab: &Lab, pod: &Pod, node: Place) -> Option<String> {
-    let nics = Record::load(&lab.layout, node, &pod.uid()?)?.nics?;
-    nics.into_iter().find(|nic| nic.socket.is_some()).map(|nic| nic.name)
 }
 
 fn is_running(pod: &Pod) -> bool {

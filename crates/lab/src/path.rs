@@ -100,7 +100,9 @@ impl Lab {
         let needed = |name: &str| note(name).with_context(|| format!("pod {key} has no annotation {name}; its events say why"));
         let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).with_context(|| format!("pod {key} is on no node"))?;
         let node: Place = node.parse().with_context(|| format!("pod {key}"))?;
-        let addresses = parse_addresses(&needed(IP_ADDRESS)?).map_err(|why| anyhow::anyhow!("pod {key}: {IP_ADDRESS}: {why}"))?;
+        // In a subnet that gives MACs alone it has none.
+        let shown = if note(MAC_ADDRESS).is_some() { note(IP_ADDRESS).unwrap_or_default() } else { needed(IP_ADDRESS)? };
+        let addresses = parse_addresses(&shown).map_err(|why| anyhow::anyhow!("pod {key}: {IP_ADDRESS}: {why}"))?;
         let port = api::networks::port(&note(VIRTUAL_MACHINE).unwrap_or(name), &namespace, api::OVN_PROVIDER);
         let which = format!("external_ids:iface-id={port}");
         let shown = self.ask(node, "ovs-vsctl", &["--bare", "--columns=name,type", "find", "interface", &which])?;

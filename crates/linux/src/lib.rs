@@ -24,6 +24,7 @@ mod qdisc;
 mod ready;
 mod route;
 mod rule;
+mod setting_changes;
 pub mod sysctl;
 pub mod tap;
 mod task;
@@ -41,6 +42,7 @@ pub use prefix::IpPrefix;
 pub use qdisc::{Netem, Qdiscs, Tbf};
 pub use route::Route;
 pub use rule::Rule;
+pub use setting_changes::{Changed, SettingChanges};
 pub use task::Task;
 
 #[cfg(test)]

@@ -54,6 +54,12 @@ impl IpPrefix {
         self.address
     }
 
+    /// Whether the address is an IPv6 one that counts on its link alone (`fe80::/10`; RFC 4291, section 2.5.6).
+    #[must_use]
+    pub const fn is_link_local(&self) -> bool {
+        matches!(self.address, IpAddr::V6(address) if address.is_unicast_link_local())
+    }
+
     /// The prefix length in bits.
     #[must_use]
     pub const fn length(&self) -> u8 {

@@ -45,6 +45,21 @@ pub enum Action {
     SetEthSrc(Mac),
     /// Rewrites the source of the packet, which must be of this family, and its checksums.
     SetIpSrc(IpAddr),
+    /// Rewrites what an ARP packet is.
+    SetArpOp(u16),
+    /// Rewrites the sender's MAC of an ARP packet.
+    SetArpSha(Mac),
+    /// Rewrites the type of an ICMPv6 message.
+    SetIcmpv6Type(u8),
+    /// Rewrites the type of the first option of neighbour discovery (RFC 4861 §4.6). Open vSwitch 2.11 or newer, and not with the
+    /// kernel's datapath, for which it refuses the flow.
+    SetNdOption(u8),
+    /// Rewrites the MAC that neighbour discovery answers with.
+    SetNdTll(Mac),
+    /// Copies one field into another of its length (`move` of ovs-actions(7)).
+    Move(Field, Field),
+    /// Goes on with what a flow of another table does with the packet as it is now (`resubmit` of ovs-actions(7)).
+    Resubmit(Table),
 }
 
 /// A change of flow entries.
@@ -131,6 +146,8 @@ impl Action {
     fn encode(self, out: &mut Vec<u8>) {
         const OUTPUT: u16 = 0;
         const SET_FIELD: u16 = 25;
+        const EXPERIMENTER: u16 = 0xffff;
+        const NICIRA: [u8; 4] = 0x2320_u32.to_be_bytes();
         let mut body = Vec::with_capacity(20);
         let kind = match self {
             Self::Output(port) => {
@@ -143,6 +160,32 @@ impl Action {
             Self::SetEthSrc(mac) => set(&mut body, Field::EthSrc, &mac, SET_FIELD),
             Self::SetIpSrc(IpAddr::V4(address)) => set(&mut body, Field::Ipv4Src, &address.octets(), SET_FIELD),
             Self::SetIpSrc(IpAddr::V6(address)) => set(&mut body, Field::Ipv6Src, &address.octets(), SET_FIELD),
+            Self::SetArpOp(operation) => set(&mut body, Field::ArpOp, &operation.to_be_bytes(), SET_FIELD),
+            Self::SetArpSha(mac) => set(&mut body, Field::ArpSha, &mac, SET_FIELD),
+            Self::SetIcmpv6Type(kind) => set(&mut body, Field::Icmpv6Type, &[kind], SET_FIELD),
+            Self::SetNdOption(kind) => set(&mut body, Field::NdOptionsType, &[kind], SET_FIELD),
+            Self::SetNdTll(mac) => set(&mut body, Field::NdTll, &mac, SET_FIELD),
+            Self::Move(from, to) => {
+                // `NXAST_REG_MOVE`: number of bits, the first of each field, and the fields.
+                const REG_MOVE: u16 = 6;
+                debug_assert_eq!(from.bits(), to.bits(), "{from:?}, {to:?}");
+                body.extend_from_slice(&NICIRA);
+                for number in [REG_MOVE, from.bits().min(to.bits()), 0, 0] {
+                    body.extend_from_slice(&number.to_be_bytes());
+                }
+                body.extend_from_slice(&from.header());
+                body.extend_from_slice(&to.header());
+                EXPERIMENTER
+            }
+            Self::Resubmit(Table(table)) => {
+                // `NXAST_RESUBMIT_TABLE`: as if from the same port (`OFPP_IN_PORT` of 16 bits).
+                const RESUBMIT_TABLE: u16 = 14;
+                body.extend_from_slice(&NICIRA);
+                body.extend_from_slice(&RESUBMIT_TABLE.to_be_bytes());
+                body.extend_from_slice(&0xfff8_u16.to_be_bytes());
+                body.extend_from_slice(&[table, 0, 0, 0]);
+                EXPERIMENTER
+            }
         };
         // Type and length come before it, and padding behind.
         let length = (4 + body.len()).next_multiple_of(8) as u16;

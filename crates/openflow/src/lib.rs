@@ -27,7 +27,7 @@ mod reply;
 pub use bundle::{Bundle, BundleId, BundleStep, Exchange, Next, Refused};
 pub use error::ErrorReply;
 pub use flow::{Action, Command, Cookie, FlowMod, Priority, Table};
-pub use matching::{EtherType, Mac, Match, Network};
+pub use matching::{EtherType, Field, Mac, Match, Network};
 pub use message::{Message, TooLong, VERSION, Xid};
 pub use port::{Port, PortError};
 pub use reply::{DecodeError, Reply, decode};

@@ -1,5 +1,7 @@
 //! Which packets a flow is for: OXM ("Flow Match Structures").
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+
 use ipnet::{Ipv4Net, Ipv6Net};
 
 use crate::message::pad;
@@ -44,6 +46,20 @@ pub enum Network {
         /// Range of the destination.
         destination: Option<Ipv6Net>,
     },
+    /// An ARP packet (RFC 826).
+    Arp {
+        /// What it is: 1 a question, 2 an answer.
+        operation: u16,
+        /// Address that it is for, and which of its bits count.
+        target: Option<(Ipv4Addr, Ipv4Addr)>,
+    },
+    /// A message of neighbour discovery (RFC 4861).
+    Discovery {
+        /// Its type: 135 a question, 136 an answer.
+        kind: u8,
+        /// Address that it is about, and which of its bits count.
+        target: Option<(Ipv6Addr, Ipv6Addr)>,
+    },
 }
 
 /// A conjunction; what is absent matches everything.
@@ -59,50 +75,122 @@ pub struct Match {
     pub untagged: bool,
     /// Above Ethernet addresses.
     pub network: Network,
-    /// Type of an ICMP message, of the family that `network` has; without one it asks for nothing.
+    /// Type of an ICMP message, of the family that `network` has; without one, and in [`Network::Discovery`], it asks for nothing.
     pub icmp: Option<u8>,
 }
 
-/// Fields of the class `OFPXMC_OPENFLOW_BASIC` (`oxm_ofb_match_fields`).
-#[derive(Clone, Copy)]
-pub(crate) enum Field {
-    InPort = 0,
-    EthDst = 3,
-    EthSrc = 4,
-    EthType = 5,
-    VlanVid = 6,
-    IpProto = 10,
-    Ipv4Src = 11,
-    Ipv4Dst = 12,
-    Icmpv4Type = 19,
-    Ipv6Src = 26,
-    Ipv6Dst = 27,
-    Icmpv6Type = 29,
+/// A part of a packet, or of what the switch keeps beside it (ovs-fields(7)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Field {
+    /// Port that the packet came from.
+    InPort,
+    /// Destination of the frame.
+    EthDst,
+    /// Source of the frame.
+    EthSrc,
+    /// What the frame carries.
+    EthType,
+    /// VLAN, with a bit that there is one.
+    VlanVid,
+    /// What an IP packet carries.
+    IpProto,
+    /// Source of an IPv4 packet.
+    Ipv4Src,
+    /// Destination of an IPv4 packet.
+    Ipv4Dst,
+    /// Type of an ICMP message.
+    Icmpv4Type,
+    /// What an ARP packet is: a question or an answer.
+    ArpOp,
+    /// IPv4 address of the sender of an ARP packet.
+    ArpSpa,
+    /// IPv4 address that an ARP packet is for.
+    ArpTpa,
+    /// MAC of the sender of an ARP packet.
+    ArpSha,
+    /// MAC that an ARP packet is for.
+    ArpTha,
+    /// Source of an IPv6 packet.
+    Ipv6Src,
+    /// Destination of an IPv6 packet.
+    Ipv6Dst,
+    /// Type of an ICMPv6 message.
+    Icmpv6Type,
+    /// Address that neighbour discovery is about.
+    NdTarget,
+    /// MAC that neighbour discovery answers with.
+    NdTll,
+    /// Type of the first option of neighbour discovery.
+    NdOptionsType,
+    /// 32 bits beside the packet, which the switch keeps as long as it has it.
+    Register,
+}
+
+impl Field {
+    /// Class, number in it, length in bytes.
+    const fn place(self) -> (u16, u8, u8) {
+        /// `OFPXMC_OPENFLOW_BASIC`.
+        const BASIC: u16 = 0x8000;
+        /// Extensions of Open vSwitch (ovs-fields(7)).
+        const NXM_1: u16 = 0x0001;
+        const ERICSSON: u16 = 0x1000;
+        match self {
+            Self::InPort => (BASIC, 0, 4),
+            Self::EthDst => (BASIC, 3, 6),
+            Self::EthSrc => (BASIC, 4, 6),
+            Self::EthType => (BASIC, 5, 2),
+            Self::VlanVid => (BASIC, 6, 2),
+            Self::IpProto => (BASIC, 10, 1),
+            Self::Ipv4Src => (BASIC, 11, 4),
+            Self::Ipv4Dst => (BASIC, 12, 4),
+            Self::Icmpv4Type => (BASIC, 19, 1),
+            Self::ArpOp => (BASIC, 21, 2),
+            Self::ArpSpa => (BASIC, 22, 4),
+            Self::ArpTpa => (BASIC, 23, 4),
+            Self::ArpSha => (BASIC, 24, 6),
+            Self::ArpTha => (BASIC, 25, 6),
+            Self::Ipv6Src => (BASIC, 26, 16),
+            Self::Ipv6Dst => (BASIC, 27, 16),
+            Self::Icmpv6Type => (BASIC, 29, 1),
+            Self::NdTarget => (BASIC, 31, 16),
+            Self::NdTll => (BASIC, 33, 6),
+            Self::NdOptionsType => (ERICSSON, 2, 1),
+            Self::Register => (NXM_1, 0, 4),
+        }
+    }
+
+    /// Length in bits.
+    pub(crate) const fn bits(self) -> u16 {
+        self.place().2 as u16 * 8
+    }
+
+    /// How it is named on the wire, without a mask.
+    pub(crate) const fn header(self) -> [u8; 4] {
+        let (class, number, length) = self.place();
+        let [high, low] = class.to_be_bytes();
+        [high, low, number << 1, length]
+    }
 }
 
 /// One field without a mask: class, field, length, value ("Flow Match Field Structures").
 pub(crate) fn exact(out: &mut Vec<u8>, field: Field, value: &[u8]) {
-    header(out, field, false, value.len());
+    debug_assert_eq!(value.len() * 8, usize::from(field.bits()), "{field:?}");
+    out.extend_from_slice(&field.header());
     out.extend_from_slice(value);
 }
 
-fn header(out: &mut Vec<u8>, field: Field, masked: bool, length: usize) {
-    debug_assert!(length <= 32, "no field of ours is longer with its mask");
-    out.extend_from_slice(&[0x80, 0x00, (field as u8) << 1 | u8::from(masked), length as u8]);
-}
-
-/// The addresses of a range: `octets` of the network and of its mask.
-fn range<const N: usize>(out: &mut Vec<u8>, field: Field, length: u8, network: [u8; N], mask: [u8; N]) {
-    match usize::from(length) {
-        // A mask of zeroes is the same as no field, and not allowed.
-        0 => {}
-        whole if whole == 8 * N => exact(out, field, &network),
+/// A field of which the bits of a mask count.
+fn masked<const N: usize>(out: &mut Vec<u8>, field: Field, value: [u8; N], mask: [u8; N]) {
+    // A mask of zeroes is the same as no field, one of ones as no mask; neither is allowed.
+    if mask == [0xff; N] {
+        return exact(out, field, &value);
+    }
+    if mask != [0; N] {
+        let [high, low, number, length] = field.header();
+        out.extend_from_slice(&[high, low, number | 1, 2 * length]);
         // Value bits outside of the mask must be zero ("Flow Match Field Masking").
-        _ => {
-            header(out, field, true, 2 * N);
-            out.extend_from_slice(&network);
-            out.extend_from_slice(&mask);
-        }
+        out.extend(value.iter().zip(&mask).map(|(value, mask)| value & mask));
+        out.extend_from_slice(&mask);
     }
 }
 
@@ -130,7 +218,8 @@ impl Match {
             Network::Any => None,
             Network::Type(value) => Some(value),
             Network::Ipv4 { .. } => Some(EtherType::IPV4),
-            Network::Ipv6 { .. } => Some(EtherType::IPV6),
+            Network::Ipv6 { .. } | Network::Discovery { .. } => Some(EtherType::IPV6),
+            Network::Arp { .. } => Some(EtherType::ARP),
         };
         if let Some(family) = family {
             ether_type(&mut fields, family);
@@ -140,29 +229,39 @@ impl Match {
             Some(EtherType::IPV6) => Some((58, Field::Icmpv6Type)),
             _ => None,
         };
-        let icmp = self.icmp.zip(icmp);
+        let kind = if let Network::Discovery { kind, .. } = self.network { Some(kind) } else { self.icmp };
+        let icmp = kind.zip(icmp);
         if let Some((_, (protocol, _))) = icmp {
             exact(&mut fields, Field::IpProto, &[protocol]);
         }
         match self.network {
-            Network::Any | Network::Type(_) => {}
+            Network::Any | Network::Type(_) | Network::Discovery { .. } => {}
+            Network::Arp { operation, target } => {
+                exact(&mut fields, Field::ArpOp, &operation.to_be_bytes());
+                if let Some((address, mask)) = target {
+                    masked(&mut fields, Field::ArpTpa, address.octets(), mask.octets());
+                }
+            }
             Network::Ipv4 { source, destination } => {
                 for (field, net) in [(Field::Ipv4Src, source), (Field::Ipv4Dst, destination)] {
                     if let Some(net) = net {
-                        range(&mut fields, field, net.prefix_len(), net.network().octets(), net.netmask().octets());
+                        masked(&mut fields, field, net.addr().octets(), net.netmask().octets());
                     }
                 }
             }
             Network::Ipv6 { source, destination } => {
                 for (field, net) in [(Field::Ipv6Src, source), (Field::Ipv6Dst, destination)] {
                     if let Some(net) = net {
-                        range(&mut fields, field, net.prefix_len(), net.network().octets(), net.netmask().octets());
+                        masked(&mut fields, field, net.addr().octets(), net.netmask().octets());
                     }
                 }
             }
         }
         if let Some((kind, (_, field))) = icmp {
             exact(&mut fields, field, &[kind]);
+        }
+        if let Network::Discovery { target: Some((address, mask)), .. } = self.network {
+            masked(&mut fields, Field::NdTarget, address.octets(), mask.octets());
         }
         out.extend_from_slice(&OXM.to_be_bytes());
         // At most 8 + 10 + 10 + 6 + 6 + 5 + 36 + 36 + 5 bytes of fields.

@@ -1,7 +1,8 @@
 //! Messages and their header ("OpenFlow Header").
 
 use crate::bundle::{BundleId, BundleStep, FLAGS};
-use crate::flow::FlowMod;
+use crate::flow::{FlowMod, Table};
+use crate::matching::Match;
 
 /// Version of the wire protocol: OpenFlow 1.4.
 pub const VERSION: u8 = 0x05;
@@ -30,6 +31,9 @@ pub enum Message {
     FlowMod(FlowMod),
     /// Is answered when everything sent before has been carried out.
     BarrierRequest,
+    /// From now on the switch tells of flows that others add, change or remove, whatever their table ("Flow Monitoring"). One of these at most
+    /// on a connection.
+    WatchFlows,
     /// Opens, closes, commits or discards a bundle (`ofp_bundle_ctrl_msg`).
     BundleControl(BundleId, BundleStep),
     /// Puts a change of flows into a bundle (`ofp_bundle_add_msg`).
@@ -43,10 +47,17 @@ pub(crate) mod kind {
     pub(crate) const ECHO_REQUEST: u8 = 2;
     pub(crate) const ECHO_REPLY: u8 = 3;
     pub(crate) const FLOW_MOD: u8 = 14;
+    pub(crate) const MULTIPART_REQUEST: u8 = 18;
+    pub(crate) const MULTIPART_REPLY: u8 = 19;
     pub(crate) const BARRIER_REQUEST: u8 = 20;
     pub(crate) const BARRIER_REPLY: u8 = 21;
     pub(crate) const BUNDLE_CONTROL: u8 = 33;
     pub(crate) const BUNDLE_ADD: u8 = 34;
+}
+
+/// What a multipart message is about (`ofp_multipart_type`).
+pub(crate) mod multipart {
+    pub(crate) const FLOW_MONITOR: u16 = 16;
 }
 
 /// Adds zeroes, after a structure of `length` bytes, up to a multiple of 8.
@@ -72,6 +83,7 @@ impl Message {
             Self::EchoReply(_) => kind::ECHO_REPLY,
             Self::FlowMod(_) => kind::FLOW_MOD,
             Self::BarrierRequest => kind::BARRIER_REQUEST,
+            Self::WatchFlows => kind::MULTIPART_REQUEST,
             Self::BundleControl(..) => kind::BUNDLE_CONTROL,
             Self::BundleAdd(..) => kind::BUNDLE_ADD,
         }
@@ -92,6 +104,22 @@ impl Message {
             }
             Self::FlowMod(flow) => flow.encode(out),
             Self::BarrierRequest => Ok(()),
+            Self::WatchFlows => {
+                const MONITOR: u32 = 1;
+                const ANY: u32 = u32::MAX;
+                // `OFPFMF_ADD`, `OFPFMF_REMOVED`, `OFPFMF_MODIFY`: not those that are there; and what this connection does comes abbreviated.
+                const WHICH: u16 = 0b1110;
+                const ADD: u8 = 0;
+                out.extend_from_slice(&multipart::FLOW_MONITOR.to_be_bytes());
+                out.extend_from_slice(&[0; 6]);
+                for word in [MONITOR, ANY, ANY] {
+                    out.extend_from_slice(&word.to_be_bytes());
+                }
+                out.extend_from_slice(&WHICH.to_be_bytes());
+                out.extend_from_slice(&[Table::ALL.0, ADD]);
+                Match::default().encode(out);
+                Ok(())
+            }
             Self::BundleControl(bundle, step) => {
                 out.extend_from_slice(&bundle.0.to_be_bytes());
                 out.extend_from_slice(&step.request().to_be_bytes());
@@ -124,7 +152,7 @@ fn message(kind: u8, xid: Xid, out: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Action, Match, Port, Priority};
+    use crate::{Action, Port, Priority};
 
     #[test]
     fn the_longest_message_fits_and_a_longer_one_is_refused() {

@@ -2,7 +2,8 @@
 
 use crate::bundle::{BundleId, BundleStep};
 use crate::error::ErrorReply;
-use crate::message::{HEADER, VERSION, Xid, kind};
+use crate::flow::Cookie;
+use crate::message::{HEADER, VERSION, Xid, kind, multipart};
 
 /// A message of the switch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub enum Reply {
     BarrierReply,
     /// A step of a bundle is done.
     Bundle(BundleId, BundleStep),
+    /// Others have added, changed or removed flows that have, or had, these cookies; none, as an answer to [`crate::Message::WatchFlows`].
+    FlowsChanged(Vec<Cookie>),
     /// Something that we never ask for, such as news of ports: its type. To be ignored.
     Other(u8),
 }
@@ -60,6 +63,9 @@ pub fn decode(bytes: &[u8]) -> Result<Option<(Xid, Reply, usize)>, DecodeError> 
         kind::ECHO_REQUEST => Reply::EchoRequest(body.to_vec()),
         kind::ECHO_REPLY => Reply::EchoReply(body.to_vec()),
         kind::BARRIER_REPLY => Reply::BarrierReply,
+        kind::MULTIPART_REPLY if body.starts_with(&multipart::FLOW_MONITOR.to_be_bytes()) => {
+            changes(body.get(8..).unwrap_or_default()).map(Reply::FlowsChanged).ok_or(DecodeError::Body(kind))?
+        }
         kind::BUNDLE_CONTROL => bundle(body).ok_or(DecodeError::Body(kind))?,
         other => Reply::Other(other),
     };
@@ -90,6 +96,24 @@ fn bundle(body: &[u8]) -> Option<Reply> {
     let ([i0, i1, i2, i3, t0, t1, _, _], _) = body.split_first_chunk::<8>()?;
     let step = BundleStep::of_reply(u16::from_be_bytes([*t0, *t1]))?;
     Some(Reply::Bundle(BundleId(u32::from_be_bytes([*i0, *i1, *i2, *i3])), step))
+}
+
+/// "Flow Monitoring": a list of updates, each with its length and what happened.
+fn changes(mut updates: &[u8]) -> Option<Vec<Cookie>> {
+    // `OFPFME_INITIAL`, `OFPFME_ADDED`, `OFPFME_REMOVED`, `OFPFME_MODIFIED`; others are about changes of ours, or about no flow.
+    const FULL: std::ops::RangeInclusive<u16> = 0..=3;
+    let mut cookies = Vec::new();
+    while !updates.is_empty() {
+        let [l0, l1, e0, e1] = *updates.first_chunk::<4>()?;
+        let length = usize::from(u16::from_be_bytes([l0, l1]));
+        let update = updates.get(..length).filter(|_| length >= 8)?;
+        if FULL.contains(&u16::from_be_bytes([e0, e1])) {
+            // Table, reason, two timeouts, priority and four bytes are before it.
+            cookies.push(Cookie(u64::from_be_bytes(*update.get(16..)?.first_chunk()?)));
+        }
+        updates = &updates[length..];
+    }
+    Some(cookies)
 }
 
 #[cfg(test)]
@@ -130,6 +154,23 @@ mod tests {
         assert_eq!((error.to_string().as_str(), error.data.as_slice()), ("the switch refused: BUNDLE_FAILED: MSG_FAILED", &[9][..]));
         assert_eq!(ErrorReply { kind: 4, code: 2, data: vec![] }.to_string(), "the switch refused: BAD_MATCH: code 2");
         assert_eq!(ErrorReply { kind: 99, code: 2, data: vec![] }.to_string(), "the switch refused: error of type 99, code 2");
+    }
+
+    #[test]
+    fn changes_of_flows_by_others_are_read() {
+        let message = |updates: &[&[u8]]| {
+            let updates = updates.concat();
+            [&[5, 19, 0, 16 + updates.len() as u8, 0, 0, 0, 0, 0, 16, 0, 0, 0, 0, 0, 0][..], &updates].concat()
+        };
+        let removed = [0, 32, 0, 2, 0, 2, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 0, 1, 0, 4, 0, 0, 0, 0];
+        let abbreviated = [0, 8, 0, 4, 0, 0, 0, 7];
+        let read = |bytes: &[u8]| decode(bytes).map(|found| found.unwrap().1);
+        assert_eq!(read(&message(&[&abbreviated, &removed])), Ok(Reply::FlowsChanged(vec![Cookie(9)])));
+        assert_eq!(read(&message(&[])), Ok(Reply::FlowsChanged(Vec::new())));
+        for broken in [&removed[..20], &[0, 4, 0, 2], &[0, 0, 0, 2, 0, 0, 0, 0], &[0, 8, 0, 2, 0, 0, 0, 0]] {
+            assert_eq!(read(&message(&[broken])), Err(DecodeError::Body(19)), "{broken:?}");
+        }
+        assert_eq!(read(&[5, 19, 0, 16, 0, 0, 0, 0, 0, 13, 0, 0, 0, 0, 0, 0]), Ok(Reply::Other(19)));
     }
 
     #[test]

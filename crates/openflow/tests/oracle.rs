@@ -4,8 +4,8 @@
 use std::process::Command;
 
 use openflow::{
-    Action, Bundle, BundleId, BundleStep, Command as Change, Cookie, EtherType, FlowMod, Match, Message, Network, Port, Priority, Table,
-    Xid,
+    Action, Bundle, BundleId, BundleStep, Command as Change, Cookie, EtherType, Field, FlowMod, Match, Message, Network, Port, Priority,
+    Table, Xid,
 };
 
 const ROUTER: [u8; 6] = [0x0e, 0, 0, 0, 0, 1];
@@ -45,6 +45,12 @@ fn echo_and_barrier_are_read() {
         Some("OFPT_ECHO_REPLY (OF1.4) (xid=0x1234): 3 bytes of payload")
     );
     assert_eq!(print(&encoded(&Message::BarrierRequest)), "OFPT_BARRIER_REQUEST (OF1.4) (xid=0x1234):");
+}
+
+#[test]
+fn flows_are_watched_in_all_tables() {
+    let printed = print(&encoded(&Message::WatchFlows));
+    assert_eq!(printed, "OFPST_FLOW_MONITOR request (OF1.4) (xid=0x1234):\n id=1 flags=add,delete,modify");
 }
 
 #[test]
@@ -111,6 +117,43 @@ fn the_source_of_a_packet_is_rewritten() {
         let field = if family == EtherType::IPV4 { "ip_src" } else { "ipv6_src" };
         assert!(printed.ends_with(&format!("actions=set_field:{address}->{field},LOCAL")), "{printed}");
     }
+}
+
+#[test]
+fn questions_for_neighbours_are_answered_by_rewriting_them() {
+    let target = Some(("169.254.128.2".parse().unwrap(), "255.255.128.3".parse().unwrap()));
+    let ask = Match { network: Network::Arp { operation: 1, target }, ..Match::default() };
+    let actions = vec![
+        Action::SetArpOp(2),
+        Action::Move(Field::ArpSha, Field::ArpTha),
+        Action::SetArpSha(ROUTER),
+        Action::Move(Field::ArpSpa, Field::Register),
+        Action::Move(Field::ArpTpa, Field::ArpSpa),
+    ];
+    let printed = flow(FlowMod::add(Priority(1), ask, actions));
+    let (matching, actions) = printed.split_once(" actions=").unwrap();
+    assert!(matching.ends_with("priority=1,arp,arp_tpa=169.254.128.2/255.255.128.3,arp_op=1"), "{printed}");
+    assert_eq!(
+        actions,
+        "set_field:2->arp_op,move:NXM_NX_ARP_SHA[]->NXM_NX_ARP_THA[],set_field:0e:00:00:00:00:01->arp_sha,\
+         move:NXM_OF_ARP_SPA[]->NXM_NX_REG0[],move:NXM_OF_ARP_TPA[]->NXM_OF_ARP_SPA[]"
+    );
+    let target = Some(("fd00::2".parse().unwrap(), "ffff:ffff::3".parse().unwrap()));
+    let network = Network::Discovery { kind: 135, target };
+    let actions =
+        vec![Action::Move(Field::NdTarget, Field::Ipv6Src), Action::SetNdOption(2), Action::SetIcmpv6Type(136), Action::Resubmit(Table(1))];
+    let printed = flow(FlowMod::add(Priority(1), Match { network, ..Match::default() }, actions));
+    assert!(
+        printed.ends_with(
+            "icmp6,icmp_type=135,nd_target=fd00::2/ffff:ffff::3 actions=move:NXM_NX_ND_TARGET[]->NXM_NX_IPV6_SRC[],set_field:2->nd_options_type,\
+             set_field:136->icmpv6_type,resubmit(,1)"
+        ),
+        "{printed}"
+    );
+    let actions = vec![Action::SetNdTll(HOST), Action::Output(Port::IN_PORT)];
+    let network = Network::Discovery { kind: 136, target: None };
+    let printed = flow(FlowMod::add(Priority(1), Match { network, ..Match::default() }, actions));
+    assert!(printed.ends_with("icmp6,icmp_type=136 actions=set_field:02:00:00:00:00:ff->nd_tll,IN_PORT"), "{printed}");
 }
 
 #[test]

@@ -154,6 +154,30 @@ fn a_committed_bundle_is_in_effect_when_its_reply_arrives() {
 }
 
 #[test]
+fn what_others_do_to_flows_is_told_and_what_this_connection_does_is_not() {
+    let switch = Switch::start();
+    let mut connection = switch.connect();
+    connection.send(&Message::WatchFlows.encode(Xid(5)).unwrap());
+    assert_eq!(connection.receive(), (Xid(5), Reply::FlowsChanged(Vec::new())));
+    assert_eq!(connection.apply(BundleId(1), Xid(10), vec![to_host(100), to_host(200).in_table(Table(3))]), Ok(()));
+    let target = format!("unix:{}", switch.path("br.mgmt").display());
+    let ofctl = |words: &[&str]| switch.run("ovs-ofctl", &[&["--protocols=OpenFlow14", words[0], &target], &words[1..]].concat());
+    let mut told = || loop {
+        match connection.receive().1 {
+            Reply::FlowsChanged(cookies) if cookies.is_empty() => {}
+            Reply::FlowsChanged(cookies) => return cookies,
+            other => panic!("{other:?}"),
+        }
+    };
+    ofctl(&["add-flow", "cookie=9,priority=5,arp,actions=drop"]);
+    assert_eq!(told(), [Cookie(9)]);
+    ofctl(&["del-flows", "table=3"]);
+    assert_eq!(told(), [Cookie(7)]);
+    ofctl(&["mod-flows", "ip,actions=drop"]);
+    assert_eq!(told(), [Cookie(7)]);
+}
+
+#[test]
 fn a_bundle_with_a_bad_flow_changes_nothing() {
     let switch = Switch::start();
     let mut connection = switch.connect();

@@ -33,6 +33,8 @@ pub struct Ownership {
     pub mark: Option<u16>,
     /// Whether the table holds one row that belongs to everybody, such as `NB_Global`: never inserted, never removed.
     pub singleton: bool,
+    /// Whether a server of a version without the table does without its rows. Otherwise each is refused.
+    pub dispensable: bool,
 }
 
 /// What of a row is to be looked at.
@@ -297,7 +299,9 @@ impl Diff<'_> {
     }
 
     fn wants(&self, key: &RowKey) -> bool {
-        self.desired.wants(key) && !self.skip.contains(key)
+        let is_done_without =
+            || self.own(key.table).is_some_and(|own| own.dispensable) && self.replica.monitored().columns(key.table).is_none();
+        self.desired.wants(key) && !self.skip.contains(key) && !is_done_without()
     }
 
     /// The identifier that stands for `key`: an adopted row's own, else the one that follows from the key.

@@ -9,11 +9,11 @@ use ovsdb_types::{Bindings, Datum, Desired, Diff, Difference, Fact, FactValue, M
 
 fn own(table: TableId, columns: &[u16]) -> Ownership {
     let (columns, members, entries) = (columns.to_vec(), Vec::new(), Vec::new());
-    Ownership { table, columns, maps: Vec::new(), members, entries, identity: None, mark: None, singleton: false }
+    Ownership { table, columns, maps: Vec::new(), members, entries, identity: None, mark: None, singleton: false, dispensable: false }
 }
 
 /// What is done for two switches, one with a setting, and for a static MAC binding, at a server with `tables`.
-fn done(tables: Vec<(TableId, Vec<u16>)>) -> Difference {
+fn done(tables: Vec<(TableId, Vec<u16>)>, dispensable: bool) -> Difference {
     let mut desired = Desired::default();
     let text = |value: &str| Datum::One(value.into());
     let mut say = |table, key: &str, columns: Vec<(u16, Datum)>| {
@@ -24,7 +24,8 @@ fn done(tables: Vec<(TableId, Vec<u16>)>) -> Difference {
     say(ls::TABLE, "rich", vec![(ls::NAME.index, text("rich")), (ls::OTHER_CONFIG.index, setting)]);
     say(smb::TABLE, "binding", vec![(smb::IP.index, text("10.0.0.1"))]);
     let replica = Replica::new(Monitored { schema: &nb::SCHEMA, tables }, vec![]);
-    let ownership = [own(ls::TABLE, &[ls::NAME.index, ls::OTHER_CONFIG.index]), own(smb::TABLE, &[smb::IP.index])];
+    let ownership =
+        [own(ls::TABLE, &[ls::NAME.index, ls::OTHER_CONFIG.index]), Ownership { dispensable, ..own(smb::TABLE, &[smb::IP.index]) }];
     let nothing = BTreeSet::new();
     let diff =
         Diff { desired: &desired, replica: &replica, ownership: &ownership, skip: &nothing, vendor: "kube-ovn", claimed: &|_, _| false };
@@ -33,10 +34,12 @@ fn done(tables: Vec<(TableId, Vec<u16>)>) -> Difference {
 
 #[test]
 fn a_row_that_the_server_cannot_hold_is_refused_by_name_and_the_others_are_written() {
-    let whole = done(vec![(ls::TABLE, vec![ls::NAME.index, ls::OTHER_CONFIG.index]), (smb::TABLE, vec![smb::IP.index])]);
+    let all = || vec![(ls::TABLE, vec![ls::NAME.index, ls::OTHER_CONFIG.index]), (smb::TABLE, vec![smb::IP.index])];
+    let whole = done(all(), false);
     assert_eq!((whole.inserted, whole.blocked.len()), (3, 0));
 
-    let older = done(vec![(ls::TABLE, vec![ls::NAME.index])]);
+    let old = || vec![(ls::TABLE, vec![ls::NAME.index])];
+    let older = done(old(), false);
     assert_eq!(older.inserted, 1, "{:?}", older.operations);
     let refused: BTreeSet<_> = older.blocked.iter().map(|(row, why)| format!("{}: {why}", row.key)).collect();
     let expected = [
@@ -44,4 +47,10 @@ fn a_row_that_the_server_cannot_hold_is_refused_by_name_and_the_others_are_writt
         "rich: the server's OVN_Northbound has no column other_config in table Logical_Switch",
     ];
     assert!(refused.iter().eq(expected.iter()), "{refused:?}");
+
+    // Unless it does without them.
+    let without = done(old(), true);
+    let refused: Vec<_> = without.blocked.iter().map(|(row, _)| row.key.to_string()).collect();
+    assert_eq!((without.inserted, refused), (1, vec!["rich".to_owned()]));
+    assert_eq!(done(all(), true).inserted, 3);
 }

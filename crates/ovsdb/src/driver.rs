@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ovsdb_types::{Monitored, TableUpdates};
+use ovsdb_types::{Condition, Monitored, TableId, TableUpdates};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -19,6 +19,8 @@ pub struct Options {
     pub remotes: Remotes,
     /// What to monitor; tables and columns that the server lacks are left out.
     pub monitored: Monitored,
+    /// The rows to monitor of some tables, which satisfy one of the conditions; all of the others.
+    pub only: Vec<(TableId, Vec<Condition>)>,
     /// Whether only the server that leads a cluster will do. A writer wants that: a follower passes transactions on, and
     /// shows their effects later.
     pub leader: bool,
@@ -41,7 +43,16 @@ impl Options {
         let alone = remotes.as_slice().len() == 1;
         let (probe, longest) = if alone { (5_000, 4_000) } else { (2_000, 500) };
         let backoff = (Duration::from_millis(50), Duration::from_millis(longest));
-        Self { remotes, monitored, leader: false, tls: None, probe: Duration::from_millis(probe), limit: 1 << 30, backoff }
+        Self {
+            remotes,
+            monitored,
+            only: Vec::new(),
+            leader: false,
+            tls: None,
+            probe: Duration::from_millis(probe),
+            limit: 1 << 30,
+            backoff,
+        }
     }
 }
 

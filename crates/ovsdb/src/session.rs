@@ -322,7 +322,12 @@ impl<'a> Session<'a> {
             .map(|(id, columns)| {
                 let schema = monitored.schema.table(*id);
                 let names: Vec<&str> = columns.iter().map(|c| schema.column(*c).name).collect();
-                (schema.name.to_owned(), serde_json::json!([{ "columns": names }]))
+                let only = self.options.only.iter().find(|(of, _)| of == id);
+                let request = match only {
+                    Some((_, conditions)) => serde_json::json!([{ "columns": names, "where": conditions }]),
+                    None => serde_json::json!([{ "columns": names }]),
+                };
+                (schema.name.to_owned(), request)
             })
             .collect();
         let params = serde_json::json!([monitored.schema.name, "ferrovia", requests, last]);

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use ovsdb::{Client, Event, Options, Remote, TransactError, connect};
-use ovsdb_types::{Condition, Datum, IndexDef, Monitored, Operation, Replica, RowChange, RowKey, Until, nb};
+use ovsdb_types::{Condition, Datum, Function, IndexDef, Monitored, Operation, Replica, RowChange, RowKey, Until, nb};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -131,7 +131,7 @@ async fn a_failed_operation_is_named_and_nothing_is_committed() {
     connected(&mut events).await;
     let wait = Operation::Wait {
         table: "Logical_Switch",
-        condition: vec![Condition { column: "name", function: ovsdb_types::Function::Eq, value: Datum::One("leader".into()) }],
+        condition: vec![Condition { column: "name", function: Function::Eq, value: Datum::One("leader".into()) }],
         columns: vec!["name"],
         until: Until::NotEqual,
         rows: vec![],
@@ -241,4 +241,29 @@ async fn a_silent_peer_is_probed_and_left() {
     let _task = tokio::spawn(driver.run());
     let why = ended(&mut events).await;
     assert!(why.contains("no answer"), "{why}");
+}
+
+#[tokio::test]
+async fn of_a_table_only_the_rows_that_are_asked_for_are_monitored() {
+    let server = Server::start(false);
+    let named = |name: &str| Condition { column: "name", function: Function::Eq, value: Datum::One(name.into()) };
+    let only = vec![(nb::logical_switch::TABLE, vec![named("one"), named("other")])];
+    let (client, mut events, driver) = connect(Options { only, ..server.options() });
+    let task = tokio::spawn(driver.run());
+    let Event::Snapshot(monitored, snapshot) = connected(&mut events).await else { panic!("expected a snapshot") };
+    let mut replica = Replica::new(monitored.clone(), Vec::new());
+    replica.replace(monitored, snapshot).unwrap();
+    for name in ["foreign", "one", "other"] {
+        client.transact(&[switch(name)]).await.unwrap();
+    }
+    while replica.len(nb::logical_switch::TABLE) < 2 {
+        let Event::Updates(updates) = connected(&mut events).await else { panic!("expected updates") };
+        replica.apply(updates).unwrap();
+    }
+    let mut names: Vec<_> = replica.rows(nb::logical_switch::TABLE).map(|row| row.text(nb::logical_switch::NAME).to_owned()).collect();
+    names.sort();
+    assert_eq!(names, ["one", "other"]);
+    drop(client);
+    drop(events);
+    task.await.unwrap();
 }

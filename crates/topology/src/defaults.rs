@@ -21,8 +21,10 @@ pub(crate) fn of(spec: &v1::SubnetSpec, parsed: &SubnetSpec) -> Option<Value> {
     if parsed.has_switch() {
         text("vpc", spec.vpc.as_deref(), &parsed.vpc);
     }
-    text("cidrBlock", spec.cidr_block.as_deref(), &parsed.cidrs.to_string());
-    text("gateway", spec.gateway.as_deref(), &join(&parsed.gateways));
+    if !parsed.cidrs.is_empty() {
+        text("cidrBlock", spec.cidr_block.as_deref(), &parsed.cidrs.to_string());
+        text("gateway", spec.gateway.as_deref(), &join(&parsed.gateways));
+    }
     text("protocol", spec.protocol.as_deref(), parsed.cidrs.protocol());
     if spec.gateway_type.as_deref().is_none_or(str::is_empty) && *parsed.vpc == *DEFAULT_VPC && parsed.has_switch() {
         text("gatewayType", None, "distributed");
@@ -78,6 +80,12 @@ mod tests {
             "default": false, "private": true, "natOutgoing": false, "excludeIps": ["10.0.0.250..10.0.0.254"],
         });
         assert_eq!(filled_in(&spec), None);
+        // Without a range there is nothing else to fill in.
+        let spec = json!({
+            "provider": "ovn", "vpc": "ovn-cluster", "vlan": "v", "gatewayType": "distributed", "default": false, "private": false,
+            "natOutgoing": false,
+        });
+        assert_eq!(filled_in(&spec), Some(json!({ "protocol": "Mac" })));
         // What cannot be read is left as it is.
         assert_eq!(filled_in(&json!({ "cidrBlock": "10.0.0.0/33" })), None);
     }

@@ -15,7 +15,7 @@ use crate::centralized::CentralByVpc;
 use crate::fact::{Fact, FactValue, Problem};
 use crate::interconnection::InterconnectedByVpc;
 use crate::northbound::{self, Policy, RowFact, external_ids, refer, router};
-use crate::world::{Egress, Name, Network, Range, RangesByVpc, Router, Vpc, World};
+use crate::world::{Egress, HostLink, Name, Network, Range, RangesByVpc, Router, Vpc, World};
 use crate::{node, routes, underlay};
 
 /// Key in `external_ids` of a route of ours.
@@ -65,11 +65,13 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
         };
         leave(cx, vpc, transit, Transit::ROUTER_MAC, out);
     });
-    engine.leaf::<Vpc>("egress-vpc", |cx, name, vpc, out| {
+    engine.rule::<Vpc, HostLink>("egress-vpc", |cx, name, vpc, out| {
         if cx.get::<Router>(name).is_some()
             && let Ok(Some(number)) = host_link(cx, name, vpc)
         {
             leave(cx, name, &Transit::numbered(number), Transit::numbered_mac(number), out);
+            let central = cx.keys::<CentralByVpc>(name).next().is_some();
+            out.derive(Arc::clone(name), HostLink { number, central });
         }
     });
     engine.leaf::<Range>("egress-ranges", |cx, name, range, out| {

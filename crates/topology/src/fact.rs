@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use api::MacAddr;
 use api::annotations::{IpFamily, NicRecord};
 use api::routes::NextHop;
+use ovsdb_types::RowKey;
 
 use crate::holder::Identity;
 use crate::underlay::{NetworkState, VlanState};
@@ -33,6 +34,8 @@ pub enum Fact {
     NodeProblem(Name),
     /// Pods of a subnet cannot leave as it says.
     GatewayProblem(Name),
+    /// The node that all pods of a subnet leave by now.
+    ActiveGateway(Name),
     /// Pods of a subnet cannot leave as its VPC says.
     ExitProblem(Name),
     /// A pod cannot be served.
@@ -102,6 +105,8 @@ pub enum FactValue {
         /// Annotations to write.
         record: Box<NicRecord>,
     },
+    /// Node.
+    ActiveGateway(Name),
     /// Reason.
     Problem(Problem),
     /// Vlan.
@@ -209,6 +214,8 @@ pub struct SubnetState {
     pub network: Result<(api::Cidrs, Vec<IpAddr>), Problem>,
     /// What connects it with the others of its VPC, if that is asked for, once it has addresses; or why that cannot be.
     pub interconnection: Option<Result<Interconnected, Problem>>,
+    /// Rows with what OVN answers to DHCP there, over IPv4 and over IPv6.
+    pub dhcp: [Option<RowKey>; 2],
     /// Subnets that were refused because they overlap with this one.
     pub refused: Vec<Name>,
     /// Whether the object must carry our finalizer.

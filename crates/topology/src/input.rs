@@ -21,9 +21,9 @@ use crate::migration::{Migration, Stage};
 pub use crate::underlay::{node_reports, provider_network, vlan};
 use crate::world::{
     Central, DefinitionKey, Incoming, Instance, Ip, Keeper, Link, Name, Namespace, NetworkDefinition, Networks, NicKey, NicNotes, Node,
-    Pod, PodKey, Pool, PoolSpec, Replicas, ReplicasKey, ReplicasKind, Subnet, SubnetSpec, Vip, VipSpec, Vpc, Workload,
+    Pod, PodKey, Pool, PoolSpec, PortNotes, Replicas, ReplicasKey, ReplicasKind, Subnet, SubnetSpec, Vip, VipSpec, Vpc, Workload,
 };
-use crate::{defaults, dhcp};
+use crate::{defaults, dhcp, macs_alone};
 
 /// `spec.podType` of an `IP` object whose holder is a pod of a StatefulSet.
 pub const STATEFUL_SET: &str = "StatefulSet";
@@ -103,12 +103,16 @@ pub fn subnet_defaults(object: &v1::Subnet) -> Option<serde_json::Value> {
 #[must_use]
 pub fn in_force(object: &v1::Subnet) -> Option<(Cidrs, Vec<IpAddr>)> {
     let (cidrs, gateways) = object.metadata.annotations.as_ref()?.get(IN_FORCE)?.split_once(" via ")?;
-    Some((cidrs.parse().ok()?, parse_addresses(gateways).ok()?))
+    let cidrs = if cidrs.is_empty() { Cidrs::NONE } else { cidrs.parse().ok()? };
+    Some((cidrs, parse_addresses(gateways).ok()?))
 }
 
 fn subnet_spec(spec: &v1::SubnetSpec) -> Result<SubnetSpec, Problem> {
     let bad = |field: &str, why: &dyn std::fmt::Display| Problem { reason: "BadField", message: format!("spec.{field}: {why}") };
-    let cidrs: Cidrs = spec.cidr_block.as_deref().unwrap_or_default().parse().map_err(|e| bad("cidrBlock", &e))?;
+    let cidrs: Cidrs = match macs_alone::ranges(spec)? {
+        Some(none) => none,
+        None => spec.cidr_block.as_deref().unwrap_or_default().parse().map_err(|e| bad("cidrBlock", &e))?,
+    };
     let given = parse_addresses(spec.gateway.as_deref().unwrap_or_default()).map_err(|e| bad("gateway", &e))?;
     if let Some(outside) = given.iter().find(|ip| !cidrs.contains(**ip)) {
         return Err(bad("gateway", &format!("{outside} lies outside cidrBlock {cidrs}")));
@@ -140,6 +144,7 @@ fn subnet_spec(spec: &v1::SubnetSpec) -> Result<SubnetSpec, Problem> {
         central: central(spec)?.map(Box::new),
         logical_gateway: spec.logical_gateway.unwrap_or(false),
         dhcp: dhcp::read(spec)?,
+        mtu: spec.mtu.and_then(|mtu| u16::try_from(mtu).ok()).filter(|mtu| *mtu > 0),
         advertised: dhcp::advertised(spec, &cidrs)?,
         interconnection: None,
     })
@@ -260,11 +265,11 @@ pub fn pod(object: &PodView) -> (PodKey, Option<Pod>, Age) {
         Ok(recorded) => (Ok(None), recorded),
         Err(why) => (Err(why), None),
     };
-    let security = annotations::port_security_of(OVN_PROVIDER, notes).map(Box::new);
+    let port = port_notes(OVN_PROVIDER, notes);
     let (uid, created) = (uid(meta), age(meta).0);
     let workload = workload(meta);
     let incoming = incoming(meta).filter(|_| matches!(workload, Some(Workload::VirtualMachine(_)))).map(Box::new);
-    (key, Some(Pod { uid, created, node, workload, asked, recorded, security, incoming }), age(meta))
+    (key, Some(Pod { uid, created, node, workload, asked, recorded, port, incoming }), age(meta))
 }
 
 /// A node.
@@ -272,7 +277,14 @@ pub fn pod(object: &PodView) -> (PodKey, Option<Pod>, Age) {
 pub fn node(object: &NodeView) -> (Name, Node, Age) {
     let (meta, age) = (&object.metadata, age(&object.metadata));
     let addresses = object.internal_addresses();
-    let recorded = meta.annotations.as_ref().map_or(Ok(None), annotations::recorded);
+    let recorded = meta.annotations.as_ref().map_or(Ok(None), annotations::recorded).and_then(|recorded| {
+        let is_whole = recorded.as_ref().is_none_or(|record| !record.addresses.is_empty());
+        if is_whole {
+            Ok(recorded)
+        } else {
+            Err(format!("annotation {} is missing although {} is true", annotations::IP_ADDRESS, annotations::ALLOCATED))
+        }
+    });
     let chassis = meta.annotations.as_ref().and_then(|notes| text(&notes.get(annotations::CHASSIS).cloned()));
     (name(meta), Node { uid: uid(meta), created: age.0, addresses, chassis, recorded }, age)
 }
@@ -309,13 +321,20 @@ pub fn networks(object: &PodView) -> Option<Networks> {
 
 /// What is said of one NIC, if anything.
 fn nic_notes(provider: &str, notes: &BTreeMap<String, String>) -> Option<NicNotes> {
-    let security = annotations::port_security_of(provider, notes).map(Box::new);
+    let port = port_notes(provider, notes);
     let (asked, recorded) = match annotations::recorded_of(provider, notes) {
         Ok(recorded) => (annotations::requested_of(provider, notes), recorded),
         Err(why) => (Err(why), None),
     };
-    let said = NicNotes { asked, recorded, security };
-    (said != NicNotes { asked: Ok(Default::default()), recorded: None, security: None }).then_some(said)
+    let said = NicNotes { asked, recorded, port };
+    (said != NicNotes { asked: Ok(Default::default()), recorded: None, port: None }).then_some(said)
+}
+
+/// What annotations say of the port of the NIC with this provider, if anything.
+#[must_use]
+pub fn port_notes(provider: &str, notes: &BTreeMap<String, String>) -> Option<Box<PortNotes>> {
+    let said = PortNotes { security: annotations::port_security_of(provider, notes), dhcp: dhcp::read_port(provider, notes) };
+    (said != PortNotes::default()).then(|| Box::new(said))
 }
 
 /// A `NetworkAttachmentDefinition`.

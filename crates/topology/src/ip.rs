@@ -6,8 +6,8 @@ use engine::{Cx, Engine};
 
 use crate::fact::{Fact, FactValue, NicRequest, Problem};
 use crate::holder::{self, Identity, Workload};
-use crate::networks;
 use crate::world::{Allocation, Ip, Keeper, Name, Network, Replicas, ReplicasKey, ReplicasKind, World};
+use crate::{macs_alone, networks};
 
 pub(crate) fn register(engine: &mut Engine<World, Fact>) {
     engine.leaf::<Ip>("kept", |cx, name, ip, out| {
@@ -21,27 +21,34 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
         if ip.deleting || asked || !keeps(cx, ip) {
             return;
         }
-        if cx.get::<Network>(&ip.subnet).is_some() {
-            out.say(Fact::Request(ip.nic.clone()), FactValue::Request(request(ip)));
-        } else {
-            let message = format!("spec.subnet: subnet {:?} does not exist, or is not usable: see its conditions", ip.subnet);
-            out.say(Fact::IpProblem(Arc::clone(name)), FactValue::Problem(Problem { reason: "NoSubnet", message }));
-        }
+        let problem = match cx.get::<Network>(&ip.subnet).map(|network| request(ip, network)) {
+            Some(Some(request)) => return out.say(Fact::Request(ip.nic.clone()), FactValue::Request(request)),
+            Some(None) => Problem { reason: "NoAddresses", message: format!("spec.subnet: {}", macs_alone::reason(&ip.subnet)) },
+            None => {
+                let message = format!("spec.subnet: subnet {:?} does not exist, or is not usable: see its conditions", ip.subnet);
+                Problem { reason: "NoSubnet", message }
+            }
+        };
+        out.say(Fact::IpProblem(Arc::clone(name)), FactValue::Problem(problem));
     });
 }
 
-/// What the record asks of the allocator.
-pub(crate) fn request(ip: &Ip) -> NicRequest {
-    NicRequest {
+/// What the record asks of the allocator; `None` when that is addresses of a subnet that has none.
+pub(crate) fn request(ip: &Ip, network: &Network) -> Option<NicRequest> {
+    let is_alone = network.cidrs.is_empty();
+    if is_alone && !ip.addresses.is_empty() {
+        return None;
+    }
+    Some(NicRequest {
         identity: identity(ip),
         subnet: Arc::clone(&ip.subnet),
         addresses: ip.addresses.clone(),
         mac: ip.mac,
         source: None,
-        held: ip.mac.is_some() && !ip.addresses.is_empty(),
+        held: ip.mac.is_some() && (is_alone || !ip.addresses.is_empty()),
         running: false,
         created: ip.created,
-    }
+    })
 }
 
 /// Who the recorded NIC belongs to.

@@ -16,6 +16,7 @@ mod interconnection;
 mod ip;
 mod key;
 mod mac;
+mod macs_alone;
 mod migration;
 mod networks;
 mod nic;
@@ -31,16 +32,17 @@ mod vip;
 mod vpc;
 mod world;
 
-pub use dhcp::Dhcp;
+pub use centralized::gateway_port;
+pub use dhcp::{Dhcp, OptionsOf, PortDhcp, options_of};
 pub use fact::{Fact, FactValue, Interconnected, IpHolder, NicRequest, Problem, Source, SubnetState, VpcState};
 pub use holder::{Identity, Workload, pods_on, providers, recorded};
 pub use key::{DefinitionKey, NicKey, PodKey};
 pub use migration::{Incoming, Instance, Migration, Stage};
 pub use underlay::{NetworkState, NodeReports, ProviderNetwork, Report, Vlan, VlanSegment, VlanState, Watchers};
 pub use world::{
-    Allocation, Attached, Attachment, Central, Egress, Interconnection, Ip, Keeper, Link, Namespace, Network, NetworkDefinition, Networks,
-    NicNotes, Node, Pod, Pool, PoolSpec, Replicas, ReplicasKey, ReplicasKind, Router, Subnet, SubnetSpec, Usage, Vip, VipSpec, Vpc, Ways,
-    Wish, World,
+    Allocation, Attached, Attachment, Central, Egress, HostLink, Interconnection, Ip, Keeper, Link, Namespace, Network, NetworkDefinition,
+    Networks, NicNotes, Node, Pod, Pool, PoolSpec, PortBinding, PortNotes, Replicas, ReplicasKey, ReplicasKind, Router, Subnet, SubnetSpec,
+    Usage, Vip, VipSpec, Vpc, Ways, Wish, World,
 };
 
 /// An engine over an empty world, with every rule of the network.
@@ -54,6 +56,7 @@ pub fn engine() -> engine::Engine<World, Fact> {
     engine.index::<world::SubnetsByRouterPort>();
     engine.index::<world::SubnetsByProvider>();
     engine.index::<centralized::CentralByVpc>();
+    engine.index::<centralized::CentralLinks>();
     engine.index::<interconnection::InterconnectedByVpc>();
     engine.index::<routes::OnPhysicalByVpc>();
     engine.index::<holder::PodsByHolder>();
@@ -101,5 +104,6 @@ pub fn from_scratch(engine: &engine::Engine<World, Fact>) -> engine::Engine<Worl
     engine.copy_into::<Vlan>(&mut fresh);
     engine.copy_into::<NodeReports>(&mut fresh);
     engine.copy_into::<Node>(&mut fresh);
+    engine.copy_into::<PortBinding>(&mut fresh);
     fresh
 }

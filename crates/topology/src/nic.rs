@@ -9,11 +9,11 @@ use engine::{Cx, Engine};
 
 use crate::fact::{Fact, FactValue, NicRequest, Problem, Source};
 use crate::holder::Workload;
-use crate::ip;
 use crate::world::{
     Allocation, Ip, Keeper, Name, Namespace, Network, NicKey, Pod, PodKey, Pool, PoolsByNamespace, Subnet, SubnetsByDefault,
     SubnetsByNamespace, SubnetsByProvider, World,
 };
+use crate::{ip, macs_alone};
 
 static NOTHING: NicAnnotations = NicAnnotations { subnet: None, addresses: Vec::new(), mac: None, pool: None, family: None };
 
@@ -68,6 +68,10 @@ impl Asker<'_> {
 
     /// Whether it can be in this subnet.
     fn fits(&self, subnet: &Name, network: &Network) -> Result<(), Problem> {
+        if network.cidrs.is_empty() && self.further.is_some_and(|further| further.addresses_only) {
+            let message = format!("another plugin makes the NIC, and {}", macs_alone::reason(subnet));
+            return Err(Problem { reason: "NoAddresses", message });
+        }
         if network.switch || self.further.is_some_and(|further| further.addresses_only) {
             return Ok(());
         }
@@ -102,8 +106,9 @@ pub(crate) fn request(cx: &mut Cx<'_, World>, asker: &Asker<'_>) -> Result<Optio
         && asks_for(asked, ip)
         && let Some(network) = cx.get::<Network>(&ip.subnet)
         && asker.fits(&ip.subnet, network).is_ok()
+        && let Some(kept) = ip::request(ip, network)
     {
-        return Ok(Some(NicRequest { running: true, created: pod.created, ..ip::request(ip) }));
+        return Ok(Some(NicRequest { running: true, created: pod.created, ..kept }));
     }
     let Some(namespace) = cx.get::<Namespace>(&key.namespace) else { return Ok(None) };
     let named = match asked.pool.as_deref() {
@@ -117,6 +122,9 @@ pub(crate) fn request(cx: &mut Cx<'_, World>, asker: &Asker<'_>) -> Result<Optio
     };
     let network = network(cx, &subnet, "")?;
     asker.fits(&subnet, network)?;
+    if network.cidrs.is_empty() {
+        macs_alone::lacks(&subnet, asked)?;
+    }
     // A NIC that was allocated but not yet recorded when the subnet began to close stays.
     if network.closing && cx.get::<Allocation>(nic).is_none_or(|held| held.identity != pod.identity() || held.subnet != subnet) {
         return Err(Problem { reason: "SubnetClosing", message: format!("subnet {subnet:?} is being deleted") });

@@ -58,6 +58,7 @@ pub fn ownership() -> Vec<Ownership> {
         identity: Some(name),
         mark: Some(mark),
         singleton: false,
+        dispensable: false,
     };
     let mut routers =
         table(lr::TABLE, lr::NAME.index, lr::EXTERNAL_IDS.index, &[], &[lr::POLICIES.index, lr::PORTS.index, lr::STATIC_ROUTES.index]);
@@ -98,6 +99,7 @@ pub fn ownership() -> Vec<Ownership> {
         identity: None,
         mark: Some(route::EXTERNAL_IDS.index),
         singleton: false,
+        dispensable: false,
     };
     let policies = Ownership {
         table: policy::TABLE,
@@ -126,18 +128,19 @@ pub fn ownership() -> Vec<Ownership> {
         singleton: true,
         ..ways.clone()
     };
-    // Has no place for a mark: it is ours as its router port is.
+    // Has no place for a mark: it is ours as its router port is. OVN before 22.06 asks nodes instead, and they answer.
     let bindings = Ownership {
         table: binding::TABLE,
         columns: vec![binding::LOGICAL_PORT.index, binding::IP.index, binding::MAC.index, binding::OVERRIDE_DYNAMIC_MAC.index],
         maps: Vec::new(),
         mark: None,
+        dispensable: true,
         ..ways.clone()
     };
     let answers = Ownership {
         table: dhcp::TABLE,
         columns: vec![dhcp::CIDR.index, dhcp::OPTIONS.index],
-        maps: vec![(dhcp::EXTERNAL_IDS.index, &["vendor", "ls", "protocol"])],
+        maps: vec![(dhcp::EXTERNAL_IDS.index, &["vendor", answers::MARKS[0], answers::MARKS[1], answers::PORT_MARK])],
         mark: Some(dhcp::EXTERNAL_IDS.index),
         ..ways.clone()
     };
@@ -192,9 +195,7 @@ pub fn claimed(table: TableId, row: &Row<'_>) -> bool {
         return has(group::EXTERNAL_IDS, node::MARK) && (name.starts_with(node::GROUP) || has(group::EXTERNAL_IDS, egress::INSIDE_MARK));
     }
     if table == dhcp::TABLE {
-        // Those of one port belong to a feature to come.
-        let of = |key| has(dhcp::EXTERNAL_IDS, key);
-        return answers::MARKS.into_iter().all(of) && !of(answers::PORT_MARK);
+        return answers::MARKS.into_iter().all(|key| has(dhcp::EXTERNAL_IDS, key));
     }
     table == lr::TABLE || table == binding::TABLE || (table == chassis::TABLE && row.text(chassis::NAME).contains("-public_"))
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use engine::{Cx, Engine};
 
 use crate::fact::{Fact, FactValue, Problem};
+use crate::macs_alone;
 use crate::world::{Name, Network, Pool, PoolSpec, PoolsBySubnet, World};
 
 pub(crate) fn register(engine: &mut Engine<World, Fact>) {
@@ -28,6 +29,9 @@ fn check(cx: &mut Cx<'_, World>, name: &Name, created: i64, spec: &PoolSpec) -> 
         let message = format!("spec.subnet: subnet {:?} does not exist, or is not usable: see its conditions", spec.subnet);
         return Err(Problem { reason: "NoSubnet", message });
     };
+    if network.cidrs.is_empty() {
+        return Err(Problem { reason: "NoAddresses", message: format!("spec.subnet: {}", macs_alone::reason(&spec.subnet)) });
+    }
     let outside = |ip: IpAddr| !network.cidrs.contains(ip);
     if let Some((from, to)) = spec.ranges.iter().find(|(from, to)| outside(*from) || outside(*to)) {
         let message = format!("spec.ips: {from}..{to} lies outside {} of subnet {:?}", network.cidrs, spec.subnet);

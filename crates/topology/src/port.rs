@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use api::DEFAULT_VPC;
-use api::annotations::{NicRecord, PortSecurity};
+use api::annotations::NicRecord;
 use engine::{Cx, Engine};
 use ovsdb_types::RowKey;
 use ovsdb_types::nb::{logical_switch as ls, logical_switch_port as lsp, port_group as group};
 
-use crate::fact::{Fact, FactValue, IpHolder};
+use crate::fact::{Fact, FactValue, IpHolder, Problem};
 use crate::holder::{self, Identity, Workload};
 use crate::northbound::{RowFact, external_ids, refer, switch};
-use crate::world::{Allocation, Ip, Name, Network, Networks, NicKey, NodePods, Pod, PodKey, World};
+use crate::world::{Allocation, Ip, Name, Network, Networks, NicKey, NodePods, Pod, PodKey, PortNotes, World};
 use crate::{dhcp, ip, migration, networks, node, security};
 
 pub(crate) fn register(engine: &mut Engine<World, Fact>) {
@@ -35,7 +35,13 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
         let Some(first) = users.first() else { return };
         let (name, ours) = (key.port(), first.ours && network.switch);
         if ours {
-            let (allowed, problem) = security::pairs(cx, key, nic, first.security);
+            let none = PortNotes::default();
+            let notes = first.notes.unwrap_or(&none);
+            let (allowed, mut problem) = security::pairs(cx, key, nic, notes.security.as_ref());
+            for why in notes.dhcp.iter().flat_map(|dhcp| &dhcp.wrong) {
+                let told = problem.get_or_insert(Problem { reason: "BadAnnotation", message: String::new() });
+                told.message += &format!("{}{why}", if told.message.is_empty() { "" } else { "; " });
+            }
             if let Some(problem) = problem {
                 for user in &users {
                     out.say(Fact::PortProblem(user.key.clone(), key.provider.clone()), FactValue::Problem(problem.clone()));
@@ -43,15 +49,24 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
             }
             let row = RowKey::new(lsp::TABLE, Arc::clone(&name));
             // Of each family that both the subnet and the port have.
-            let of = |v4: bool| network.cidrs.iter().map(|cidr| cidr.addr()).find(|address| address.is_ipv4() == v4);
-            let answers = |v4| of(v4).filter(|_| network.dhcp).map(|of| dhcp::reference(&nic.subnet, of));
+            let mut answers = [None, None];
+            for (v4, answer) in [true, false].into_iter().zip(&mut answers) {
+                let Some(cidr) = network.cidrs.iter().find(|cidr| cidr.addr().is_ipv4() == v4) else { continue };
+                if nic.addresses.iter().all(|address| address.is_ipv4() != v4) {
+                    continue;
+                }
+                let own = dhcp::Answer { subnet: &nic.subnet, cidr, gateways: &network.gateways, mtu: network.mtu };
+                let own = notes.dhcp.as_ref().and_then(|given| own.of_port(&name, given, out));
+                *answer = own.or_else(|| network.dhcp.then(|| dhcp::reference(&nic.subnet, cidr.addr())));
+            }
+            let [answer4, answer6] = answers;
             let pod = format!("{}/{}", key.holder.namespace, key.holder.name);
             RowFact::new(row.clone())
                 .set(lsp::NAME, name.to_string())
                 .set(lsp::ADDRESSES, [security::pair(nic.mac, &nic.addresses)].into())
                 .set(lsp::PORT_SECURITY, allowed.into_iter().collect())
-                .set(lsp::DHCPV4_OPTIONS, answers(true))
-                .set(lsp::DHCPV6_OPTIONS, answers(false))
+                .set(lsp::DHCPV4_OPTIONS, answer4)
+                .set(lsp::DHCPV6_OPTIONS, answer6)
                 .set(lsp::EXTERNAL_IDS, external_ids(&[("ls", &nic.subnet), ("pod", &pod)]))
                 .set(lsp::OPTIONS, places.as_ref().map(|places| places.options.clone()).unwrap_or_default())
                 .say(out);
@@ -59,7 +74,9 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
                 migration::join(row.clone(), out);
             }
             refer(out, switch(&nic.subnet), ls::PORTS, row.clone());
-            if let Some(node) = node.filter(|_| network.router && *network.vpc == *DEFAULT_VPC)
+            // Of those that leave by chosen nodes another policy says so.
+            let by_own_node = network.router && *network.vpc == *DEFAULT_VPC && network.central.is_none();
+            if let Some(node) = node.filter(|_| by_own_node)
                 && cx.get::<NodePods>(&node).is_some()
             {
                 refer(out, node::pods_of(&node), group::PORTS, row);
@@ -70,12 +87,14 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
         if matches!(nic.identity, Identity::Workload(_)) && !cx.get::<Ip>(&name).is_some_and(|ip| ip.nic == *key && ip::records(ip, nic)) {
             return;
         }
+        // A MAC alone is of no range, although the subnet may have one by now.
+        let has_range = !nic.addresses.is_empty();
         let record = NicRecord {
             subnet: nic.subnet.as_ref().into(),
             addresses: nic.addresses.clone(),
             mac: nic.mac,
-            cidrs: Some(network.cidrs),
-            gateways: network.gateways.clone(),
+            cidrs: has_range.then_some(network.cidrs),
+            gateways: if has_range { network.gateways.clone() } else { Vec::new() },
             segment: network.segment.clone(),
         };
         for User { key: pod, pod: Pod { uid, .. }, recorded, .. } in users {
@@ -95,15 +114,13 @@ struct User<'w> {
     /// Whether the NIC is ours to make.
     ours: bool,
     recorded: Option<&'w NicRecord>,
-    security: Option<&'w PortSecurity>,
+    notes: Option<&'w PortNotes>,
 }
 
 fn users<'w>(cx: &mut Cx<'w, World>, nic: &NicKey, identity: &Identity) -> Vec<User<'w>> {
     let pods = holder::pods(cx, &nic.holder, Some(identity)).into_iter();
     match &nic.provider {
-        None => pods
-            .map(|(key, pod)| User { key, pod, ours: true, recorded: pod.recorded.as_ref(), security: pod.security.as_deref() })
-            .collect(),
+        None => pods.map(|(key, pod)| User { key, pod, ours: true, recorded: pod.recorded.as_ref(), notes: pod.port.as_deref() }).collect(),
         Some(provider) => pods.filter_map(|(key, pod)| further(cx, key, pod, provider)).collect(),
     }
 }
@@ -111,7 +128,7 @@ fn users<'w>(cx: &mut Cx<'w, World>, nic: &NicKey, identity: &Identity) -> Vec<U
 /// The pod, if it has a NIC of this provider.
 fn further<'w>(cx: &mut Cx<'w, World>, key: PodKey, pod: &'w Pod, provider: &Name) -> Option<User<'w>> {
     let ours = !networks::attachment(cx, &key, provider)?.addresses_only;
-    let notes = cx.get::<Networks>(&key)?.notes.get(&**provider);
-    let (recorded, security) = notes.map_or((None, None), |notes| (notes.recorded.as_ref(), notes.security.as_deref()));
-    Some(User { key, pod, ours, recorded, security })
+    let said = cx.get::<Networks>(&key)?.notes.get(&**provider);
+    let (recorded, notes) = said.map_or((None, None), |said| (said.recorded.as_ref(), said.port.as_deref()));
+    Some(User { key, pod, ours, recorded, notes })
 }

@@ -37,7 +37,8 @@ pub(crate) fn pairs(
             }
         }
         let mut seen = std::collections::BTreeSet::new();
-        own.retain(|ip| seen.insert(*ip));
+        // Who asks a server for its address has any.
+        own.retain(|ip| !nic.addresses.is_empty() && seen.insert(*ip));
         pairs.push(pair(nic.mac, &own));
         pairs.extend(others);
         pairs.sort();

@@ -39,7 +39,9 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
         let waiting = (subnet.deleting && !gone)
             .then(|| Problem { reason: "InUse", message: format!("deletion waits for {holders} addresses to be released") });
         let interconnection = subnet.spec.iter().find_map(|spec| interconnection::state(spec, held));
-        let state = SubnetState { network, interconnection, refused, finalizer: !gone, waiting };
+        let answering = checked.as_ref().ok().map(|(spec, _)| spec).filter(|spec| !gone && spec.dhcp.is_some() && spec.has_switch());
+        let dhcp = answering.map_or([None, None], |spec| dhcp::keys(name, &spec.cidrs));
+        let state = SubnetState { network, interconnection, dhcp, refused, finalizer: !gone, waiting };
         out.say(Fact::Subnet(Arc::clone(name)), FactValue::Subnet(Box::new(state)));
         if let (Ok((spec, (_, segment))), false) = (&checked, gone) {
             let mut interconnection: Option<Box<Interconnection>> = None;
@@ -63,7 +65,9 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
             }
             let gateways = interconnection.as_ref().map_or(&spec.gateways, |found| &found.addresses).clone();
             if let Some(given) = spec.dhcp.as_ref().filter(|_| spec.has_switch()) {
-                dhcp::rows(name, &spec.cidrs, &gateways, given, out);
+                for cidr in spec.cidrs.iter() {
+                    dhcp::Answer { subnet: name, cidr, gateways: &gateways, mtu: spec.mtu }.of_subnet(given, out);
+                }
             }
             let network = Network {
                 vpc: Arc::clone(&spec.vpc),
@@ -76,6 +80,7 @@ pub(crate) fn register(engine: &mut Engine<World, Fact>) {
                 segment: segment.clone(),
                 central: spec.central.clone(),
                 dhcp: spec.dhcp.is_some() && spec.has_switch(),
+                mtu: spec.mtu,
             };
             out.derive(Arc::clone(name), network);
             let mut excluded = spec.excluded.clone();

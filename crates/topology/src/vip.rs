@@ -6,6 +6,7 @@ use engine::{Cx, Engine};
 
 use crate::fact::{Fact, FactValue, NicRequest, Problem};
 use crate::holder::Identity;
+use crate::macs_alone;
 use crate::nic::network;
 use crate::world::{Name, NicKey, SubnetsByDefault, Vip, VipSpec, World};
 
@@ -34,6 +35,9 @@ fn request(cx: &mut Cx<'_, World>, vip: &Vip, spec: VipSpec) -> Result<NicReques
         None => default_subnet(cx)?,
     };
     let network = network(cx, &subnet, "spec.subnet: ")?;
+    if network.cidrs.is_empty() {
+        return Err(Problem { reason: "NoAddresses", message: format!("spec.subnet: {}", macs_alone::reason(&subnet)) });
+    }
     if network.closing && !held {
         return Err(Problem { reason: "SubnetClosing", message: format!("spec.subnet: subnet {subnet:?} is being deleted") });
     }

@@ -49,7 +49,7 @@ pub struct Subnet {
 }
 
 pub use crate::centralized::Central;
-pub use crate::dhcp::Dhcp;
+pub use crate::dhcp::{Dhcp, PortDhcp};
 pub use crate::fact::Problem;
 pub use crate::holder::{Identity, Workload};
 pub use crate::interconnection::{Interconnection, Wish};
@@ -63,7 +63,7 @@ pub use crate::underlay::{NodeReports, ProviderNetwork, Vlan, VlanSegment, Watch
 pub struct SubnetSpec {
     /// VPC by name.
     pub vpc: Name,
-    /// Ranges.
+    /// Ranges; none of a subnet that gives MACs alone.
     pub cidrs: Cidrs,
     /// Gateway per family, IPv4 first, inside the ranges.
     pub gateways: Vec<IpAddr>,
@@ -85,6 +85,8 @@ pub struct SubnetSpec {
     pub logical_gateway: bool,
     /// What OVN answers to DHCP, if it does.
     pub dhcp: Option<Box<Dhcp>>,
+    /// MTU of NICs in bytes, if it names one.
+    pub mtu: Option<u16>,
     /// What the router advertises over IPv6 (`ipv6_ra_configs`); nothing if this is empty.
     pub advertised: BTreeMap<String, String>,
     /// What connects such a subnet with the others of the VPC beside its gateway, if that is asked for; or why that cannot be.
@@ -179,8 +181,8 @@ pub struct Pod {
     pub asked: Result<Option<Box<NicAnnotations>>, String>,
     /// What its annotations record.
     pub recorded: Option<NicRecord>,
-    /// Which senders its port lets through, where annotations say so.
-    pub security: Option<Box<PortSecurity>>,
+    /// What annotations say of its port, if anything.
+    pub port: Option<Box<PortNotes>>,
     /// The migration that it was made for, of a virtual machine's.
     pub incoming: Option<Box<Incoming>>,
 }
@@ -210,8 +212,17 @@ pub struct NicNotes {
     pub asked: Result<NicAnnotations, String>,
     /// What they record.
     pub recorded: Option<NicRecord>,
-    /// Which senders the port lets through.
-    pub security: Option<Box<PortSecurity>>,
+    /// What they say of its port.
+    pub port: Option<Box<PortNotes>>,
+}
+
+/// What annotations say of the port of a NIC.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PortNotes {
+    /// Which senders it lets through.
+    pub security: Option<PortSecurity>,
+    /// What OVN answers it to DHCP, in place of what its subnet says.
+    pub dhcp: Option<PortDhcp>,
 }
 
 /// A `NetworkAttachmentDefinition`: what it says to us, or why it cannot be read.
@@ -330,9 +341,25 @@ pub struct Node {
     pub recorded: Result<Option<NicRecord>, String>,
 }
 
+/// Where a port of a router is that one node at a time has, as the southbound database says; by the name of the port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortBinding {
+    /// Identifier of the node's chassis in OVN.
+    pub chassis: Name,
+}
+
 /// Derived: that there is a group of a node's pods, which leave by its port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodePods;
+
+/// Derived: that a VPC besides the default one leaves through hosts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostLink {
+    /// Number of its link to them ([`api::Transit::numbered`]).
+    pub number: u16,
+    /// Whether pods of some of its subnets leave by chosen nodes.
+    pub central: bool,
+}
 
 /// Derived: a VPC that can carry subnets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -356,7 +383,7 @@ pub struct Range {
 pub struct Network {
     /// VPC, and name of its logical router.
     pub vpc: Name,
-    /// Ranges.
+    /// Ranges; none of a subnet that gives MACs alone.
     pub cidrs: Cidrs,
     /// Gateways of NICs, IPv4 first.
     pub gateways: Vec<IpAddr>,
@@ -374,6 +401,8 @@ pub struct Network {
     pub central: Option<Box<Central>>,
     /// Whether OVN answers DHCP.
     pub dhcp: bool,
+    /// MTU in bytes that it tells, if the subnet names one.
+    pub mtu: Option<u16>,
 }
 
 impl Network {
@@ -413,6 +442,8 @@ pub struct World {
     watchers: Table<Name, Watchers>,
     ways: Table<Name, Ways>,
     instances: Table<PodKey, Instance>,
+    host_links: Table<Name, HostLink>,
+    bindings: Table<Name, PortBinding>,
 }
 
 macro_rules! collections {
@@ -457,6 +488,8 @@ collections! {
     24 Watchers: Name => watchers,
     25 Instance: PodKey => instances,
     26 Ways: Name => ways,
+    27 HostLink: Name => host_links,
+    28 PortBinding: Name => bindings,
 }
 
 /// The subnets that claim ranges in a VPC.

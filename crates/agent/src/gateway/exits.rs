@@ -15,6 +15,8 @@ pub(crate) struct Exits {
     pub(crate) own: Leaving,
     /// Of the others, by name.
     pub(crate) others: Vec<Other>,
+    /// Whether pods of some subnet of the default VPC leave by chosen nodes.
+    pub(crate) central: bool,
 }
 
 /// What leaves of a VPC besides the default one.
@@ -70,6 +72,7 @@ pub(crate) struct Source {
     vpc: String,
     created: i64,
     cidrs: Cidrs,
+    central: bool,
     leaving: Leaving,
 }
 
@@ -94,14 +97,13 @@ impl Source {
             Leaving { translated, ranges, exceptions, ..Leaving::default() }
         } else {
             // Of others the host sees one direction anyway, and must see both.
-            let is_kept = spec.external_egress().is_none()
-                && spec.gateway_type.as_deref() != Some("centralized")
-                && subnet.metadata.name.as_deref() != Some(JOIN_SUBNET);
+            let is_kept = spec.external_egress().is_none() && !is_central(spec) && subnet.metadata.name.as_deref() != Some(JOIN_SUBNET);
             let kept = if is_kept { ranges.clone() } else { Vec::new() };
-            let external = if is_way_out(spec, node) { External::of(spec, &ranges) } else { Vec::new() };
+            let external = if is_way_out(spec, node) { External::of(spec, &ranges, is_central(spec)) } else { Vec::new() };
             Leaving { ranges, external, kept, ..Leaving::default() }
         };
-        Some(Self { vpc: spec.vpc_name().to_owned(), created: api::created(&subnet.metadata), cidrs, leaving })
+        let (vpc, created) = (spec.vpc_name().to_owned(), api::created(&subnet.metadata));
+        Some(Self { vpc, created, cidrs, central: is_central(spec), leaving })
     }
 
     fn ranges<'a>(&'a self, subnet: &'a str) -> HostRanges<'a> {
@@ -131,6 +133,7 @@ impl Exits {
         for (ranges, source) in &all {
             if source.vpc == DEFAULT_VPC {
                 exits.own.add(&source.leaving);
+                exits.central |= source.central;
             } else if let Ok(at) = exits.others.binary_search_by(|other| other.vpc.cmp(&source.vpc))
                 // To an address that another VPC has the host has no way back.
                 && !all.iter().any(|(other, _)| ranges.yield_to(other).is_some())
@@ -172,17 +175,22 @@ impl Exits {
     }
 }
 
+/// Whether pods of a subnet leave by chosen nodes.
+fn is_central(spec: &v1::SubnetSpec) -> bool {
+    spec.gateway_type.as_deref() == Some("centralized")
+}
+
 /// Whether pods of a subnet may leave through a node: any, but for a centralized subnet that names others.
 fn is_way_out(spec: &v1::SubnetSpec, node: &str) -> bool {
     let is_named = |text: &str| api::gateway_nodes(text).is_ok_and(|nodes| nodes.iter().any(|(name, _)| *name == node));
-    spec.gateway_type.as_deref() != Some("centralized")
+    !is_central(spec)
         || spec.gateway_node_selectors.as_ref().is_some_and(|selectors| !selectors.is_empty())
         || spec.gateway_node.as_deref().is_some_and(is_named)
 }
 
 /// The addresses that a centralized subnet has for a node. Of what cannot be read the controller tells.
 fn own_addresses(spec: &v1::SubnetSpec, node: &str) -> Vec<IpAddr> {
-    let text = spec.gateway_node.as_deref().filter(|_| spec.gateway_type.as_deref() == Some("centralized"));
+    let text = spec.gateway_node.as_deref().filter(|_| is_central(spec));
     let nodes = api::gateway_nodes(text.unwrap_or_default()).unwrap_or_default();
     nodes.into_iter().find(|(name, _)| *name == node).map(|(_, addresses)| addresses).unwrap_or_default()
 }
@@ -282,7 +290,10 @@ mod tests {
         assert_eq!(exits.own.ranges, ["10.16.0.0/16".parse().unwrap()]);
         let shown: Vec<_> = exits.others.iter().map(|other| (other.vpc.as_str(), other.leaving.ranges.len())).collect();
         assert_eq!(shown, [("blue", 0), ("red", 1)], "the older subnet leaves, and none that the default VPC has");
-        assert_eq!(exits.ranges().len(), 2);
+        assert_eq!((exits.ranges().len(), exits.central), (2, false));
+        let central = json!({ "cidrBlock": "10.30.0.0/16", "gatewayType": "centralized", "gatewayNode": "n0" });
+        let central = source("central", "2026-01-01T00:00:00Z", central).unwrap();
+        assert!(Exits::new(&[("central", &central)], &[]).central, "whatever node it names");
         let mut exits = exits;
         let own: [IpAddr; 2] = ["fd00::1".parse().unwrap(), "10.20.1.9".parse().unwrap()];
         assert_eq!(exits.spare(&own).unwrap().to_string(), "10.20.1.0/24");

@@ -20,15 +20,17 @@ pub(crate) struct External {
     via: IpAddr,
     priority: u32,
     table: u32,
+    /// Whether it is of a subnet that leaves by chosen nodes.
+    pub(super) central: bool,
 }
 
 impl External {
     /// What a subnet says of its ranges. What admission would have refused says nothing.
-    pub(crate) fn of(spec: &SubnetSpec, ranges: &[IpNet]) -> Vec<Self> {
+    pub(crate) fn of(spec: &SubnetSpec, ranges: &[IpNet], central: bool) -> Vec<Self> {
         let Some(next_hops) = spec.external_egress() else { return Vec::new() };
         let of_range = |range: &IpNet| {
             let via = next_hops.addresses.iter().copied().find(|via| same_family(*via, range.addr()))?;
-            Some(Self { range: *range, via, priority: next_hops.priority, table: next_hops.table })
+            Some(Self { range: *range, via, priority: next_hops.priority, table: next_hops.table, central })
         };
         ranges.iter().filter_map(of_range).collect()
     }
@@ -52,13 +54,13 @@ pub(super) struct Ways {
     pub(super) problem: Option<GatewayError>,
 }
 
-/// Makes rules and routes what they are to be, for packets that come by the link `incoming`. Those of others stay.
-pub(super) async fn apply(node: &Node, wanted: &[External], incoming: &str) -> linux::Result<Ways> {
+/// Makes rules and routes what they are to be, for packets that come by these links. Those of others stay.
+pub(super) async fn apply(node: &Node, wanted: &[(External, &str)]) -> linux::Result<Ways> {
     let links = &node.links;
     let routes: Vec<Route> = links.routes().await?.into_iter().filter(|route| route.protocol == PROTOCOL).collect();
     let rules: Vec<Rule> = links.rules().await?.into_iter().filter(|rule| rule.protocol == PROTOCOL).collect();
     let (mut ways, mut kept, mut ruled) = (Ways::default(), Vec::new(), Vec::new());
-    for external in wanted {
+    for (external, incoming) in wanted {
         // On a network of the node's own: who is behind another router is none to send to.
         let device = links.route_to(external.via).await.ok().filter(|(_, via)| via.is_none()).map(|(device, _)| device);
         let Some(device) = device else {

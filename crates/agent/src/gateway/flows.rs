@@ -1,19 +1,31 @@
 //! The flows of the gateway bridge, and ours in the bridge of the network by which pods leave without the host.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use api::{MacAddr, Transit};
 use ipnet::IpNet;
-use openflow::{Action, Cookie, EtherType, FlowMod, Match, Network, Port, Priority, Table};
+use openflow::{Action, Cookie, EtherType, Field, FlowMod, Match, Network, Port, Priority, Table};
 
 use super::wire::{Family, Wire};
 
 /// That a flow of a network's bridge is ours.
-const COOKIE: Cookie = Cookie(0xfe_0000_0001);
+pub(super) const COOKIE: Cookie = Cookie(0xfe_0000_0001);
 
 /// Messages that somebody on the way sends to a pod about its packets (RFC 792, RFC 4443): whatever way those took, they are the pod's.
 const ERRORS_V4: [u8; 3] = [3, 11, 12];
 const ERRORS_V6: [u8; 4] = [1, 2, 3, 4];
+
+/// Operations of ARP (RFC 826).
+const ASK: u16 = 1;
+const ANSWER: u16 = 2;
+
+/// Messages of neighbour discovery, and the option that has the MAC of whom was asked for (RFC 4861 §4.3, §4.4, §4.6.1).
+const SOLICITATION: u8 = 135;
+const ADVERTISEMENT: u8 = 136;
+const TARGET_LINK: u8 = 2;
+
+/// The table in which a question has become an answer.
+const ANSWERS: Table = Table(1);
 
 /// What the flows depend on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,12 +34,17 @@ pub(super) struct Ports {
     pub(super) routers: Vec<(MacAddr, Port)>,
     /// MAC of the bridge's own link.
     pub(super) mac: [u8; 6],
+    /// The link to the router of the default VPC.
+    pub(super) link: Transit,
+    /// Whether the switch can answer neighbour discovery, which the kernel's datapath cannot: it does not set the type of an option, and
+    /// then refuses the flow.
+    pub(super) discovery: bool,
     /// The way past the host, if there is one.
     pub(super) wire: Option<Wire>,
 }
 
-/// All flows, in the place of whatever there is. What none of them is for is dropped: neither side asks for the other by ARP or
-/// neighbour discovery, since the router knows the node by a static binding, and the node the router by a permanent neighbour.
+/// All flows, in the place of whatever there is. What none of them is for is dropped: the node knows routers by permanent neighbours, and
+/// routers the node by static bindings; where OVN has none of those, by asking.
 pub(super) fn render(ports: &Ports) -> Vec<FlowMod> {
     let mut all = FlowMod::add(Priority(0), Match::default(), Vec::new()).in_table(Table::ALL);
     all.command = openflow::Command::Delete;
@@ -47,10 +64,59 @@ pub(super) fn render(ports: &Ports) -> Vec<FlowMod> {
             flows.push(FlowMod::add(Priority(200), matching(Some(Port::LOCAL), *router), to_router));
         }
     }
+    answer(&ports.link, ports.discovery, &mut flows);
     if let Some(wire) = &ports.wire {
         past_the_host(wire, ports, &to_host(), &mut flows);
     }
     flows
+}
+
+/// A router that asks for the node's end of a link, by ARP (RFC 826) or neighbour discovery (RFC 4861), is told the same MAC on every node:
+/// the southbound database remembers one answer for all of them. The host neither answers nor is it answered: it would take its
+/// own addresses for another's.
+fn answer(link: &Transit, discovers: bool, flows: &mut Vec<FlowMod>) {
+    let node = Transit::NODE_MAC.octets();
+    let ((v4, mask4), (v6, mask6)) = Transit::NUMBERED_NODES;
+    let arp = |target| Match { network: Network::Arp { operation: ASK, target }, ..Match::default() };
+    let discovery = |kind, target| Match { network: Network::Discovery { kind, target }, ..Match::default() };
+    let mut asks = vec![arp(Some((v4, mask4))), discovery(SOLICITATION, Some((v6, mask6)))];
+    asks.extend(link.node().iter().map(|end| match end.addr() {
+        IpAddr::V4(address) => arp(Some((address, Ipv4Addr::BROADCAST))),
+        IpAddr::V6(address) => discovery(SOLICITATION, Some((address, Ipv6Addr::from_bits(u128::MAX)))),
+    }));
+    let back = [Action::Move(Field::EthSrc, Field::EthDst), Action::SetEthSrc(node)];
+    let by_arp = [
+        Action::SetArpOp(ANSWER),
+        Action::Move(Field::ArpSha, Field::ArpTha),
+        Action::SetArpSha(node),
+        Action::Move(Field::ArpSpa, Field::Register),
+        Action::Move(Field::ArpTpa, Field::ArpSpa),
+        Action::Move(Field::Register, Field::ArpTpa),
+        Action::Output(Port::IN_PORT),
+    ];
+    let by_discovery = [
+        Action::Move(Field::Ipv6Src, Field::Ipv6Dst),
+        Action::Move(Field::NdTarget, Field::Ipv6Src),
+        Action::SetNdOption(TARGET_LINK),
+        Action::SetIcmpv6Type(ADVERTISEMENT),
+        // The switch lets a flow set the MAC only of what matched as an answer.
+        Action::Resubmit(ANSWERS),
+    ];
+    for matching in [arp(None), discovery(SOLICITATION, None)] {
+        flows.push(FlowMod::add(Priority(110), Match { in_port: Some(Port::LOCAL), ..matching }, Vec::new()));
+    }
+    for matching in asks {
+        let further = match matching.network {
+            Network::Discovery { .. } if !discovers => continue,
+            Network::Discovery { .. } => &by_discovery[..],
+            _ => &by_arp,
+        };
+        flows.push(FlowMod::add(Priority(100), matching, [&back, further].concat()));
+    }
+    if discovers {
+        let told = vec![Action::SetNdTll(node), Action::Output(Port::IN_PORT)];
+        flows.push(FlowMod::add(Priority(100), discovery(ADVERTISEMENT, None), told).in_table(ANSWERS));
+    }
 }
 
 /// In the gateway bridge.
@@ -179,6 +245,7 @@ mod tests {
                 Network::Type(kind) => (kind == EtherType::IPV4) == source.is_ipv4(),
                 Network::Ipv4 { source: s, destination: d } => source.is_ipv4() && within([s.map(IpNet::from), d.map(IpNet::from)]),
                 Network::Ipv6 { source: s, destination: d } => source.is_ipv6() && within([s.map(IpNet::from), d.map(IpNet::from)]),
+                Network::Arp { .. } | Network::Discovery { .. } => false,
             };
             network
                 && matching.in_port.is_none_or(|port| port == packet.port)
@@ -194,8 +261,13 @@ mod tests {
     #[test]
     fn pods_leave_past_the_host_but_for_what_it_must_see() {
         let (one, two) = (Transit::numbered_mac(1).octets(), Transit::numbered_mac(2).octets());
-        let ports =
-            |wire| Ports { routers: vec![(Transit::numbered_mac(1), port(1)), (Transit::numbered_mac(2), port(2))], mac: HOST, wire };
+        let ports = |wire| Ports {
+            routers: vec![(Transit::numbered_mac(1), port(1)), (Transit::numbered_mac(2), port(2))],
+            mac: HOST,
+            link: Transit::default(),
+            discovery: true,
+            wire,
+        };
         let flows = render(&ports(Some(wire())));
         let leaves = |flows: &[FlowMod], router, addresses| {
             actions(flows, &Packet { port: port(1), macs: [router, Transit::NODE_MAC.octets()], addresses, icmp: None })
@@ -223,6 +295,13 @@ mod tests {
         let comes =
             |to| actions(&flows, &Packet { port: port(5), macs: [GATEWAY, to], addresses: ["203.0.113.9", "10.91.0.2"], icmp: None });
         assert_eq!((comes(one), comes(Transit::NODE_MAC.octets())), (vec![Action::Output(port(1))], Vec::new()));
+    }
+
+    #[test]
+    fn the_kernels_datapath_is_not_given_what_it_refuses() {
+        let ports = |discovery| Ports { routers: Vec::new(), mac: HOST, link: Transit::default(), discovery, wire: None };
+        let sets = |flows: Vec<FlowMod>| flows.iter().flat_map(|flow| &flow.actions).any(|action| matches!(action, Action::SetNdOption(_)));
+        assert!(sets(render(&ports(true))) && !sets(render(&ports(false))));
     }
 
     #[test]

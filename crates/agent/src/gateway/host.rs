@@ -1,5 +1,6 @@
 //! The host's ends of the links between its stack and the VPC: addresses, neighbours, and routes to pods.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use api::annotations::NicRecord;
@@ -100,13 +101,13 @@ fn routes(leaving: &Leaving, via: &[IpAddr], own: Option<Cidrs>) -> Vec<Way> {
 pub(super) async fn connect(node: &Node, link: &Link, end: &End) -> linux::Result<()> {
     let (links, index) = (&node.links, link.index);
     if end.link_local {
-        set(node, &format!("net/ipv6/conf/{}/addr_gen_mode", link.name), "0")?;
+        node.settings.require(&format!("net/ipv6/conf/{}/addr_gen_mode", link.name), "0")?;
     }
     if !link.up {
         links.change(index, LinkChange { up: Some(true), no_link_local: !end.link_local, ..LinkChange::default() }).await?;
     }
     let mut has = links.addresses(Some(index)).await?;
-    has.retain(|address| !(end.link_local && is_link_local(address.address())));
+    has.retain(|address| !(end.link_local && address.is_link_local()));
     for address in end.addresses.iter().filter(|address| !has.contains(address)) {
         links.add_address(index, *address).await?;
     }
@@ -135,22 +136,48 @@ pub(super) async fn connect(node: &Node, link: &Link, end: &End) -> linux::Resul
     Ok(())
 }
 
-fn is_link_local(address: IpAddr) -> bool {
-    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
-}
-
 fn prefix(net: &IpNet) -> Option<IpPrefix> {
     IpPrefix::new(net.addr(), net.prefix_len()).ok()
 }
 
-/// Lets the kernel pass packets on, for the families that there are.
-pub(super) fn forward(node: &Node, exits: &Exits) -> linux::Result<()> {
-    let ranges = exits.ranges();
-    if ranges.iter().any(|range| range.addr().is_ipv4()) {
-        set(node, "net/ipv4/ip_forward", "1")?;
+/// Who made a route (`rtm_protocol`): router discovery (RFC 4861).
+const BY_ROUTER: u8 = 9;
+const FORWARD_V4: &str = "net/ipv4/ip_forward";
+const FORWARD_V6: &str = "net/ipv6/conf/all/forwarding";
+
+/// Lets the kernel pass packets on, for the families that leave. That stays, since others may rely on it by then.
+pub(super) async fn forward(node: &Node, exits: Option<&Exits>) -> linux::Result<()> {
+    let ranges = exits.map(Exits::ranges).unwrap_or_default();
+    let leaves = |v4: bool| ranges.iter().any(|range| range.addr().is_ipv4() == v4);
+    let set = |key: &str, needed: bool| {
+        if needed {
+            return node.settings.require(key, "1");
+        }
+        node.settings.forget(key);
+        Ok(())
+    };
+    let v4 = set(FORWARD_V4, leaves(true));
+    if leaves(false) {
+        hear_routers(node).await?;
     }
-    if ranges.iter().any(|range| range.addr().is_ipv6()) {
-        set(node, "net/ipv6/conf/all/forwarding", "1")?;
+    set(FORWARD_V6, leaves(false))?;
+    v4
+}
+
+/// Who forwards hears no router, unless told to, and forgets what it has heard (ip-sysctl, `accept_ra`): the node would lose its default
+/// route. Where the kernel hears none anyway, somebody else does.
+async fn hear_routers(node: &Node) -> linux::Result<()> {
+    let routes = node.links.routes().await?;
+    let defaults = routes.iter().filter(|route| route.destination == IpPrefix::DEFAULT_V6 && route.protocol == BY_ROUTER);
+    let devices: BTreeSet<u32> = defaults.filter_map(|route| route.device).collect();
+    if devices.is_empty() {
+        return Ok(());
+    }
+    for link in node.links.links().await?.into_iter().filter(|link| devices.contains(&link.index)) {
+        let key = format!("net/ipv6/conf/{}/accept_ra", link.name);
+        if sysctl::read(&node.netns, &key)? != "0" {
+            node.settings.require(&key, "2")?;
+        }
     }
     Ok(())
 }
@@ -158,15 +185,7 @@ pub(super) fn forward(node: &Node, exits: &Exits) -> linux::Result<()> {
 /// Lets packets of pods in by the bridge although the way to those pods is the node's own port: loosely checked (ip-sysctl,
 /// `rp_filter`), whatever holds for all links.
 pub(super) fn accept_pods(node: &Node) -> linux::Result<()> {
-    set(node, &format!("net/ipv4/conf/{BRIDGE}/rp_filter"), "2")
-}
-
-fn set(node: &Node, key: &str, value: &str) -> linux::Result<()> {
-    if sysctl::read(&node.netns, key)? != value {
-        sysctl::write(&node.netns, key, value)?;
-        tracing::info!(key, value, "kernel setting");
-    }
-    Ok(())
+    node.settings.require(&format!("net/ipv4/conf/{BRIDGE}/rp_filter"), "2")
 }
 
 #[cfg(test)]
@@ -201,7 +220,7 @@ mod tests {
         let leaving = Leaving { ranges: nets(&["10.20.0.0/16"]), ..Leaving::default() };
         exits.others.push(Other { vpc: "blue".to_owned(), link: 3, leaving });
         let bridge = End::of_bridge(&transit, &exits, Leads::No);
-        let via = "169.254.128.13".parse().unwrap();
+        let via = "169.254.172.13".parse().unwrap();
         assert_eq!(bridge.routes.unwrap(), [Way { destination: "10.20.0.0/16".parse().unwrap(), via, source: None }]);
         assert_eq!(bridge.neighbours.iter().find(|(address, _)| *address == via).unwrap().1, [0x0e, 0xfe, 0, 1, 0, 3]);
         assert_eq!(bridge.addresses.len(), 4);

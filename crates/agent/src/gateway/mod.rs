@@ -18,7 +18,7 @@ use std::time::Duration;
 use api::annotations::NicRecord;
 use api::{DEFAULT_VPC, EGRESS_NETWORK, Egress, Transit, egress_port};
 use ipnet::IpNet;
-use linux::{Event, Events, Subject};
+use linux::{Changed, Event, Events, SettingChanges, Subject};
 use openflow::Port;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -27,10 +27,11 @@ use tokio_util::sync::CancellationToken;
 use crate::cluster::OwnNode;
 use crate::node::Node;
 use crate::ovs::{NodePort, OvsError};
+use crate::provider;
 pub(crate) use exits::{Exits, Source};
 use host::Leads;
 use neighbours::{Asked, Found};
-use session::{Session, SessionError};
+use session::{Loss, Session, SessionError};
 use wire::Way;
 
 /// Name of the gateway bridge.
@@ -121,6 +122,7 @@ struct View {
     /// Whether port, bridge and mapping are there; `None` without a switch.
     stands: Option<bool>,
     installed: bool,
+    led: bool,
     patches: Vec<Option<Port>>,
     exits: Option<Exits>,
     own: Option<OwnNode>,
@@ -129,21 +131,34 @@ struct View {
 
 impl View {
     fn of(node: &Node) -> Self {
-        let own = node.cluster.own_node();
+        let (own, exits) = (node.cluster.own_node(), node.cluster.exits());
         let lacks = node.ovs.look().and_then(|()| {
-            let bridge = match node.config.egress {
-                Some(Egress::Localnet(_)) => node.ovs.gateway_lacks(BRIDGE, EGRESS_NETWORK, node.config.mtu)?,
-                _ => Vec::new(),
-            };
+            let bridged = exits.as_ref().is_some_and(|exits| bridged(node, exits).is_some());
+            let bridge = if bridged { node.ovs.gateway_lacks(BRIDGE, EGRESS_NETWORK, node.config.mtu)? } else { Vec::new() };
             let port = own.as_ref().and_then(|own| own.port.as_ref());
             let port = port.map(|record| node.ovs.node_port_lacks(&wanted(node, record))).transpose()?;
             Ok(bridge.is_empty() && port.is_none_or(|lacks| lacks.is_empty()))
         });
-        let exits = node.cluster.exits();
         let others = exits.iter().flat_map(|exits| &exits.others).map(|other| patch(node, &other.vpc));
         let patches = std::iter::once(patch(node, DEFAULT_VPC)).chain(others).collect();
-        Self { stands: lacks.ok(), installed: node.ovs.is_installed(PORT), patches, exits, own, wire: wire::Seen::of(node) }
+        let (installed, led) = (node.ovs.is_installed(PORT), node.ovs.is_led_to(BRIDGE));
+        Self { stands: lacks.ok(), installed, led, patches, exits, own, wire: wire::Seen::of(node) }
     }
+}
+
+/// The link between the gateway bridge and the default VPC, if there is to be one: pods leave by it, or those of subnets that leave by
+/// chosen nodes, of which this may be one.
+fn bridged(node: &Node, exits: &Exits) -> Option<Transit> {
+    match &node.config.egress {
+        Some(Egress::Localnet(transit)) => Some(transit.clone()),
+        Some(Egress::Join) => exits.central.then(Transit::default),
+        None => None,
+    }
+}
+
+/// Whether all pods leave by the gateway bridge.
+const fn by_bridge(node: &Node) -> bool {
+    matches!(node.config.egress, Some(Egress::Localnet(_)))
 }
 
 /// The node's own port, as it is to be.
@@ -162,6 +177,11 @@ fn patch(node: &Node, vpc: &str) -> Option<Port> {
 struct Links(Vec<u32>);
 
 impl Links {
+    /// Whether a setting is one of ours: of one of our links, or of all links.
+    fn has_setting(&self, index: i32) -> bool {
+        u32::try_from(index).map_or(index == -1, |index| self.0.contains(&index))
+    }
+
     /// Whether an event is about one of our links. What becomes of those indices is followed.
     fn are_touched_by(&mut self, event: &Event, ways: &[u32], network: Option<&str>) -> bool {
         match event {
@@ -201,8 +221,9 @@ async fn follow(node: &Node, shutdown: &CancellationToken, mut asks: Asks) {
     let mut done = Done::default();
     let mut pause = FIRST_PAUSE;
     'open: loop {
-        let opened = Events::open(&node.netns, Subject::Addressing).and_then(|(_, events)| Ok((events, rules::changes(&node.netns)?)));
-        let (mut events, mut table) = match opened {
+        let opened = Events::open(&node.netns, Subject::Addressing)
+            .and_then(|(_, events)| Ok((events, rules::changes(&node.netns)?, SettingChanges::open(&node.netns)?)));
+        let (mut events, mut table, mut settings) = match opened {
             Ok(opened) => opened,
             Err(error) => {
                 tracing::error!(%error, "links and rules of the node cannot be followed");
@@ -257,13 +278,26 @@ async fn follow(node: &Node, shutdown: &CancellationToken, mut asks: Asks) {
                             continue 'open;
                         }
                     },
-                    () = closed(&mut done.session) => {
-                        // The switch is gone, and the flows with it.
-                        (done.session, done.flows) = (None, None);
+                    changed = settings.next() => match changed {
+                        Ok(Changed::Anything) => woken = true,
+                        Ok(Changed::Of(indexes)) => woken |= indexes.iter().any(|index| links.has_setting(*index)),
+                        Err(error) => {
+                            tracing::warn!(%error, "settings of the node cannot be followed; opened anew");
+                            continue 'open;
+                        }
+                    },
+                    loss = lost(done.session.as_mut()) => {
+                        if loss == Loss::Closed {
+                            done.session = None;
+                        }
+                        done.flows = None;
                         woken = true;
                     }
-                    () = closed_there(&mut done.wire) => {
-                        (done.wire.session, done.wire.says) = (None, None);
+                    loss = lost(done.wire.session.as_mut().map(|(_, session)| session)) => {
+                        if loss == Loss::Closed {
+                            done.wire.session = None;
+                        }
+                        done.wire.says = None;
                         woken = true;
                     }
                     answered = asks.found.changed() => woken |= answered.is_ok(),
@@ -275,17 +309,16 @@ async fn follow(node: &Node, shutdown: &CancellationToken, mut asks: Asks) {
     }
 }
 
-/// Resolves when the connection to the bridge ends; never without one.
-async fn closed(session: &mut Option<Session>) {
+/// Resolves when what was applied by a connection may be there no longer; never without one.
+async fn lost(session: Option<&mut Session>) -> Loss {
     match session {
-        Some(session) => session.closed().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn closed_there(wired: &mut Wired) {
-    match &mut wired.session {
-        Some((_, session)) => session.closed().await,
+        Some(session) => {
+            let loss = session.lost().await;
+            if loss == Loss::Changed {
+                tracing::warn!("somebody has changed flows of the way out; they are put back");
+            }
+            loss
+        }
         None => std::future::pending().await,
     }
 }
@@ -300,26 +333,31 @@ async fn step(node: &Node, asks: &mut Asks, done: &mut Done) -> Result<(), Gatew
         return Ok(());
     }
     let spared = exits.spare(&own.addresses);
+    let forwards = host::forward(node, node.config.egress.is_some().then_some(&exits)).await;
     translate(node, &exits, done)?;
     // Each for itself: what keeps one from being made does not keep the other.
     let there: Vec<IpAddr> = node.links.addresses(None).await?.iter().map(|prefix| prefix.address()).collect();
     // The node's own addresses, as far as they are on its links: others are not the kernel's to speak from.
     let speaks: Vec<IpAddr> = own.addresses.iter().copied().filter(|address| there.contains(address)).collect();
     let port = own_port(node, &own, &exits, &speaks).await;
-    match &node.config.egress {
-        Some(Egress::Localnet(transit)) => {
+    match bridged(node, &exits) {
+        Some(transit) => {
             let leads = match &own.port {
-                None => Leads::Yes,
-                Some(_) if node.ovs.is_installed(PORT) => Leads::No,
-                Some(_) => Leads::AsBefore,
+                None if by_bridge(node) => Leads::Yes,
+                Some(_) if by_bridge(node) && !node.ovs.is_installed(PORT) => Leads::AsBefore,
+                _ => Leads::No,
             };
-            let end = host::End::of_bridge(transit, &exits, leads).speaking_as(&speaks);
-            bridge(node, &end, &exits, asks, done).await?;
+            let end = host::End::of_bridge(&transit, &exits, leads).speaking_as(&speaks);
+            done.withdrawn = false;
+            bridge(node, (&transit, &end), &exits, asks, done).await?;
         }
+        // Until OVN has policies by which nothing leaves by it.
+        _ if matches!(node.config.egress, Some(Egress::Join)) && node.ovs.is_led_to(BRIDGE) => {}
         _ if !done.withdrawn => {
             forget(node, None, done).await?;
             node.ovs.patch(None).await?;
             // Addresses, neighbours and routes go with the bridge's link.
+            (done.session, done.flows) = (None, None);
             if node.ovs.withdraw_gateway(BRIDGE, EGRESS_NETWORK).await? {
                 tracing::info!(bridge = BRIDGE, "the gateway bridge is taken away");
             }
@@ -328,6 +366,8 @@ async fn step(node: &Node, asks: &mut Asks, done: &mut Done) -> Result<(), Gatew
         _ => {}
     }
     port?;
+    node.settings.looked();
+    forwards?;
     let problem = leave_by_their_own(node, &exits, done).await?;
     if let Some(range) = spared {
         return Err(GatewayError::OwnRange(range));
@@ -352,7 +392,6 @@ fn translate(node: &Node, exits: &Exits, done: &mut Done) -> Result<(), GatewayE
     }
     match wanted {
         Some(exits) => {
-            host::forward(node, exits)?;
             rules::install(&node.netns, exits)?;
             let (ranges, vpcs) = (exits.ranges().len(), exits.others.len() + 1);
             tracing::info!(ranges, vpcs, "what leaves through this node");
@@ -366,13 +405,12 @@ fn translate(node: &Node, exits: &Exits, done: &mut Done) -> Result<(), GatewayE
 
 /// Ranges that leave by next hops of their own. Yields what keeps one from doing so.
 async fn leave_by_their_own(node: &Node, exits: &Exits, done: &mut Done) -> Result<Option<GatewayError>, GatewayError> {
-    let incoming = if matches!(node.config.egress, Some(Egress::Join)) { PORT } else { BRIDGE };
-    let wanted: Vec<_> =
-        exits.leaving().filter(|_| node.config.egress.is_some()).flat_map(|leaving| leaving.external.iter().copied()).collect();
+    let externals = exits.leaving().filter(|_| node.config.egress.is_some()).flat_map(|leaving| leaving.external.iter().copied());
+    let wanted: Vec<_> = externals.map(|external| (external, if by_bridge(node) || external.central { BRIDGE } else { PORT })).collect();
     if wanted.is_empty() && done.ways.as_ref().is_some_and(Vec::is_empty) {
         return Ok(None);
     }
-    let ways = external::apply(node, &wanted, incoming).await?;
+    let ways = external::apply(node, &wanted).await?;
     done.ways = Some(ways.links);
     Ok(ways.problem)
 }
@@ -390,7 +428,13 @@ async fn own_port(node: &Node, own: &OwnNode, exits: &Exits, speaks: &[IpAddr]) 
 }
 
 /// The gateway bridge, its flows, and the host's end of it.
-async fn bridge(node: &Node, end: &host::End, exits: &Exits, asks: &mut Asks, done: &mut Done) -> Result<(), GatewayError> {
+async fn bridge(
+    node: &Node,
+    (transit, end): (&Transit, &host::End),
+    exits: &Exits,
+    asks: &mut Asks,
+    done: &mut Done,
+) -> Result<(), GatewayError> {
     node.ovs.gateway(BRIDGE, EGRESS_NETWORK, node.config.mtu).await?;
     // The bridge's link comes when the switch has made it, and wakes this.
     let Some(link) = node.links.link(BRIDGE).await? else { return Ok(()) };
@@ -428,8 +472,10 @@ async fn bridge(node: &Node, end: &host::End, exits: &Exits, asks: &mut Asks, do
     };
     way = way.filter(|_| led.is_ok());
     let by_host = way.is_none();
-    if !routers.is_empty() {
-        render(node, flows::Ports { routers, mac, wire: way }, done).await?;
+    // With `join` nothing is for routers there: pods are reached by the node's own port.
+    if !routers.is_empty() || !by_bridge(node) {
+        let (link, discovery) = (transit.clone(), node.ovs.is_userspace());
+        render(node, flows::Ports { routers, mac, link, discovery, wire: way }, done).await?;
     }
     led?;
     if by_host && let Some(patch) = &looked.patch {
@@ -472,7 +518,7 @@ async fn render(node: &Node, ports: flows::Ports, done: &mut Done) -> Result<(),
         return Ok(());
     }
     if done.session.is_none() {
-        done.session = Some(Session::open(&node.config.run, BRIDGE).await?);
+        done.session = Some(Session::open(&node.config.run, BRIDGE, None).await?);
     }
     if let Some(session) = &mut done.session {
         let applied = session.apply(flows::render(&ports)).await;
@@ -498,7 +544,7 @@ async fn lead_back(node: &Node, bridge: &str, wire: Option<&wire::Wire>, done: &
     }
     let session = match &mut wired.session {
         Some((_, session)) => session,
-        none => &mut none.insert((bridge.to_owned(), Session::open(&node.config.run, bridge).await?)).1,
+        none => &mut none.insert((bridge.to_owned(), Session::open(&node.config.run, bridge, Some(flows::COOKIE)).await?)).1,
     };
     if let Err(error) = session.apply(flows::render_network(wire)).await {
         (wired.session, wired.says) = (None, None);
@@ -511,9 +557,8 @@ async fn lead_back(node: &Node, bridge: &str, wire: Option<&wire::Wire>, done: &
 
 /// Takes our flows out of the bridges of networks by which pods left, but for this one.
 async fn forget(node: &Node, network: Option<&str>, done: &mut Done) -> Result<(), GatewayError> {
-    let records = node.ovs.records().unwrap_or_default();
     for other in node.ovs.patched().into_iter().filter(|other| Some(other.as_str()) != network) {
-        let names = records.get(&other).and_then(|record| crate::provider::names(&other, record));
+        let names = provider::names(node, &other);
         // Flows go with their bridge.
         if let Some(names) = names.filter(|names| node.ovs.has_bridge(&names.bridge).unwrap_or(false)) {
             lead_back(node, &names.bridge, None, done).await?;

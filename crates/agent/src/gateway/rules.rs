@@ -188,7 +188,7 @@ mod tests {
             leaving: Leaving { ranges: nets(ranges), ..Leaving::default() },
         };
         let others = vec![other("blue", 7, &["10.20.0.0/16"]), other("red", 8, &[])];
-        let exits = Exits { own: Leaving { ranges: nets(&["10.16.0.0/16"]), ..Leaving::default() }, others };
+        let exits = Exits { own: Leaving { ranges: nets(&["10.16.0.0/16"]), ..Leaving::default() }, others, central: false };
         let content = content(&exits);
         serde_json::from_value::<Vec<NfListObject<'_>>>(content.clone()).unwrap();
         let rules = |chain: &str| -> Vec<String> {

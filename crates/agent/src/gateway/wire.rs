@@ -10,7 +10,7 @@ use openflow::Port;
 
 use super::exits::Exits;
 use super::neighbours::{Asked, Found};
-use super::{BRIDGE, GatewayError, same_family};
+use super::{GatewayError, same_family};
 use crate::cluster::Exit;
 use crate::node::Node;
 use crate::ovs::Patch;
@@ -97,9 +97,7 @@ pub(super) async fn look(node: &Node, exits: &Exits, found: &Found) -> Result<As
         Some(None) => return Ok(Asking::none(Way::Host(None))),
         Some(Some(exit)) => exit,
     };
-    let Some(names) = node.ovs.records().and_then(|records| provider::names(&exit.network, records.get(&exit.network)?)) else {
-        return Ok(Asking::none(Way::Unknown));
-    };
+    let Some(names) = provider::names(node, &exit.network) else { return Ok(Asking::none(Way::Unknown)) };
     let Some((link, mac)) = node.links.link(&names.bridge).await?.and_then(|link| Some((link.index, link.mac?))) else {
         // Such as while the switch starts anew: the link comes, and wakes this.
         return Ok(Asking { bridge: Some(names.bridge), ..Asking::none(Way::Unknown) });
@@ -121,13 +119,13 @@ pub(super) async fn look(node: &Node, exits: &Exits, found: &Found) -> Result<As
     }
     let chassis = node.ovs.system_id().unwrap_or_default();
     let asked = Asked { index: link, from: hops::asks_as(&chassis, &exit.network, 0).octets(), gateways };
-    let patch = Patch { network: exit.network.clone(), bridges: [BRIDGE.to_owned(), names.bridge.clone()] };
+    let patch = Patch::to(&exit.network, &names.bridge);
     let own = node.links.addresses(None).await?;
     let on_link = node.links.addresses(Some(link)).await?;
     let family = |v4: bool| {
         let gateway = asked.gateways.iter().find(|gateway| gateway.is_ipv4() == v4).and_then(|gateway| *found.get(gateway)?)?;
-        let speaks = on_link.iter().map(IpPrefix::address).find(|own| own.is_ipv4() == v4 && !is_link_local(*own));
-        Some(Family { v4, gateway, own: speaks })
+        let speaks = on_link.iter().find(|own| own.address().is_ipv4() == v4 && !own.is_link_local());
+        Some(Family { v4, gateway, own: speaks.map(IpPrefix::address) })
     };
     let families: Vec<Family> = [true, false].into_iter().filter_map(family).collect();
     let ports = patch.ports().map(|port| node.ovs.number_of(&port));
@@ -183,10 +181,6 @@ fn by_host(exits: &Exits, own: &[IpPrefix], routes: impl Iterator<Item = IpPrefi
     IpNet::aggregate(&all)
 }
 
-fn is_link_local(address: IpAddr) -> bool {
-    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
-}
-
 /// What of the switch a way out by the wire depends on.
 #[derive(PartialEq)]
 pub(super) struct Seen {
@@ -199,21 +193,12 @@ pub(super) struct Seen {
 impl Seen {
     pub(super) fn of(node: &Node) -> Self {
         let exit = node.cluster.exit();
-        let records = node.ovs.records();
-        let name = exit.as_ref().and_then(|exit| Some(&exit.as_ref()?.network));
-        let wanted = name.and_then(|network| Some((network, provider::names(network, records.as_ref()?.get(network)?)?)));
-        let patch = wanted
-            .as_ref()
-            .map(|(network, names)| Patch { network: (*network).clone(), bridges: [BRIDGE.to_owned(), names.bridge.clone()] });
-        let stands = node.ovs.patch_lacks(patch.as_ref()).is_ok_and(|lacks| lacks.is_empty());
-        let number = |name: &str| node.ovs.number_of(name);
-        let ports = match (&patch, &wanted) {
-            (Some(patch), Some((_, names))) => {
-                let [here, there] = patch.ports();
-                [number(&here), number(&there), number(&names.nic)]
-            }
-            _ => [None; 3],
-        };
+        let asked = exit.iter().flatten().find_map(|exit| Some((&exit.network, provider::names(node, &exit.network)?)));
+        let Some((network, names)) = asked else { return Self { exit, stands: false, ports: [None; 3] } };
+        let patch = Patch::to(network, &names.bridge);
+        let stands = node.ovs.patch_lacks(Some(&patch)).is_ok_and(|lacks| lacks.is_empty());
+        let [here, there] = patch.ports();
+        let ports = [here, there, names.nic].map(|name| node.ovs.number_of(&name));
         Self { exit, stands, ports }
     }
 }

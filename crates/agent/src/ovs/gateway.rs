@@ -2,7 +2,7 @@
 
 use openflow::Port;
 use ovsdb_types::vswitch::{bridge, interface, open_vswitch, port};
-use ovsdb_types::{Atom, Condition, Datum, Mutation, Mutator, Operation, RowKey, Uuid, vswitch};
+use ovsdb_types::{Atom, Condition, Datum, Mutation, Mutator, Operation, Row, RowKey, Uuid, vswitch};
 
 use super::notes::{note_to, noted};
 use super::{Ovs, OvsError, bridge_row, is_ours, named};
@@ -55,6 +55,19 @@ impl Ovs {
             self.remove_bridge(network, name).await?;
         }
         Ok(made)
+    }
+
+    /// Whether OVN sends by a bridge of ours: it has patch ports there for as long.
+    pub(crate) fn is_led_to(&self, name: &str) -> bool {
+        let state = self.state.borrow();
+        let replica = &state.replica;
+        let atoms = |row: Row<'_>, column| row.get(column).map(|datum| datum.atoms().to_vec()).unwrap_or_default();
+        let get = |table, atom: Atom| if let Atom::Uuid(uuid) = atom { replica.get(table, uuid) } else { None };
+        let is_marked = |row: &Row<'_>, column| row.get(column).is_some_and(is_ours);
+        let bridge = bridge_row(replica, name).filter(|row| is_marked(row, bridge::EXTERNAL_IDS));
+        let ports = bridge.into_iter().flat_map(|row| atoms(row, bridge::PORTS)).filter_map(|atom| get(port::TABLE, atom));
+        let mut ends = ports.flat_map(|row| atoms(row, port::INTERFACES)).filter_map(|atom| get(interface::TABLE, atom));
+        ends.any(|row| !is_marked(&row, interface::EXTERNAL_IDS))
     }
 
     /// The bridge that a physical network is mapped to.

@@ -4,7 +4,8 @@
 use ovsdb_types::vswitch::{bridge, interface, mirror, port};
 use ovsdb_types::{Atom, Condition, Datum, Mutation, Mutator, Operation, Row, RowKey, Uuid, vswitch};
 
-use super::{Ovs, OvsError, bridge_row, is_ours, named};
+use super::gateway::marked;
+use super::{Ovs, OvsError, bridge_row, is_ours, named, port_insertions, port_uuid};
 
 /// Mirrors of others on the bridge stay.
 const NAME: &str = "ferrovia";
@@ -38,7 +39,10 @@ impl Ovs {
             } else {
                 let (port, added) = match port_of(output) {
                     Some(port) => (port, Vec::new()),
-                    None => internal_port(bridge.uuid, output),
+                    None => {
+                        let internal = port_insertions(bridge.uuid, output, vec![("type", text("internal")), marked()], Vec::new());
+                        (port_uuid(output), internal.into())
+                    }
                 };
                 let columns = [
                     ("output_port", mirror::OUTPUT_PORT.index, Datum::One(Atom::Uuid(port))),
@@ -72,24 +76,6 @@ fn mirrors(bridge: Uuid, row: Option<Row<'_>>, columns: [(&'static str, u16, Dat
         return Vec::new();
     }
     vec![Operation::Update { table: "Mirror", condition: Condition::row(row.uuid), row: changed }]
-}
-
-/// An internal port of the bridge.
-fn internal_port(bridge: Uuid, name: &str) -> (Uuid, Vec<Operation>) {
-    let [interface, port] = [interface::TABLE, port::TABLE].map(|table| RowKey::new(table, name).uuid(&vswitch::SCHEMA));
-    let vendor = Datum::map(vec![(Atom::from("vendor"), Atom::from(api::VENDOR))]);
-    let row = vec![("name", text(name)), ("type", text("internal")), ("external_ids", vendor)];
-    let operations = vec![
-        Operation::Insert { table: "Interface", uuid: Some(interface), name: None, row },
-        Operation::Insert {
-            table: "Port",
-            uuid: Some(port),
-            name: None,
-            row: vec![("name", text(name)), ("interfaces", Datum::One(Atom::Uuid(interface)))],
-        },
-        mutation(bridge, "ports", Mutator::Insert, port),
-    ];
-    (port, operations)
 }
 
 /// Without a reference, the rows vanish (RFC 7047 §3.2).

@@ -2,9 +2,10 @@
 
 use api::MacAddr;
 use ovsdb_types::vswitch::{interface, port};
-use ovsdb_types::{Atom, Condition, Datum, Mutation, Mutator, Operation, RowKey, vswitch};
+use ovsdb_types::{Atom, Condition, Datum, Mutation, Mutator, Operation};
 
-use super::{Ovs, OvsError, bridge_row, is_ours, named};
+use super::gateway::marked;
+use super::{Ovs, OvsError, bridge_row, is_ours, named, port_insertions};
 
 /// What the port is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,22 +42,10 @@ impl Ovs {
         let mac = wanted.mac.to_string();
         let (shown_mac, shown_mtu) = (Datum::One(Atom::from(mac.as_str())), Datum::One(Atom::Integer(wanted.mtu.into())));
         let row = vec![("mac", shown_mac.clone()), ("mtu_request", shown_mtu.clone())];
-        let uuid = |table| RowKey::new(table, wanted.link).uuid(&vswitch::SCHEMA);
         let Some(there) = named(replica, interface::TABLE, interface::NAME.index, wanted.link) else {
-            let name = || ("name", Datum::One(Atom::from(wanted.link)));
-            let further = [name(), ("type", Datum::One(Atom::from("internal"))), ("external_ids", Datum::map(ids.into()))];
-            let interface = Operation::Insert {
-                table: "Interface",
-                uuid: Some(uuid(interface::TABLE)),
-                name: None,
-                row: row.into_iter().chain(further).collect(),
-            };
-            let interfaces = ("interfaces", Datum::One(Atom::Uuid(uuid(interface::TABLE))));
-            let port_row = vec![name(), interfaces, ("external_ids", Datum::map(vec![id("vendor", api::VENDOR)]))];
-            let port = Operation::Insert { table: "Port", uuid: Some(uuid(port::TABLE)), name: None, row: port_row };
-            let value = Datum::One(Atom::Uuid(uuid(port::TABLE)));
-            let mutations = vec![Mutation { column: "ports", mutator: Mutator::Insert, value }];
-            return Ok(vec![interface, port, Operation::Mutate { table: "Bridge", condition: Condition::row(bridge.uuid), mutations }]);
+            let further = [("type", Datum::One(Atom::from("internal"))), ("external_ids", Datum::map(ids.into()))];
+            let row = row.into_iter().chain(further).collect();
+            return Ok(port_insertions(bridge.uuid, wanted.link, row, vec![marked()]).into());
         };
         let shown = there.get(interface::EXTERNAL_IDS);
         // An earlier controller's bears no mark, but stands for the same port.

@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 
 use ovsdb_types::vswitch::{bridge, interface, port};
-use ovsdb_types::{Atom, Condition, Datum, Mutation, Mutator, Operation, Row, RowKey, vswitch};
+use ovsdb_types::{Atom, Datum, Operation, Row, Uuid};
 
-use super::{Ovs, OvsError, bridge_row, is_ours, named};
+use crate::gateway::BRIDGE;
+
+use super::{Ovs, OvsError, bridge_row, is_ours, named, port_insertions};
 
 /// Key in `Interface:external_ids` of the network that a port leads to.
 const MARK: &str = "exit";
@@ -18,6 +20,11 @@ pub(crate) struct Patch {
 }
 
 impl Patch {
+    /// From the gateway bridge to that of a network.
+    pub(crate) fn to(network: &str, bridge: &str) -> Self {
+        Self { network: network.to_owned(), bridges: [BRIDGE.to_owned(), bridge.to_owned()] }
+    }
+
     /// Names of the ports, each in its bridge.
     pub(crate) fn ports(&self) -> [String; 2] {
         [format!("patch-exit-to-{}", self.network), format!("patch-{}-to-exit", self.network)]
@@ -79,22 +86,9 @@ impl Ovs {
     }
 }
 
-fn insertions(bridge_uuid: ovsdb_types::Uuid, name: &str, peer: &str, network: &str) -> [Operation; 3] {
-    let uuid = |table| RowKey::new(table, name).uuid(&vswitch::SCHEMA);
-    let text = |text: &str| Datum::One(Atom::from(text));
+fn insertions(bridge_uuid: Uuid, name: &str, peer: &str, network: &str) -> [Operation; 3] {
     let map = |pairs: &[(&str, &str)]| Datum::map(pairs.iter().map(|(key, value)| (Atom::from(*key), Atom::from(*value))).collect());
-    let ids = map(&[(MARK, network), ("vendor", api::VENDOR)]);
-    let row = vec![("name", text(name)), ("type", text("patch")), ("options", map(&[("peer", peer)])), ("external_ids", ids.clone())];
-    let interfaces = ("interfaces", Datum::One(Atom::Uuid(uuid(interface::TABLE))));
-    let mutation = Mutation { column: "ports", mutator: Mutator::Insert, value: Datum::One(Atom::Uuid(uuid(port::TABLE))) };
-    [
-        Operation::Insert { table: "Interface", uuid: Some(uuid(interface::TABLE)), name: None, row },
-        Operation::Insert {
-            table: "Port",
-            uuid: Some(uuid(port::TABLE)),
-            name: None,
-            row: vec![("name", text(name)), interfaces, ("external_ids", ids)],
-        },
-        Operation::Mutate { table: "Bridge", condition: Condition::row(bridge_uuid), mutations: vec![mutation] },
-    ]
+    let ids = ("external_ids", map(&[(MARK, network), ("vendor", api::VENDOR)]));
+    let interface = vec![("type", Datum::One(Atom::from("patch"))), ("options", map(&[("peer", peer)])), ids.clone()];
+    port_insertions(bridge_uuid, name, interface, vec![ids])
 }

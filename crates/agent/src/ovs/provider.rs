@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use ovsdb_types::vswitch::{bridge, interface, open_vswitch, port};
-use ovsdb_types::{Atom, Condition, Datum, Mutation, Mutator, Operation, Row, RowKey, vswitch};
+use ovsdb_types::{Atom, Condition, Datum, Mutation, Mutator, Operation, Row};
 
 use super::gateway::{MAPPINGS, bridge_insertions, map_to, mappings, marked};
 use super::notes::noted;
-use super::{Ovs, OvsError, bridge_row, is_ours, named};
+use super::{Ovs, OvsError, bridge_row, is_ours, named, port_insertions};
 
 /// What the keys in `Open_vSwitch:external_ids` begin with under which is recorded what was moved from a NIC.
 const RECORD: &str = "ferrovia-nic-";
@@ -93,7 +93,7 @@ impl Ovs {
             let root = replica.rows(open_vswitch::TABLE).next().ok_or(OvsError::Disconnected)?;
             let row = bridge_row(replica, wanted.name).ok_or_else(|| OvsError::NoBridge(wanted.name.to_owned()))?;
             if named(replica, port::TABLE, port::NAME.index, wanted.nic).is_none() {
-                operations.extend(nic_insertions(row.uuid, wanted.nic));
+                operations.extend(port_insertions(row.uuid, wanted.nic, vec![marked()], vec![marked()]));
             }
             let shown = noted(&root, MAPPINGS).unwrap_or_default();
             if let Some(list) = mappings(shown, wanted.network, wanted.name)? {
@@ -156,18 +156,4 @@ impl Ovs {
         self.shows(|replica| bridge_row(replica, name).is_none()).await;
         Ok(())
     }
-}
-
-fn nic_insertions(bridge_uuid: ovsdb_types::Uuid, nic: &str) -> [Operation; 3] {
-    let uuid = |table| RowKey::new(table, nic).uuid(&vswitch::SCHEMA);
-    let insert = |table, key, mut row: Vec<(&'static str, Datum)>| {
-        row.extend([("name", Datum::One(Atom::from(nic))), marked()]);
-        Operation::Insert { table, uuid: Some(uuid(key)), name: None, row }
-    };
-    let mutation = Mutation { column: "ports", mutator: Mutator::Insert, value: Datum::One(Atom::Uuid(uuid(port::TABLE))) };
-    [
-        insert("Interface", interface::TABLE, Vec::new()),
-        insert("Port", port::TABLE, vec![("interfaces", Datum::One(Atom::Uuid(uuid(interface::TABLE))))]),
-        Operation::Mutate { table: "Bridge", condition: Condition::row(bridge_uuid), mutations: vec![mutation] },
-    ]
 }

@@ -41,10 +41,14 @@ struct RecordedRoute {
 impl Addressing {
     /// What the kernel shows of a link. Link-local addresses stay where they are: each link makes its own.
     pub(super) async fn of(links: &Handle, index: u32) -> linux::Result<Self> {
-        let addresses = links.addresses(Some(index)).await?.into_iter().filter(|address| !is_link_local(*address)).collect();
+        let addresses = links.addresses(Some(index)).await?.into_iter().filter(|address| !address.is_link_local()).collect();
         let mut routes: Vec<_> = links.routes().await?.into_iter().filter(|route| is_movable(route, index)).collect();
         routes.sort_by_key(|route| route.via.is_some());
         Ok(Self { addresses, routes })
+    }
+
+    pub(super) fn has_ipv6(&self) -> bool {
+        self.addresses.iter().any(|address| address.address().is_ipv6())
     }
 
     pub(super) const fn is_empty(&self) -> bool {
@@ -81,9 +85,15 @@ impl Addressing {
         Ok(())
     }
 
-    /// Takes from a link the addresses, and such routes as were not replaced since another link had one like them already.
-    pub(super) async fn take_from(links: &Handle, index: u32) -> linux::Result<()> {
+    /// Takes from a link the addresses, and such routes as were not replaced since another link had one like them already. The other link
+    /// is given first what came meanwhile, so that nothing is taken that it does not have.
+    pub(super) async fn take_from(links: &Handle, index: u32, given: u32) -> linux::Result<()> {
         let left = Self::of(links, index).await?;
+        if left.is_empty() {
+            return Ok(());
+        }
+        left.give_addresses(links, given).await?;
+        left.lead_over(links, given).await?;
         for route in &left.routes {
             links.delete_route(route).await?;
         }
@@ -124,14 +134,10 @@ impl Recorded {
     }
 }
 
-fn is_link_local(address: IpPrefix) -> bool {
-    matches!(address.address(), std::net::IpAddr::V6(address) if address.is_unicast_link_local())
-}
-
 fn is_movable(route: &Route, index: u32) -> bool {
     route.device == Some(index)
         && route.protocol != KERNEL
-        && !is_link_local(route.destination)
+        && !route.destination.is_link_local()
         && !route.destination.address().is_multicast()
 }
 

@@ -25,9 +25,10 @@ use nic::{Names, Nic, Record};
 use report::State;
 use watch::{Known, Wanted, Watches};
 
-/// What the bridge of a network and the NIC in it are called, by what is recorded of the network.
-pub(crate) fn names(network: &str, record: &str) -> Option<Names> {
-    Some(serde_json::from_str::<Record>(record).ok()?.names(network))
+/// What the bridge of a network and the NIC in it are called, if the node has recorded it.
+pub(crate) fn names(node: &Node, network: &str) -> Option<Names> {
+    let records = node.ovs.records()?;
+    Some(serde_json::from_str::<Record>(records.get(network)?).ok()?.names(network))
 }
 
 /// From one look at all to the next.

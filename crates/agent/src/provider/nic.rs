@@ -157,6 +157,10 @@ impl Nic<'_> {
         }
         let on_nic = Addressing::of(links, nic.index).await?;
         let lost = self.lost(record, bridge.index, &on_nic)?;
+        if on_nic.has_ipv6() || lost.has_ipv6() {
+            // A switch that sets flags of its link, which it read before, may put it down for a moment.
+            linux::sysctl::write(netns, &format!("net/ipv6/conf/{}/keep_addr_on_down", wanted.name), "1")?;
+        }
         lost.give_addresses(links, bridge.index).await?;
         on_nic.give_addresses(links, bridge.index).await?;
         let userspace = ovs.is_userspace();
@@ -169,7 +173,7 @@ impl Nic<'_> {
         self.opened(wanted.nic).await?;
         lost.lead_over(links, bridge.index).await?;
         on_nic.lead_over(links, bridge.index).await?;
-        Addressing::take_from(links, nic.index).await?;
+        Addressing::take_from(links, nic.index, bridge.index).await?;
         // Not before: until here the node is reached by these copies.
         if userspace && done.dropped.get(self.network) != Some(&nic.index) {
             frames::drop_copies(netns, self.network, wanted.nic)?;
@@ -234,7 +238,7 @@ impl Nic<'_> {
             back.lead_over(links, nic.index).await?;
             if let Some(bridge) = bridge.filter(|_| !record.exchanged && ovs.is_userspace()) {
                 // The kernel's stack receives by the NIC again: nothing need wait for the switch to take its link away.
-                Addressing::take_from(links, bridge.index).await?;
+                Addressing::take_from(links, bridge.index, nic.index).await?;
             }
         } else {
             frames::receive(netns, self.network)?;

@@ -33,8 +33,8 @@ spec: {nodeName: node2, containers: [{name: c, image: none}]}
 
 /// The ports of pods in the northbound database: their addresses by name.
 fn ports(lab: &Lab) -> BTreeMap<String, String> {
-    let list = ["node", "central", "--", "ovn-nbctl", "--no-leader-only", "--format=csv", "--no-headings", "--columns=name,addresses"];
-    let text = lab.ok(&[&list[..], &["find", "logical_switch_port", "type=\"\""]].concat());
+    let list = ["--no-leader-only", "--format=csv", "--no-headings", "--columns=name,addresses"];
+    let text = lab.nb(&[&list[..], &["find", "logical_switch_port", "type=\"\""]].concat());
     let rows: Vec<_> = text.lines().filter_map(|line| line.split_once(',')).collect();
     let bare = |text: &str| text.trim_matches(|c| "\"[]".contains(c)).to_owned();
     let mut ports: BTreeMap<_, _> = rows.iter().map(|(name, addresses)| (bare(name), bare(addresses))).collect();
@@ -50,8 +50,8 @@ fn leader(lab: &Lab) -> String {
 
 /// The number of the term in which the northbound database was written last.
 fn term(lab: &Lab) -> String {
-    let get = ["node", "central", "--", "ovn-nbctl", "--no-leader-only", "get", "nb_global", ".", "external_ids:ferrovia-epoch"];
-    lab.ok(&get).trim().to_owned()
+    let get = ["--no-leader-only", "get", "nb_global", ".", "external_ids:ferrovia-epoch"];
+    lab.nb(&get).trim().to_owned()
 }
 
 #[test]
@@ -160,10 +160,10 @@ fn wiped(supervised: bool) -> Answered {
         assert!(began.elapsed() < Duration::from_secs(30), "{wait:?}");
     }
     let mark = ["--timeout=60", "wait-until", "nb_global", ".", "external_ids:ferrovia-complete=true"];
-    lab.ok(&[&["node", "central", "--", "ovn-nbctl"][..], &mark].concat());
+    lab.nb(&mark);
     println!("200 pods, NB wiped, supervised {supervised}: complete again after {:.2?}", began.elapsed());
     // What northd makes of it has reached the nodes.
-    lab.ok(&["node", "central", "--", "ovn-nbctl", "--timeout=60", "--wait=hv", "sync"]);
+    lab.nb(&["--timeout=60", "--wait=hv", "sync"]);
     println!("200 pods, NB wiped, supervised {supervised}: all nodes in step after {:.2?}", began.elapsed());
     assert_eq!(ports(&lab), before);
     pings.stop()

@@ -65,6 +65,14 @@ pub fn example_file(name: &str) -> String {
     format!("{}/{name}", example())
 }
 
+/// A pod in the namespace `default`, of one container without a command.
+pub fn pod(name: &str, node: &str, annotations: &Value) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name, "namespace": "default", "annotations": annotations },
+        "spec": { "nodeName": node, "containers": [{ "name": "c", "image": "none" }] },
+    })
+}
+
 /// Runs `ferrovia`: its output, its errors and its exit status.
 pub fn ferrovia(arguments: &[&str]) -> (String, String, Option<i32>) {
     let Output { status, stdout, stderr } = Command::new(FERROVIA).args(arguments).output().unwrap();
@@ -120,6 +128,11 @@ impl Lab {
         let (stdout, stderr, code) = ferrovia(&self.arguments(verb));
         assert_eq!(code, Some(0), "{verb:?}\n{stdout}\n{stderr}");
         stdout
+    }
+
+    /// Runs `ovn-nbctl` where the northbound database is; returns its output.
+    pub fn nb(&self, words: &[&str]) -> String {
+        self.ok(&[&["node", "central", "--", "ovn-nbctl"], words].concat())
     }
 
     /// Starts a verb beside the test.

@@ -234,7 +234,7 @@ spec: {subnet: lake, v4ip: 10.30.0.9, macAddress: '02:00:00:00:00:09'}
     lab.kubectl(&["delete", "pod", "boat", "-n", "lake", "--timeout=30s"]);
     lab.kubectl(&["delete", "subnet", "lake", "--timeout=30s"]);
     lab.kubectl(&["delete", "vpc", "lake", "--timeout=30s"]);
-    assert!(!lab.ok(&["node", "central", "--", "ovn-nbctl", "show"]).contains("lake"));
+    assert!(!lab.nb(&["show"]).contains("lake"));
 }
 
 #[test]
@@ -244,7 +244,7 @@ fn two_labs_run_side_by_side_and_deleting_everything_leaves_nothing() {
     for lab in [&one, &two] {
         lab.ok(&["check"]);
         // Things that are not ours, in the database and on a node.
-        lab.ok(&["node", "central", "--", "ovn-nbctl", "ls-add", "foreign"]);
+        lab.nb(&["ls-add", "foreign"]);
         lab.ok(&["node", "node1", "--", "ip", "link", "add", "foreign0", "type", "bridge"]);
         lab.ok(&["node", "node1", "--", "ip", "route", "add", "blackhole", "198.51.100.0/24"]);
         lab.ok(&["node", "node1", "--", "nft", "add", "table", "inet", "foreign"]);
@@ -269,11 +269,10 @@ fn two_labs_run_side_by_side_and_deleting_everything_leaves_nothing() {
         lab.kubectl(&["delete", "vpc", "--all", "--timeout=30s"]);
         lab.ok(&["restart", "agent@node1"]);
         for table in ["logical_switch", "logical_router", "logical_switch_port", "logical_router_port"] {
-            let ours =
-                lab.ok(&["node", "central", "--", "ovn-nbctl", "--bare", "--columns=name", "find", table, "external_ids:vendor=kube-ovn"]);
+            let ours = lab.nb(&["--bare", "--columns=name", "find", table, "external_ids:vendor=kube-ovn"]);
             assert_eq!(ours.trim(), "", "{table}");
         }
-        assert_eq!(lab.ok(&["node", "central", "--", "ovn-nbctl", "--bare", "--columns=name", "list", "logical_switch"]).trim(), "foreign");
+        assert_eq!(lab.nb(&["--bare", "--columns=name", "list", "logical_switch"]).trim(), "foreign");
         for node in ["node1", "node2"] {
             let ports = lab.ok(&["node", node, "--", "ovs-vsctl", "list-ports", "br-int"]);
             // Tunnels and patch ports are `ovn-controller`'s, and `ovn0` the node's.
@@ -307,7 +306,7 @@ fn killed_and_started_again_nothing_is_written_and_no_ping_is_lost() {
     let pings = Pings::start(&lab, &["-n", "blue", "a"], "192.168.10.12");
     let northbound = lab.writes("central", "nb");
     let switches = [lab.writes("node1", "db"), lab.writes("node2", "db")];
-    let ports = lab.ok(&["node", "central", "--", "ovn-nbctl", "show"]);
+    let ports = lab.nb(&["show"]);
     for component in ["controller", "agent@node1", "agent@node2"] {
         lab.ok(&["kill", component]);
     }
@@ -324,7 +323,7 @@ fn killed_and_started_again_nothing_is_written_and_no_ping_is_lost() {
     for node in switches {
         assert_eq!(counted(node), 0, "rows of a node's Open vSwitch written by a restart");
     }
-    assert_eq!(lab.ok(&["node", "central", "--", "ovn-nbctl", "show"]), ports);
+    assert_eq!(lab.nb(&["show"]), ports);
     lab.ok(&["check"]);
 
     // The API server too: watches list again, and pods are served as before.

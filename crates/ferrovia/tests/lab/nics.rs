@@ -4,7 +4,7 @@ use lab::Place;
 use lab::runtime::{Attachment, Network, Runtime, Verb};
 use serde_json::{Value, json};
 
-use crate::harness::Lab;
+use crate::harness::{Lab, pod};
 
 /// Two VPCs; in each a subnet of a definition, and in one another.
 const NETWORKS: &str = r#"
@@ -54,14 +54,6 @@ metadata: {name: lan}
 spec: {provider: lan.default, cidrBlock: 172.20.0.0/24}
 "#;
 
-fn pod(name: &str, node: &str, annotations: &Value) -> String {
-    let pod = json!({
-        "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name, "namespace": "default", "annotations": annotations },
-        "spec": { "nodeName": node, "containers": [{ "name": "c", "image": "none" }] },
-    });
-    pod.to_string()
-}
-
 fn ready(lab: &Lab, pods: &[&str]) {
     for pod in pods {
         lab.kubectl(&["wait", "--for=condition=Ready", &format!("pod/{pod}"), "--timeout=30s"]);
@@ -87,9 +79,9 @@ fn a_pod_has_four_nics_in_two_subnets_each_of_two_vpcs_with_and_without_being_as
         "k8s.v1.cni.cncf.io/networks": "second,red,red@data",
         "red.default.ovn.data.kubernetes.io/logical_switch": "red-small",
     });
-    lab.apply(&pod("four", "node1", &networks));
-    lab.apply(&pod("red-peer", "node2", &json!({ "ovn.kubernetes.io/logical_switch": "red-small" })));
-    lab.apply(&pod("peer", "node2", &json!({})));
+    lab.apply(&pod("four", "node1", &networks).to_string());
+    lab.apply(&pod("red-peer", "node2", &json!({ "ovn.kubernetes.io/logical_switch": "red-small" })).to_string());
+    lab.apply(&pod("peer", "node2", &json!({})).to_string());
     ready(&lab, &["four", "red-peer", "peer"]);
 
     let (_, shown) = inside(&lab, "four", &["ip", "-j", "-4", "addr"]);
@@ -143,7 +135,7 @@ fn a_pod_has_four_nics_in_two_subnets_each_of_two_vpcs_with_and_without_being_as
     assert_eq!(ports.lines().filter(|port| port.ends_with("_h")).count(), 4, "{ports}");
 
     // A NIC that another plugin makes has an address of ours, and no port.
-    lab.apply(&pod("lan", "node1", &json!({ "k8s.v1.cni.cncf.io/networks": "lan" })));
+    lab.apply(&pod("lan", "node1", &json!({ "k8s.v1.cni.cncf.io/networks": "lan" })).to_string());
     ready(&lab, &["lan"]);
     let uid = lab.kubectl(&["get", "pod", "lan", "-o", "jsonpath={.metadata.uid}"]);
     let attachment = Attachment { ifname: "net1".to_owned(), ..Attachment::of_pod("default", "lan", &uid, &netns) };
@@ -162,9 +154,9 @@ fn with_port_security_a_pod_sends_as_itself_and_as_what_it_is_allowed_and_as_nob
     let lab = Lab::up(&["--nodes", "2"]);
     lab.apply(NETWORKS);
     let secure = json!({ "ovn.kubernetes.io/port_security": "true", "ovn.kubernetes.io/port_vips": "10.16.0.200" });
-    lab.apply(&pod("secure", "node1", &secure));
-    lab.apply(&pod("open", "node1", &json!({})));
-    lab.apply(&pod("peer", "node2", &json!({})));
+    lab.apply(&pod("secure", "node1", &secure).to_string());
+    lab.apply(&pod("open", "node1", &json!({})).to_string());
+    lab.apply(&pod("peer", "node2", &json!({})).to_string());
     ready(&lab, &["secure", "open", "peer"]);
     let peer = lab.kubectl(&["get", "pod", "peer", "-o", "jsonpath={.status.podIP}"]);
     for (pod, forged, passes) in [("secure", "10.16.0.200", true), ("secure", "10.16.0.201", false), ("open", "10.16.0.202", true)] {

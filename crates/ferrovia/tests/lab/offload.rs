@@ -11,7 +11,7 @@ use lab::{Place, probe::Endpoint};
 use linux::Netns;
 use serde_json::{Value, json};
 
-use crate::harness::{Lab, ferrovia};
+use crate::harness::{Lab, ferrovia, pod};
 
 const NODE1: Place = Place::Node(1);
 const DEVICE: &str = "0000:05:00.2";
@@ -32,13 +32,6 @@ kind: NetworkAttachmentDefinition
 metadata: {name: absent, namespace: default}
 spec: {config: '{"cniVersion":"1.1.0","type":"ferrovia","deviceID":"0000:07:00.2"}'}
 "#;
-
-fn pod(name: &str, node: &str, notes: &Value) -> Value {
-    json!({
-        "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name, "namespace": "default", "annotations": notes },
-        "spec": { "nodeName": node, "containers": [{ "name": "c", "image": "none" }] },
-    })
-}
 
 fn write(file: &Path, text: &str) {
     fs::create_dir_all(file.parent().unwrap()).unwrap();
@@ -99,7 +92,8 @@ fn a_pod_has_a_device_s_link_its_packets_pass_the_representor_and_the_node_gets_
     let before = on_node(&lab, "vf0").unwrap();
 
     let key = "k8s.v1.cni.cncf.io/networks";
-    let quick = json!({ (key): "fast", "fast.default.ovn.kubernetes.io/logical_switch": "fast" });
+    let of = |what: &str| format!("fast.default.ovn.kubernetes.io/{what}");
+    let quick = json!({ (key): "fast", (of("logical_switch")): "fast", (of("egress_rate")): "50", (of("ingress_rate")): "50" });
     let pods = [pod("quick", "node1", &quick), pod("peer", "node2", &json!({ "ovn.kubernetes.io/logical_switch": "fast" }))];
     lab.apply(&json!({ "apiVersion": "v1", "kind": "List", "items": pods }).to_string());
     lab.kubectl(&["wait", "--for=condition=Ready", "pod/quick", "pod/peer", "--timeout=30s"]);
@@ -151,11 +145,15 @@ fn a_pod_has_a_device_s_link_its_packets_pass_the_representor_and_the_node_gets_
             assert!(bytes > 5_000_000, "{way}: {bytes} bytes passed the representor");
         }
 
+        let policed = lab.ok(&["node", "node1", "--", "ovs-vsctl", "get", "interface", "rep0", "ingress_policing_rate"]);
+        assert_eq!(policed.trim(), "50000");
         let told = format!("NIC net1 is device {DEVICE}, and Open vSwitch on node node1 leaves nothing to it");
+        let unlimited = format!("NIC net1 is device {DEVICE}, and what reaches the pod has no limit");
         let (started, mut events) = (Instant::now(), String::new());
-        while !events.contains(&told) && started.elapsed() < Duration::from_secs(20) {
+        while !(events.contains(&told) && events.contains(&unlimited)) && started.elapsed() < Duration::from_secs(20) {
             events = lab.events("Pod", "quick");
         }
+        assert!(events.contains(&unlimited), "{events}");
         assert!(events.contains(&told) && events.contains("other_config:hw-offload of Open_vSwitch is \"\""), "{events}");
 
         // A new agent goes on, and two pods never have one device.

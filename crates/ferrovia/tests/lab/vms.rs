@@ -1,5 +1,6 @@
 //! Pods that are virtual machines: real guests of QEMU.
 
+mod alone;
 mod migration;
 mod paths;
 mod vhost;
@@ -110,11 +111,8 @@ fn machines_and_containers_reach_each_other_on_one_node_and_on_two() {
     lab.down();
 }
 
-#[test]
-fn a_machine_gets_its_addresses_its_routes_and_its_name_servers_by_itself() {
-    let lab = Lab::up(&["--nodes", "2", "--dual-stack"]);
-    lab.apply(
-        "
+/// A subnet whose machines get all by asking.
+const LEASED: &str = "
 apiVersion: kubeovn.io/v1
 kind: Subnet
 metadata: {name: leased}
@@ -126,40 +124,129 @@ spec:
   dhcpV6Options: dns_server=fd00:40::53
   enableIPv6RA: true
   mtu: 1300
+";
+
+/// The addresses of a pod, of both families.
+fn addresses(lab: &Lab, pod: &str) -> Vec<String> {
+    field(lab, pod, ".status.podIPs[*].ip").split(' ').map(str::to_owned).collect()
+}
+
+/// A machine in [`LEASED`] has what that says, and goes on asking.
+fn has_asked(lab: &Lab, machine: &str) {
+    let shown = |command: &str| inside(lab, machine, &["sh", "-c", command]).0;
+    let own = addresses(lab, machine);
+    let links = shown("ip addr show eth0");
+    for expected in [format!("inet {}/24", own[0]), format!("inet6 {}/128", own[1]), "mtu 1300".to_owned()] {
+        assert!(links.contains(&expected), "{expected}: {links}");
+    }
+    let routes = shown("ip route; ip -6 route");
+    assert!(routes.contains("default via 10.40.0.1 dev eth0") && routes.contains("default via fe80::"), "{routes}");
+    let servers = shown("cat /etc/resolv.conf");
+    assert_eq!(servers, "nameserver 10.40.0.53\nnameserver 10.40.0.54\nnameserver fd00:40::53\n");
+    let clients = shown("pidof udhcpc; pidof dhclient");
+    assert_eq!(clients.lines().count(), 2, "leases are renewed: {clients}");
+}
+
+#[test]
+fn a_machine_gets_its_addresses_its_routes_and_its_name_servers_by_itself() {
+    let lab = Lab::up(&["--nodes", "2", "--dual-stack"]);
+    let silent = "
 ---
 apiVersion: kubeovn.io/v1
 kind: Subnet
 metadata: {name: silent}
 spec: {vpc: ovn-cluster, cidrBlock: '10.41.0.0/24,fd00:41::/64', enableDHCP: true}
-",
-    );
+";
+    lab.apply(&[LEASED, silent].concat());
     lab.kubectl(&["wait", "--for=condition=Ready", "subnet/leased", "subnet/silent", "--timeout=30s"]);
     let on = |mut pod: Value, subnet: &str| {
         pod["metadata"]["annotations"] = json!({ "ovn.kubernetes.io/logical_switch": subnet });
         pod
     };
-    let machines = [on(machine("asks", "node1", &json!({})), "leased"), on(machine("told", "node2", &json!({})), "silent")];
+    let mut own = on(machine("own", "node2", &json!({})), "leased");
+    own["metadata"]["annotations"]["ovn.kubernetes.io/dhcp-v4-options"] = json!("dns_server=10.40.0.99,mtu=1290");
+    let machines = [on(machine("asks", "node1", &json!({})), "leased"), on(machine("told", "node2", &json!({})), "silent"), own];
     apply(&lab, &[&machines[..], &[on(container("pod", "node2"), "leased")]].concat());
-    ready(&lab, &["asks", "told", "pod"]);
-    let addresses = |pod: &str| -> Vec<String> {
-        let addresses = field(&lab, pod, ".status.podIPs[*].ip");
-        addresses.split(' ').map(str::to_owned).collect()
-    };
-    let shown = |pod: &str, command: &str| inside(&lab, pod, &["sh", "-c", command]).0;
-    let asks = addresses("asks");
-    let links = shown("asks", "ip addr show eth0");
-    for expected in [format!("inet {}/24", asks[0]), format!("inet6 {}/128", asks[1]), "mtu 1300".to_owned()] {
-        assert!(links.contains(&expected), "{expected}: {links}");
-    }
-    let routes = shown("asks", "ip route; ip -6 route");
-    assert!(routes.contains("default via 10.40.0.1 dev eth0") && routes.contains("default via fe80::"), "{routes}");
-    let servers = shown("asks", "cat /etc/resolv.conf");
-    assert_eq!(servers, "nameserver 10.40.0.53\nnameserver 10.40.0.54\nnameserver fd00:40::53\n");
-    let clients = shown("asks", "pidof udhcpc; pidof dhclient");
-    assert_eq!(clients.lines().count(), 2, "leases are renewed: {clients}");
+    ready(&lab, &["asks", "told", "own", "pod"]);
+    has_asked(&lab, "asks");
+    // One that says so itself is told something else by IPv4, and the same by IPv6.
+    assert_eq!(inside(&lab, "own", &["cat", "/etc/resolv.conf"]).0, "nameserver 10.40.0.99\nnameserver fd00:40::53\n");
+    let links = inside(&lab, "own", &["ip", "addr", "show", "eth0"]).0;
+    assert!(links.contains("mtu 1290") && links.contains(&format!("inet {}/24", addresses(&lab, "own")[0])), "{links}");
+    lab.kubectl(&["annotate", "pod", "own", "ovn.kubernetes.io/dhcp-v4-options=dns_server=10.40.0.98", "--overwrite"]);
+    let renewed = "kill -USR1 $(pidof udhcpc); i=0; until grep -q 10.40.0.98 /etc/resolv.conf; do i=$((i+1)); [ $i -lt 50 ] || exit 1; usleep 200000; kill -USR1 $(pidof udhcpc); done";
+    assert_eq!(inside(&lab, "own", &["sh", "-c", renewed]).2, Some(0), "what is changed is told when the lease is renewed");
     // Where no router advertises itself the way out is as containers have it.
-    let routes = shown("told", "ip -6 route");
+    let routes = inside(&lab, "told", &["ip", "-6", "route"]).0;
     assert!(routes.contains("default via fd00:41::1 dev eth0"), "{routes}");
+    lab.checked();
+    lab.down();
+}
+
+/// Subnets of further NICs that answer, too.
+const SECOND: &str = r#"
+---
+apiVersion: kubeovn.io/v1
+kind: Subnet
+metadata: {name: second}
+spec:
+  vpc: ovn-cluster
+  cidrBlock: '10.20.0.0/24,fd20::/64'
+  provider: second.default.ovn
+  enableDHCP: true
+  enableIPv6RA: true
+---
+apiVersion: k8s.cni.cncf.io/v1
+kind: NetworkAttachmentDefinition
+metadata: {name: second, namespace: default}
+spec: {config: '{"cniVersion":"1.0.0","type":"ferrovia","provider":"second.default.ovn"}'}
+"#;
+
+#[test]
+fn a_machine_asks_on_each_nic_and_leaves_by_one() {
+    let lab = Lab::up(&["--nodes", "1", "--dual-stack"]);
+    lab.apply(&[LEASED, SECOND].concat());
+    lab.kubectl(&["wait", "--for=condition=Ready", "subnet/leased", "subnet/second", "--timeout=30s"]);
+    let with = |name: &str, networks: &str| {
+        let mut pod = if name == "pod" { container(name, "node1") } else { machine(name, "node1", &json!({})) };
+        pod["metadata"]["annotations"] = json!({ "ovn.kubernetes.io/logical_switch": "leased", "k8s.v1.cni.cncf.io/networks": networks });
+        pod
+    };
+    let moved = r#"[{"name": "second", "default-route": ["10.20.0.1"]}]"#;
+    apply(&lab, &[with("first", "second"), with("other", moved), with("pod", moved)]);
+    ready(&lab, &["first", "other", "pod"]);
+    for (name, leads, via) in [("first", "eth0", "10.40.0.1"), ("other", "net1", "10.20.0.1")] {
+        let shown = |command: &str| inside(&lab, name, &["sh", "-c", command]).0;
+        let of = |note: &str| field(&lab, name, &format!(r".metadata.annotations.{note}\.kubernetes\.io/ip_address"));
+        let links = shown("ip addr");
+        for (note, length) in [("ovn", 24), (r"second\.default\.ovn", 24)] {
+            let addresses = of(note);
+            let (v4, v6) = addresses.split_once(',').unwrap();
+            for expected in [format!("inet {v4}/{length}"), format!("inet6 {v6}/128")] {
+                assert!(links.contains(&expected), "{name}: {expected}: {links}");
+            }
+        }
+        // One way out of each family, whoever answered last.
+        let routes = shown("ip route; ip -6 route");
+        println!("{name}:\n{routes}");
+        let ways: Vec<_> = routes.lines().filter(|line| line.starts_with("default ")).collect();
+        assert!(ways.len() == 2 && ways.iter().all(|way| way.contains(&format!("dev {leads}"))), "{routes}");
+        assert!(ways[0].contains(&format!("via {via}")) && routes.contains("fd20::/64 dev net1"), "{routes}");
+        assert_eq!(shown("pidof udhcpc dhclient").split_whitespace().count(), 4, "leases of each NIC are renewed");
+        assert_eq!(shown("cat /etc/resolv.conf"), "nameserver 10.40.0.53\nnameserver 10.40.0.54\nnameserver fd00:40::53\n");
+    }
+    // What routers say is no way out of a container either, by a NIC that is none.
+    let ways = inside(&lab, "pod", &["sh", "-c", "ip route; ip -6 route"]).0;
+    let ways: Vec<_> = ways.lines().filter(|line| line.starts_with("default ")).collect();
+    assert!(ways.len() >= 2 && ways.iter().all(|way| way.contains("dev net1")), "{ways:?}");
+    // By each NIC they reach each other, over both families.
+    for note in ["ovn", r"second\.default\.ovn"] {
+        for address in field(&lab, "other", &format!(r".metadata.annotations.{note}\.kubernetes\.io/ip_address")).split(',') {
+            assert_eq!(inside(&lab, "first", &["ping", "-c", "2", "-W", "2", address]).2, Some(0), "{address}");
+        }
+    }
+    // Who leaves by another NIC than it is asked by answers under that one's address.
+    lab.kubectl(&["delete", "pod", "other", "pod", "--wait=true", "--timeout=30s"]);
     lab.checked();
     lab.down();
 }

@@ -174,7 +174,8 @@ impl Intent {
     }
 }
 
-/// `None` for pods that the check does not concern: those in their node's network, and those that are over.
+/// `None` for pods that the check does not concern: those in their node's network, those that are over, and those whose addresses only a server on
+/// their Vlan knows.
 fn read(pod: &Pod, subnets: &BTreeMap<String, &Subnet>, leaving: &[String]) -> Result<Option<PodIntent>, String> {
     let (spec, status) = (pod.spec.clone().unwrap_or_default(), pod.status.clone().unwrap_or_default());
     let over = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
@@ -182,12 +183,14 @@ fn read(pod: &Pod, subnets: &BTreeMap<String, &Subnet>, leaving: &[String]) -> R
         return Ok(None);
     }
     let addresses: Vec<IpAddr> = status.pod_ips.iter().flatten().filter_map(|ip| ip.ip.parse().ok()).collect();
-    if addresses.is_empty() {
-        return Err("it has no address".to_owned());
-    }
     let annotation = |name: &str| pod.annotations().get(name).filter(|value| !value.is_empty()).cloned();
-    let subnet = annotation(LOGICAL_SWITCH).ok_or_else(|| format!("annotation {LOGICAL_SWITCH} is missing"))?;
-    let object = subnets.get(&subnet);
+    let subnet = annotation(LOGICAL_SWITCH);
+    let object = subnet.as_ref().and_then(|subnet| subnets.get(subnet));
+    if addresses.is_empty() {
+        let is_alone = object.is_some_and(|object| object.spec.protocol.as_deref() == Some("Mac"));
+        return if is_alone { Ok(None) } else { Err("it has no address".to_owned()) };
+    }
+    let subnet = subnet.ok_or_else(|| format!("annotation {LOGICAL_SWITCH} is missing"))?;
     let of_subnet = object.map(|object| object.spec.vpc_name().to_owned());
     let vpc = of_subnet.or_else(|| annotation(LOGICAL_ROUTER)).ok_or_else(|| format!("there is no subnet {subnet}"))?;
     let gateways = annotation(GATEWAY).unwrap_or_default().split(',').filter_map(|gateway| gateway.trim().parse().ok()).collect();
@@ -252,6 +255,10 @@ mod tests {
     #[test]
     fn a_pod_without_a_place_is_named_with_the_reason() {
         let intent = Intent::new(&[pod("a", "gone", &["10.0.0.2"]), pod("b", "s", &[])], &[], &[], BTreeMap::new(), BTreeMap::new());
+        let mut alone = subnet("lan", None);
+        alone.spec.protocol = Some("Mac".to_owned());
+        let asks = Intent::new(&[pod("a", "lan", &[])], &[alone], &[], BTreeMap::new(), BTreeMap::new());
+        assert_eq!((asks.pods.len(), asks.skipped.len()), (0, 0), "nobody here knows its address");
         let reasons: Vec<_> = intent.skipped.iter().map(|skipped| skipped.reason.as_str()).collect();
         assert_eq!(reasons, ["there is no subnet gone", "it has no address"]);
     }

@@ -64,6 +64,7 @@ impl Lab {
         let notes = vec![
             "pods of subnets without natOutgoing leave under their own addresses: whether hosts outside answer those is not checked"
                 .to_owned(),
+            "pods of subnets without a range (protocol Mac) are not checked: their addresses are a server's on the Vlan".to_owned(),
         ];
         let (lab, tunnel, datapath) = (self.layout.name().to_string(), self.parameters.tunnel, self.parameters.datapath);
         let Intent { pods, skipped, .. } = scene.intent;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use api::annotations::LOGICAL_SWITCH;
+use api::networks;
 use api::v1::Subnet;
 use api::view::MIGRATION_JOB;
 use futures::StreamExt as _;
@@ -30,6 +30,8 @@ const PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(20);
 /// `runtimeClassName` of pods that are virtual machines.
 const MACHINE: &str = "vm";
+/// Behind the provider of a NIC, in the annotation that has its MAC.
+const MAC: &str = ".kubernetes.io/mac_address";
 /// How long processes have to end when the pod does not say.
 const GRACE: i64 = 30;
 
@@ -167,28 +169,40 @@ impl Worker {
         volumes::make(layout, place, &self.record.uid, pod)?;
         let sandbox = Runtime::new(node.lab.clone(), place).sandbox(&self.record.uid).await?;
         let made = cni::add(&self.node.lab, place, &self.record).await?;
-        self.record.addresses = cni::addresses(&made)?;
+        self.record.addresses = cni::addresses(&made);
         if is_machine {
             // Read before the links lose it, and recorded with the pod: whoever comes next finds the links without.
             let mut nics = machine::nics(machine::read(sandbox.netns()).await?, &made)?;
-            if let Some(primary) = nics.iter_mut().find(|nic| nic.name == cni::PRIMARY) {
-                (primary.dhcp, primary.advertised) = self.answered().await?;
-            }
+            self.ask(&mut nics).await?;
             self.record.nics = Some(nics);
         }
         self.connected()?;
         Ok(sandbox.netns().clone())
     }
 
-    /// Whether DHCP and a router answer in the pod's subnet: then a guest asks, as one would that nobody tells.
-    async fn answered(&self) -> anyhow::Result<(bool, bool)> {
+    /// Where DHCP and a router answer a NIC, its guest asks, as one would that nobody tells.
+    async fn ask(&self, nics: &mut [machine::Nic]) -> anyhow::Result<()> {
         let client = &self.node.client;
         // What the plugin acted on may not have come by the watch yet.
         let pod =
             Api::<Pod>::namespaced(client.clone(), &self.record.namespace).get(&self.record.name).await.context("cannot read the pod")?;
-        let Some(subnet) = pod.annotations().get(LOGICAL_SWITCH) else { return Ok((false, false)) };
-        let subnet = Api::<Subnet>::all(client.clone()).get(subnet).await.with_context(|| format!("cannot read subnet {subnet}"))?;
-        Ok((subnet.spec.enable_dhcp == Some(true), subnet.spec.enable_ipv6_ra == Some(true)))
+        for nic in nics {
+            let is_mac = |(key, value): &(&String, &String)| value.eq_ignore_ascii_case(&nic.mac) && key.ends_with(MAC);
+            let Some(provider) = pod.annotations().iter().find(is_mac).and_then(|(key, _)| key.strip_suffix(MAC)) else { continue };
+            let note = |name| pod.annotations().get(&networks::key(provider, name)).filter(|value| !value.is_empty());
+            let Some(subnet) = note("logical_switch") else { continue };
+            let subnet = Api::<Subnet>::all(client.clone()).get(subnet).await.with_context(|| format!("cannot read subnet {subnet}"))?;
+            let has = |v4: bool| nic.addresses.iter().any(|address| address.addr().is_ipv4() == v4);
+            let answered = |options| subnet.spec.enable_dhcp == Some(true) || note(options).is_some();
+            if nic.addresses.is_empty() {
+                // Whoever gives addresses on the Vlan is asked.
+                nic.dhcp.v4 = true;
+                continue;
+            }
+            nic.dhcp = machine::Dhcp { v4: has(true) && answered("dhcp-v4-options"), v6: has(false) && answered("dhcp-v6-options") };
+            nic.advertised = subnet.spec.enable_ipv6_ra == Some(true);
+        }
+        Ok(())
     }
 
     fn connected(&mut self) -> anyhow::Result<()> {

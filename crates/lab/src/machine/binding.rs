@@ -4,10 +4,10 @@
 use ipnet::IpNet;
 use linux::{Handle, IpPrefix, LinkChange, Mac, Netns, sysctl, tap};
 
-use super::{Nic, names};
+use super::{Dhcp, Nic, names};
 
-/// Protocol of routes that the kernel makes of addresses (`RTPROT_KERNEL`).
-const KERNEL: u8 = 2;
+/// Protocols of routes that the kernel makes of addresses and of router advertisements (`RTPROT_KERNEL`, `RTPROT_RA`).
+const BY_ITSELF: [u8; 2] = [2, 9];
 
 /// What the CNI plugin made in a pod's namespace: its veths, before [`bind`] takes from them what is the guest's.
 pub(crate) async fn read(netns: &Netns) -> anyhow::Result<Vec<Nic>> {
@@ -17,8 +17,9 @@ pub(crate) async fn read(netns: &Netns) -> anyhow::Result<Vec<Nic>> {
     links.sort_by_key(|link| link.index);
     let mut nics = Vec::new();
     for link in links {
-        let addresses = handle.addresses(Some(link.index)).await?.into_iter().filter(|address| !is_link_local(*address));
-        let own = routes.iter().filter(|route| route.device == Some(link.index) && route.table == 254 && route.protocol != KERNEL);
+        let addresses = handle.addresses(Some(link.index)).await?.into_iter().filter(|address| !address.is_link_local());
+        let own =
+            routes.iter().filter(|route| route.device == Some(link.index) && route.table == 254 && !BY_ITSELF.contains(&route.protocol));
         let mut routes: Vec<_> = own.map(|route| (net(route.destination), route.via)).collect();
         // What is on the link first: the others may go through it.
         routes.sort_by_key(|(_, via)| via.is_some());
@@ -28,7 +29,7 @@ pub(crate) async fn read(netns: &Netns) -> anyhow::Result<Vec<Nic>> {
             mtu: link.mtu,
             addresses: addresses.map(net).collect(),
             routes,
-            dhcp: false,
+            dhcp: Dhcp::default(),
             advertised: false,
             socket: None,
         });
@@ -68,10 +69,6 @@ pub(crate) async fn bind(netns: &Netns, nics: &[Nic]) -> anyhow::Result<()> {
 /// Another MAC, locally administered, the same each time.
 const fn other(mac: Mac) -> Mac {
     [(mac[0] ^ 0x40) | 0x02, mac[1], mac[2], mac[3], mac[4], mac[5]]
-}
-
-fn is_link_local(prefix: IpPrefix) -> bool {
-    matches!(prefix.address(), std::net::IpAddr::V6(address) if address.is_unicast_link_local())
 }
 
 fn net(prefix: IpPrefix) -> IpNet {

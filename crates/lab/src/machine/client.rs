@@ -9,6 +9,7 @@ use anyhow::{Context as _, anyhow, bail};
 use linux::Netns;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
 use super::frame::{CHUNK, Frame, WINDOW};
 use super::{Command, Message, PORT};
@@ -19,6 +20,18 @@ pub(crate) fn listen(netns: &Netns) -> anyhow::Result<UnixListener> {
     listener.with_context(|| format!("cannot listen for what runs in the machine of {}", netns.label()))
 }
 
+/// Listens in this network namespace under a name that counts in it.
+pub(super) fn listen_here(name: &str) -> io::Result<tokio::net::UnixListener> {
+    let listener = SocketAddr::from_abstract_name(name).and_then(|address| UnixListener::bind_addr(&address))?;
+    listener.set_nonblocking(true)?;
+    tokio::net::UnixListener::from_std(listener)
+}
+
+/// Connects to who listens under a name in a network namespace.
+pub(super) fn reach(netns: &Netns, name: &str) -> linux::Result<io::Result<StdStream>> {
+    netns.run(|| SocketAddr::from_abstract_name(name).and_then(|address| StdStream::connect_addr(&address)))
+}
+
 /// A connection to a machine; for one command at most.
 #[derive(Debug)]
 pub(crate) struct Client(UnixStream);
@@ -26,8 +39,7 @@ pub(crate) struct Client(UnixStream);
 impl Client {
     /// Connects to the machine in a pod's namespace; `None` when there is none. Must be called within a tokio runtime.
     pub(crate) fn connect(netns: &Netns) -> anyhow::Result<Option<Self>> {
-        let connect = || SocketAddr::from_abstract_name(PORT).and_then(|address| StdStream::connect_addr(&address));
-        match netns.run(connect)? {
+        match reach(netns, PORT)? {
             Ok(stream) => Self::over(stream).map(Some),
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(None),
             Err(error) => Err(error).with_context(|| format!("cannot reach the machine of {}", netns.label())),
@@ -46,7 +58,7 @@ impl Client {
     }
 
     /// Both directions.
-    pub(crate) fn split(self) -> (tokio::net::unix::OwnedReadHalf, tokio::net::unix::OwnedWriteHalf) {
+    pub(crate) fn split(self) -> (OwnedReadHalf, OwnedWriteHalf) {
         self.0.into_split()
     }
 
@@ -86,7 +98,7 @@ pub(crate) async fn execute(netns: &Netns, command: Command) -> anyhow::Result<i
             frame = &mut frames => frame?.context("the machine has ended")?.message,
             length = stdin.read(&mut input[..open]), if open > 0 => {
                 let length = length.context("cannot read standard input")?;
-                Frame::new(0, Message::Input(input[..length].to_vec())).write(&mut to).await?;
+                tell(&mut to, Message::Input(input[..length].to_vec())).await?;
                 room = room.filter(|_| length > 0).map(|room| room - length);
                 continue;
             }
@@ -95,11 +107,11 @@ pub(crate) async fn execute(netns: &Netns, command: Command) -> anyhow::Result<i
         match message {
             Message::Output(bytes) => {
                 pass(io::stdout(), &bytes)?;
-                Frame::new(0, Message::Taken(u32::try_from(bytes.len())?)).write(&mut to).await?;
+                tell(&mut to, Message::Taken(u32::try_from(bytes.len())?)).await?;
             }
             Message::Errors(bytes) => {
                 pass(io::stderr(), &bytes)?;
-                Frame::new(0, Message::Taken(u32::try_from(bytes.len())?)).write(&mut to).await?;
+                tell(&mut to, Message::Taken(u32::try_from(bytes.len())?)).await?;
             }
             Message::Taken(count) => room = room.map(|room| room + count as usize),
             Message::Ended(status) => return Ok(status),
@@ -107,6 +119,14 @@ pub(crate) async fn execute(netns: &Netns, command: Command) -> anyhow::Result<i
             _ => {}
         }
         frames = Box::pin(Frame::read(&mut from));
+    }
+}
+
+/// Says something to a machine that may have said its last word by now: that is there to be read all the same.
+async fn tell(to: &mut OwnedWriteHalf, message: Message) -> anyhow::Result<()> {
+    match Frame::new(0, message).write(to).await {
+        Err(error) if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) => Ok(()),
+        told => told,
     }
 }
 
@@ -118,4 +138,24 @@ pub(crate) fn input() -> io::Result<tokio::fs::File> {
 fn pass(mut to: impl io::Write, bytes: &[u8]) -> io::Result<()> {
     to.write_all(bytes)?;
     to.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_machine_said_last_is_read_though_it_hears_no_more() {
+        let (machine, client) = UnixStream::pair().unwrap();
+        let mut machine = Client(machine);
+        machine.say(Message::Output(vec![b'x'])).await.unwrap();
+        machine.say(Message::Ended(3)).await.unwrap();
+        drop(machine);
+        let (mut from, mut to) = client.into_split();
+        assert!(matches!(Frame::read(&mut from).await.unwrap().unwrap().message, Message::Output(_)));
+        tell(&mut to, Message::Taken(1)).await.unwrap();
+        assert!(matches!(Frame::read(&mut from).await.unwrap().unwrap().message, Message::Ended(3)));
+    }
 }

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde_json::Value;
 
-use super::{Nic, names};
+use super::{Dhcp, Nic, names};
 
 /// What QEMU is told: memory of so many MiB, and the NICs. What the switch is to read and write itself is shared with it.
 pub(super) fn arguments(memory: u32, nics: &[Nic], accelerated: bool) -> Vec<String> {
@@ -66,7 +66,7 @@ pub(crate) fn nics(links: Vec<Nic>, result: &Value) -> anyhow::Result<Vec<Nic>> 
             mtu: u32::try_from(interface["mtu"].as_u64().unwrap_or_default())?,
             routes,
             addresses,
-            dhcp: false,
+            dhcp: Dhcp::default(),
             advertised: false,
             socket: Some(socket.into()),
         });
@@ -90,7 +90,7 @@ mod tests {
     fn link(name: &str) -> Nic {
         let (mac, mtu) = ("02:00:00:00:00:02".to_owned(), 1400);
         let (addresses, routes) = (Vec::new(), Vec::new());
-        Nic { name: name.to_owned(), mac, mtu, addresses, routes, dhcp: false, advertised: false, socket: None }
+        Nic { name: name.to_owned(), mac, mtu, addresses, routes, dhcp: Dhcp::default(), advertised: false, socket: None }
     }
 
     #[test]

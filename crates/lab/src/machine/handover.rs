@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use std::io::{self, IoSlice, IoSliceMut, Read as _, Write as _};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::linux::net::SocketAddrExt as _;
-use std::os::unix::net::{SocketAddr, UnixListener as StdListener, UnixStream as StdStream};
+use std::os::unix::net::UnixStream as StdStream;
 
 use anyhow::{Context as _, bail, ensure};
 use linux::Netns;
@@ -15,6 +14,7 @@ use rustix::net::{
 };
 use tokio::net::{UnixListener, UnixStream};
 
+use super::client;
 use super::line::Rest;
 
 /// Name of the socket, in the namespace of the pod that a machine moves to.
@@ -39,17 +39,14 @@ pub(crate) struct Handover {
 
 /// Listens for a machine that moves to this network namespace.
 pub(crate) fn listen() -> anyhow::Result<UnixListener> {
-    let listener = SocketAddr::from_abstract_name(NAME).and_then(|address| StdListener::bind_addr(&address));
-    let listener = listener.context("cannot listen for the machine that moves here")?;
-    listener.set_nonblocking(true)?;
-    Ok(UnixListener::from_std(listener)?)
+    client::listen_here(NAME).context("cannot listen for the machine that moves here")
 }
 
 /// Hands over to the process in another network namespace; done when it has taken all.
 pub(crate) async fn send(netns: String, handover: Handover) -> anyhow::Result<()> {
     tokio::task::spawn_blocking(move || {
-        let connect = || SocketAddr::from_abstract_name(NAME).and_then(|address| StdStream::connect_addr(&address));
-        let mut to = Netns::named(&netns)?.run(connect)?.with_context(|| format!("cannot reach the machine's process of {netns}"))?;
+        let mut to =
+            client::reach(&Netns::named(&netns)?, NAME)?.with_context(|| format!("cannot reach the machine's process of {netns}"))?;
         let Handover { guest: (read, unwritten), clients, last } = handover;
         put(&mut to, 0, None, &read, &unwritten)?;
         for (session, rest) in clients {

@@ -103,15 +103,24 @@ pub struct Nic {
     pub addresses: Vec<IpNet>,
     /// Destinations, and the next hop unless they are on the link.
     pub routes: Vec<(IpNet, Option<IpAddr>)>,
-    /// Whether the guest is to ask for its addresses (DHCP), and is not told.
+    /// What the guest is to ask for, and is not told.
     #[serde(default)]
-    pub dhcp: bool,
+    pub dhcp: Dhcp,
     /// Whether a router advertises itself to it.
     #[serde(default)]
     pub advertised: bool,
     /// The socket of vhost-user that it is, and no link of the pod.
     #[serde(default)]
     pub socket: Option<PathBuf>,
+}
+
+/// Of which families a guest asks for a NIC's addresses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dhcp {
+    /// IPv4.
+    pub v4: bool,
+    /// IPv6.
+    pub v6: bool,
 }
 
 /// A command in a guest.
@@ -126,6 +135,14 @@ impl Command {
     /// A command in the guest's root folder; `None` without a word.
     pub(crate) fn of(argv: Vec<String>, env: BTreeMap<String, String>, folder: Option<&Path>) -> Option<Self> {
         (!argv.is_empty()).then(|| Self { argv, env, folder: folder.unwrap_or(Path::new("/")).to_owned() })
+    }
+}
+
+impl Settings {
+    /// The NIC by which the guest leaves: that of its pod's default route, or the first.
+    fn leading(&self) -> usize {
+        let is_default = |(to, _): &(IpNet, _)| to.prefix_len() == 0;
+        self.nics.iter().position(|nic| nic.routes.iter().any(is_default)).unwrap_or_default()
     }
 }
 

@@ -1,8 +1,6 @@
 //! What is said to QEMU and what it says: QMP (QEMU's `interop/qmp-spec`), by a socket without a file in the pod's network namespace.
 
 use std::io;
-use std::os::linux::net::SocketAddrExt as _;
-use std::os::unix::net::{SocketAddr, UnixListener as StdListener};
 
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
@@ -10,6 +8,8 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::net::UnixListener;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
+
+use super::client;
 
 /// Name of the socket.
 const NAME: &str = "ferrovia-qmp";
@@ -21,10 +21,7 @@ pub(crate) fn arguments() -> String {
 
 /// Listens for QEMU in this network namespace; to be called before QEMU starts.
 pub(crate) fn listen() -> anyhow::Result<UnixListener> {
-    let listener = SocketAddr::from_abstract_name(NAME).and_then(|address| StdListener::bind_addr(&address));
-    let listener = listener.context("cannot listen for QEMU")?;
-    listener.set_nonblocking(true)?;
-    Ok(UnixListener::from_std(listener)?)
+    client::listen_here(NAME).context("cannot listen for QEMU")
 }
 
 /// A connection to QEMU.

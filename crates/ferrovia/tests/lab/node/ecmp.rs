@@ -38,7 +38,7 @@ const STREAMS: u8 = 8;
 impl Nodes<'_> {
     /// The next hops that the router of the VPC has for all.
     fn next_hops(&self) -> Vec<String> {
-        let list = self.lab.ok(&["node", "central", "--", "ovn-nbctl", "lr-route-list", "machines"]);
+        let list = self.lab.nb(&["lr-route-list", "machines"]);
         let hops = list.lines().filter(|line| line.trim().starts_with("0.0.0.0/0"));
         let mut hops: Vec<String> = hops.filter_map(|line| line.split_whitespace().nth(1)).map(str::to_owned).collect();
         hops.sort();

@@ -1,11 +1,12 @@
 //! The way out: through the node that a pod is on, under that node's address.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
 use lab::probe::Endpoint;
 use lab::{Gateway, Place};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{NODE1, NODE2, Nodes, PATIENCE, answers, pod, with_nodes, with_nodes_of};
 
@@ -15,6 +16,29 @@ const TRANSFER: usize = 10_000_000;
 fn outside(nodes: &Nodes<'_>) -> (IpAddr, Endpoint) {
     let netns = nodes.opened.layout.netns(OUTSIDE).unwrap();
     (OUTSIDE.address().unwrap().into(), Endpoint::open("outside", &netns).unwrap())
+}
+
+/// A pod of the first node that leaves, and the address outside that it reaches.
+async fn leaving(nodes: &Nodes<'_>) -> (Endpoint, IpAddr) {
+    let (address, _) = outside(nodes);
+    let pod = nodes.pods(NODE1, "one", 1).await.remove(0);
+    nodes.attach(NODE1, &pod).await;
+    let from = Endpoint::open("one", &pod.sandbox().unwrap()).unwrap();
+    answers(&from, address, "before").await;
+    (from, address)
+}
+
+/// Waits until what is shown is as it was before somebody changed it.
+async fn is_put_back<T: std::fmt::Debug>(change: &str, shown: impl Fn() -> T, as_before: impl Fn(&T) -> bool) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        let shown = shown();
+        if as_before(&shown) {
+            return;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{change}: {shown:#?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 #[test]
@@ -87,14 +111,73 @@ spec: {cidrBlock: 10.91.0.0/24}
     });
 }
 
+/// A root directory with this machine's programs, and the schema of a northbound database that has no table `Static_MAC_Binding`.
+fn before_static_bindings() -> tempfile::TempDir {
+    let root = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(root.path().join("usr/share/ovn")).unwrap();
+    for path in ["bin", "sbin", "lib", "lib64", "usr/bin", "usr/sbin", "usr/lib", "usr/share/openvswitch", "usr/share/ovn/ovn-sb.ovsschema"]
+    {
+        std::os::unix::fs::symlink(Path::new("/").join(path), root.path().join(path)).unwrap();
+    }
+    let mut schema: Value = serde_json::from_slice(&std::fs::read("/usr/share/ovn/ovn-nb.ovsschema").unwrap()).unwrap();
+    assert!(schema["tables"].as_object_mut().unwrap().remove("Static_MAC_Binding").is_some());
+    std::fs::write(root.path().join("usr/share/ovn/ovn-nb.ovsschema"), schema.to_string()).unwrap();
+    root
+}
+
+#[test]
+fn where_ovn_has_no_static_bindings_routers_ask_and_every_node_answers_alike() {
+    let root = before_static_bindings();
+    with_nodes_of(2, &["--dual-stack", "--ovn", root.path().to_str().unwrap()], async |nodes| {
+        nodes.lab.apply(
+            "
+apiVersion: kubeovn.io/v1
+kind: Vpc
+metadata: {name: amber, annotations: {ferrovia.io/egress: localnet}}
+spec: {}
+---
+apiVersion: kubeovn.io/v1
+kind: Subnet
+metadata: {name: amber}
+spec: {vpc: amber, cidrBlock: '10.95.0.0/24,fd95::/64', natOutgoing: true}
+---
+apiVersion: kubeovn.io/v1
+kind: Subnet
+metadata: {name: chosen}
+spec: {vpc: amber, cidrBlock: '10.96.0.0/24,fd96::/64', natOutgoing: true, gatewayType: centralized, gatewayNode: node1}
+",
+        );
+        nodes.lab.kubectl(&[
+            "wait",
+            "--for=condition=Ready",
+            "vpc/ovn-cluster",
+            "vpc/amber",
+            "subnet/amber",
+            "subnet/chosen",
+            "--timeout=30s",
+        ]);
+        for subnet in ["ovn-default", "amber", "chosen"] {
+            for node in [NODE1, NODE2] {
+                let name = format!("{subnet}-{node}");
+                let member = nodes.member(node, &name, subnet).await;
+                for outside in OUTSIDE.addresses() {
+                    answers(&member.end, outside.address(), &name).await;
+                }
+            }
+        }
+        // One answer of each family for each of the three ways out, whoever asked.
+        let learned = nodes.lab.ok(&["node", "central", "--", "ovn-sbctl", "--bare", "--columns=mac", "list", "mac_binding"]);
+        let macs: Vec<&str> = learned.split_whitespace().collect();
+        assert_eq!(macs, [api::Transit::NODE_MAC.to_string().as_str(); 6], "{learned}");
+        let told = nodes.lab.kubectl(&["get", "events", "--all-namespaces"]);
+        assert!(!told.contains("Static_MAC_Binding"), "{told}");
+    });
+}
+
 #[test]
 fn an_agent_that_restarts_loses_nothing_that_leaves_and_a_switch_that_restarts_is_told_again() {
     with_nodes(1, async |nodes| {
-        let (address, _) = outside(&nodes);
-        let pod = nodes.pods(NODE1, "one", 1).await.remove(0);
-        nodes.attach(NODE1, &pod).await;
-        let from = Endpoint::open("one", &pod.sandbox().unwrap()).unwrap();
-        answers(&from, address, "before").await;
+        let (from, address) = leaving(&nodes).await;
         for (component, times, watched) in [("agent@node1", 5, 500), ("ovs-vswitchd@node1", 1, 5000)] {
             let restarts = async {
                 for _ in 0..times {
@@ -115,22 +198,35 @@ fn an_agent_that_restarts_loses_nothing_that_leaves_and_a_switch_that_restarts_i
 #[test]
 fn rules_that_somebody_takes_away_are_put_back_at_once() {
     with_nodes(1, async |nodes| {
-        let (address, _) = outside(&nodes);
-        let pod = nodes.pods(NODE1, "one", 1).await.remove(0);
-        nodes.attach(NODE1, &pod).await;
-        let from = Endpoint::open("one", &pod.sandbox().unwrap()).unwrap();
-        answers(&from, address, "before").await;
+        let (from, address) = leaving(&nodes).await;
         let nft = |command: &str| nodes.lab.ok(&[&["node", "node1", "--", "nft"][..], &command.split(' ').collect::<Vec<_>>()].concat());
         let whole = nft("list table inet ferrovia");
         for command in ["flush table inet ferrovia", "delete table inet ferrovia"] {
             nft(command);
-            let deadline = tokio::time::Instant::now() + PATIENCE;
-            while !nft("list ruleset").contains(&whole) {
-                assert!(tokio::time::Instant::now() < deadline, "{command}: {}", nft("list ruleset"));
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
+            is_put_back(command, || nft("list ruleset"), |shown| shown.contains(&whole)).await;
         }
         answers(&from, address, "after").await;
+    });
+}
+
+#[test]
+fn flows_that_somebody_changes_are_put_back_at_once() {
+    with_nodes(1, async |nodes| {
+        let (from, address) = leaving(&nodes).await;
+        let ofctl = |words: &[&str]| nodes.lab.ok(&[&["node", "node1", "--", "ovs-ofctl", "-O", "OpenFlow14"], words].concat());
+        let flows = || {
+            let shown = ofctl(&["--no-stats", "--names", "dump-flows", "br-ex"]);
+            let mut flows: Vec<String> = shown.lines().map(|line| line.trim().to_owned()).collect();
+            flows.sort();
+            flows
+        };
+        let whole = flows();
+        let stranger = ["add-flow", "br-ex", "priority=999,ip,actions=drop"];
+        for words in [&["del-flows", "br-ex"][..], &stranger, &["del-flows", "br-ex", "ipv6"]] {
+            ofctl(words);
+            is_put_back(&words.join(" "), flows, |shown| *shown == whole).await;
+            answers(&from, address, "after").await;
+        }
     });
 }
 
@@ -170,7 +266,16 @@ fn a_bridge_of_somebody_else_is_left_alone_and_told_at_the_node() {
 
 #[test]
 fn a_subnet_leaves_by_a_next_hop_of_its_own_and_rules_that_somebody_takes_away_come_back() {
-    with_nodes(2, async |nodes| {
+    leaves_by_a_next_hop("localnet");
+}
+
+#[test]
+fn so_does_one_where_others_leave_by_their_nodes_ports() {
+    leaves_by_a_next_hop("join");
+}
+
+fn leaves_by_a_next_hop(gateway: &str) {
+    with_nodes_of(2, &["--gateway", gateway], async |nodes| {
         // The next hop, and an address behind it that the node itself would look for elsewhere.
         let (next_hop, behind) = ("outside1", IpAddr::from([203, 0, 113, 9]));
         let node = NODE1.address().unwrap().to_string();

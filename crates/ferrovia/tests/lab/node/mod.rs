@@ -7,6 +7,7 @@ mod egress;
 mod histories;
 mod join;
 mod restarts;
+mod settings;
 mod switch;
 mod traffic;
 mod underlay;
@@ -180,6 +181,12 @@ async fn answers(from: &Endpoint, address: IpAddr, what: &str) {
     let ping = Ping { seen_by: None, answered: true, payload: 56 };
     let answered = tokio::time::timeout(PATIENCE, from.ping(address, ping)).await;
     assert!(matches!(answered, Ok(Ok(()))), "{what}: {address} does not answer: {answered:?}");
+}
+
+/// Whether an address is not reached within a second.
+async fn is_cut_off(from: &Endpoint, address: IpAddr) -> bool {
+    let ping = Ping { seen_by: None, answered: true, payload: 56 };
+    !matches!(tokio::time::timeout(Duration::from_secs(1), from.ping(address, ping)).await, Ok(Ok(())))
 }
 
 /// Random numbers of a fixed seed (SplitMix64: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014).

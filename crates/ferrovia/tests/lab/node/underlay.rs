@@ -242,6 +242,44 @@ fn an_agent_that_is_killed_while_a_nic_passes_goes_on_where_it_was() {
     });
 }
 
+#[test]
+fn what_a_nic_is_given_while_it_passes_into_its_bridge_goes_with_it() {
+    with_nodes(1, async |nodes| {
+        for round in 1..=12 {
+            let (nic, bridge) = (format!("late{round}"), format!("br-late{round}"));
+            let spec = ProviderNetworkSpec { default_interface: nic.clone(), ..Default::default() };
+            Api::all(nodes.client.clone()).create(&PostParams::default(), &ProviderNetwork::new(&nic, spec)).await.unwrap();
+            nodes
+                .network_shows(&nic, "it lacks the NIC", |network| {
+                    network.status.as_ref().is_some_and(|status| status.not_ready_nodes.is_some())
+                })
+                .await;
+            // As a person or a network manager does, one after the other, and not for long on the link that it was.
+            let script = format!(
+                "ip link add {nic} type veth peer name x{round} && ip link set {nic} up && ip link set x{round} up
+                 ip address add 172.29.{round}.5/24 dev {nic}; ip address add fd29:{round}::5/64 dev {nic}
+                 ip route add 198.51.{round}.0/24 via 172.29.{round}.1 dev {nic} && ip -6 route add fd30:{round}::/64 via fd29:{round}::1 dev {nic} \
+                 || echo already elsewhere"
+            );
+            let refused = nodes.lab.ok(&["node", "node1", "--", "sh", "-c", &script]);
+            let mut wanted = vec![format!("172.29.{round}.5/24"), format!("fd29:{round}::5/64")];
+            if refused.is_empty() {
+                wanted.extend([format!("198.51.{round}.0/24"), format!("fd30:{round}::/64")]);
+            }
+            let of = |link: &str| {
+                let (both, all) = (nodes.ip("node1", &["address", "show", "dev", link]), ["-4", "-6"]);
+                all.iter().fold(both, |text, family| text + &nodes.ip("node1", &[family, "route", "show", "dev", link]))
+            };
+            let deadline = tokio::time::Instant::now() + PATIENCE;
+            while !nodes.ip("node1", &["-o", "link"]).contains(&format!("{bridge}:")) || wanted.iter().any(|one| !of(&bridge).contains(one))
+            {
+                assert!(tokio::time::Instant::now() < deadline, "{wanted:?}: {}\n{}", of(&nic), nodes.ip("node1", &["address"]));
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    });
+}
+
 /// A subnet of each VPC on one VLAN, connected with an overlay subnet: in the default VPC of both families; the other VPC has no way out.
 const INTERCONNECTED: &str = "
 ---

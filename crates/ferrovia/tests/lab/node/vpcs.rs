@@ -4,11 +4,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use lab::Place;
-use lab::probe::{Endpoint, Ping};
+use lab::probe::Endpoint;
 use linux::Handle;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{NODE1, PATIENCE, answers, with_nodes};
+use super::{NODE1, PATIENCE, answers, is_cut_off, with_nodes};
 
 const OUTSIDE: Place = Place::Outside(1);
 
@@ -46,12 +46,6 @@ kind: Vpc
 metadata: {name: odd, annotations: {ferrovia.io/egress: nat}}
 spec: {}
 ";
-
-/// Whether an address is not reached within a second.
-async fn is_cut_off(from: &Endpoint, address: IpAddr) -> bool {
-    let ping = Ping { seen_by: None, answered: true, payload: 56 };
-    !matches!(timeout(Duration::from_secs(1), from.ping(address, ping)).await, Ok(Ok(())))
-}
 
 #[test]
 fn each_leaves_and_none_reaches_another() {

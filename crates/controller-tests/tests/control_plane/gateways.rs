@@ -1,0 +1,156 @@
+//! By which of its gateways a subnet's pods leave, as the southbound database says.
+
+use std::process::{Command, Stdio};
+
+use api::{annotations, v1};
+use controller::{Config, Election};
+use k8s_openapi::api::core::v1::Node;
+use kube::Api;
+use kube::api::{ListParams, PostParams};
+use ovsdb::Remote;
+use serde_json::json;
+
+use crate::harness::{Controller, allocated, cluster, create_pod, create_subnet, until, within, writes_since};
+
+/// A southbound database without `ovn-northd`: a test says what `ovn-controller` would.
+struct Southbound(tempfile::TempDir);
+
+impl Southbound {
+    fn create() -> Self {
+        let southbound = Self(tempfile::tempdir().unwrap());
+        let file = southbound.0.path().join("sb.db");
+        assert!(Command::new("ovsdb-tool").arg("create").arg(file).arg("/usr/share/ovn/ovn-sb.ovsschema").status().unwrap().success());
+        southbound
+    }
+
+    fn start(&self) {
+        let path = self.0.path().display();
+        let started = Command::new("ovsdb-server")
+            .args(["--detach", "--no-chdir", &format!("--remote=punix:{path}/sb.sock"), &format!("--unixctl={path}/ctl")])
+            .args([format!("--pidfile={path}/pid"), format!("{path}/sb.db")])
+            .stderr(Stdio::null())
+            .status();
+        assert!(started.unwrap().success());
+    }
+
+    fn stop(&self) {
+        let asked = Command::new("ovs-appctl").arg(format!("--target={}", self.0.path().join("ctl").display())).arg("exit").status();
+        assert!(asked.unwrap().success());
+    }
+
+    fn remote(&self) -> Remote {
+        Remote::Unix(self.0.path().join("sb.sock"))
+    }
+
+    fn sbctl(&self, args: &[&str]) {
+        let out = Command::new("ovn-sbctl").arg(format!("--db={}", self.remote())).args(args).output().unwrap();
+        assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
+    }
+
+    fn port(&self, name: &str, kind: &str, number: u8) {
+        let (number, name) = (format!("tunnel_key={number}"), format!("logical_port={name}"));
+        let port = ["create", "Port_Binding", &name, &format!("type={kind:?}"), "datapath=@d", &number];
+        self.sbctl(&[&["--", "--id=@d", "create", "Datapath_Binding", &number, "--"][..], &port].concat());
+    }
+
+    /// A port is on a chassis now.
+    fn moves(&self, port: &str, from: Option<&str>, to: Option<&str>) {
+        let unbind = from.map_or(vec![], |_| vec!["--", "lsp-unbind", port]);
+        let bind = to.map_or(vec![], |to| vec!["--", "lsp-bind", port, to]);
+        self.sbctl(&[unbind, bind].concat());
+    }
+}
+
+impl Drop for Southbound {
+    fn drop(&mut self) {
+        if let Ok(pid) = std::fs::read_to_string(self.0.path().join("pid")) {
+            let _ = Command::new("kill").arg(pid.trim()).status();
+        }
+    }
+}
+
+#[test]
+fn a_centralized_subnet_shows_the_gateway_that_its_pods_leave_by() {
+    within(async {
+        let (client, database, _mirror) = cluster().await;
+        let southbound = Southbound::create();
+        southbound.start();
+        let nodes: Api<Node> = Api::all(client.clone());
+        for (name, address) in [("n1", "192.0.2.1"), ("n2", "192.0.2.2")] {
+            let notes = json!({ annotations::CHASSIS: format!("c-{name}") });
+            let node = json!({ "metadata": { "name": name, "annotations": notes } });
+            nodes.create(&PostParams::default(), &serde_json::from_value(node).unwrap()).await.unwrap();
+            southbound.sbctl(&["chassis-add", &format!("c-{name}"), "geneve", address]);
+        }
+        let gateway = topology::gateway_port(&"ovn-cluster".into(), None, &["c-n1", "c-n2"].map(Into::into));
+        let port = format!("cr-{gateway}");
+        southbound.port(&port, "chassisredirect", 1);
+        southbound.port("somebody", "", 2);
+        let config = |southbound: Option<Remote>| Config {
+            egress: Some(api::Egress::Localnet(api::Transit::default())),
+            southbound: southbound.map(Into::into),
+            ..Config::new(database.remote())
+        };
+        let start = |identity: &str| {
+            let config = Config { election: Some(Election::new(identity)), ..config(Some(southbound.remote())) };
+            Controller::start_with(&client, config)
+        };
+        let (one, two) = (start("one"), start("two"));
+        let central = json!({ "cidrBlock": "10.20.0.0/24", "gatewayType": "centralized", "gatewayNode": "n1,n2" });
+        create_subnet(&client, "central", central).await;
+        let subnets: Api<v1::Subnet> = Api::all(client.clone());
+        let shows = async |node: Option<&str>| {
+            let shown = |subnet: &v1::Subnet| subnet.status.as_ref().and_then(|status| status.activate_gateway.clone());
+            until(&subnets, "central", &format!("its gateway is {node:?}"), |subnet| shown(subnet).as_deref() == node).await;
+        };
+        let written = async || subnets.list(&ListParams::default()).await.unwrap().metadata.resource_version.unwrap();
+        southbound.moves(&port, None, Some("c-n1"));
+        shows(Some("n1")).await;
+        create_pod(&client, "first", &[]).await;
+        allocated(&client, "first").await;
+        let used = |subnet: &v1::Subnet| subnet.status.as_ref().and_then(|status| status.v4_using_ips) == Some(1.0);
+        until(&subnets, "ovn-default", "one address in use", used).await;
+        until(&Api::<v1::Ip>::all(client.clone()), "first.default", "the object", |_| true).await;
+
+        // One of the two writes, once; and nobody when others move.
+        let version = written().await;
+        southbound.moves(&port, Some("c-n1"), Some("c-n2"));
+        shows(Some("n2")).await;
+        southbound.moves("somebody", None, Some("c-n1"));
+        southbound.sbctl(&["chassis-add", "c-n3", "geneve", "192.0.2.3"]);
+        assert_eq!(writes_since(&client, &version).await, 1, "the gateway moved once");
+
+        // Without the database all goes on, and what was last seen counts.
+        southbound.stop();
+        create_pod(&client, "second", &[]).await;
+        allocated(&client, "second").await;
+        shows(Some("n2")).await;
+        southbound.start();
+        southbound.moves(&port, Some("c-n2"), Some("c-n1"));
+        shows(Some("n1")).await;
+
+        // Started again without it, nothing of it is written.
+        two.stop().await;
+        one.stop().await;
+        southbound.stop();
+        let version = written().await;
+        let one = start("one");
+        create_subnet(&client, "later", json!({ "cidrBlock": "10.21.0.0/24" })).await;
+        until(&subnets, "later", "a status", |subnet| subnet.status.is_some()).await;
+        shows(Some("n1")).await;
+        let changed = subnets.list(&ListParams::default()).await.unwrap();
+        let central = changed.items.iter().find(|subnet| subnet.metadata.name.as_deref() == Some("central")).unwrap();
+        assert!(central.metadata.resource_version.as_deref().unwrap().parse::<u64>().unwrap() <= version.parse::<u64>().unwrap());
+        southbound.start();
+        southbound.moves(&port, Some("c-n1"), None);
+        shows(Some("")).await;
+        southbound.moves(&port, None, Some("c-n2"));
+        shows(Some("n2")).await;
+        one.stop().await;
+
+        // Who is not told of it shows nothing.
+        let blind = Controller::start_with(&client, config(None));
+        shows(Some("")).await;
+        blind.stop().await;
+    });
+}
