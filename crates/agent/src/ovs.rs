@@ -93,6 +93,7 @@ pub(crate) fn open(remote: Remote, bridge_name: &str) -> (Ovs, impl Future<Outpu
                     bridge::EXTERNAL_IDS.index,
                     bridge::MIRRORS.index,
                     bridge::NAME.index,
+                    bridge::OTHER_CONFIG.index,
                     bridge::PORTS.index,
                 ],
             ),

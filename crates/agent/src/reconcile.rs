@@ -41,7 +41,7 @@ impl Links {
                     self.shown.remove(&link.name);
                 }
             }
-            Event::Address(_) | Event::Route(_) | Event::Rule | Event::Neighbour(..) => {}
+            Event::Address(_) | Event::Route(_) | Event::RouteGone(_) | Event::Rule | Event::Neighbour(..) => {}
         }
         Some(())
     }

@@ -11,7 +11,7 @@ use netlink_sys::SocketAddr;
 use rtnetlink::MulticastGroup;
 
 use crate::link::{self, Link};
-use crate::{Error, Handle, Mac, Netns, Result, route};
+use crate::{Error, Handle, Mac, Netns, Result, Route, route};
 
 /// Something happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,8 +22,10 @@ pub enum Event {
     LinkGone(Link),
     /// An address of the link with this index came or went.
     Address(u32),
-    /// A route by the link with this index came or went.
-    Route(u32),
+    /// A unicast route is there, as it is now. When a route is put in the place of an IPv4 one, that is not told to be gone.
+    Route(Route),
+    /// A unicast route is gone. The kernel does not say so of IPv4 routes that go with their link's last address.
+    RouteGone(Route),
     /// A rule of policy routing came or went.
     Rule,
     /// It is known who has an address on the link with this index.
@@ -88,27 +90,39 @@ impl Events {
             let (message, _) = self.messages.next().await?;
             match message.payload {
                 NetlinkPayload::Overrun(_) => return None,
-                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(message)) => return Some(Event::Link(link::read(&message))),
-                NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(message)) => return Some(Event::LinkGone(link::read(&message))),
-                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewAddress(message) | RouteNetlinkMessage::DelAddress(message)) => {
-                    return Some(Event::Address(message.header.index));
-                }
-                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(message) | RouteNetlinkMessage::DelRoute(message)) => {
-                    if let Some(index) = route::device(&message) {
-                        return Some(Event::Route(index));
-                    }
-                }
-                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRule(_) | RouteNetlinkMessage::DelRule(_)) => {
-                    return Some(Event::Rule);
-                }
-                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNeighbour(message)) => {
-                    if let Some(event) = neighbour(&message) {
+                NetlinkPayload::InnerMessage(message) => {
+                    if let Some(event) = read(&message) {
                         return Some(event);
                     }
                 }
                 _ => {}
             }
         }
+    }
+
+    /// What has happened until now and was not read yet, without waiting. After an answer to the handle that shares the connection, all
+    /// is there that happened before it.
+    pub fn told(&mut self) -> Vec<Event> {
+        let mut events = Vec::new();
+        while let Ok((message, _)) = self.messages.try_recv() {
+            if let NetlinkPayload::InnerMessage(message) = message.payload {
+                events.extend(read(&message));
+            }
+        }
+        events
+    }
+}
+
+fn read(message: &RouteNetlinkMessage) -> Option<Event> {
+    match message {
+        RouteNetlinkMessage::NewLink(message) => Some(Event::Link(link::read(message))),
+        RouteNetlinkMessage::DelLink(message) => Some(Event::LinkGone(link::read(message))),
+        RouteNetlinkMessage::NewAddress(message) | RouteNetlinkMessage::DelAddress(message) => Some(Event::Address(message.header.index)),
+        RouteNetlinkMessage::NewRoute(message) => route::told(message).map(Event::Route),
+        RouteNetlinkMessage::DelRoute(message) => route::told(message).map(Event::RouteGone),
+        RouteNetlinkMessage::NewRule(_) | RouteNetlinkMessage::DelRule(_) => Some(Event::Rule),
+        RouteNetlinkMessage::NewNeighbour(message) => neighbour(message),
+        _ => None,
     }
 }
 
@@ -158,6 +172,21 @@ mod tests {
         assert_eq!(told, Ok(Some(Event::Neighbour(x, gateway, mac))));
         asks.forget_neighbour(x, gateway).await.unwrap();
         asks.forget_neighbour(x, gateway).await.unwrap();
+
+        // A route that goes with its link's last address is told when it comes.
+        let (told, mut addressing) = Events::open(&a.netns, Subject::Addressing).unwrap();
+        let own = "10.0.0.7/24".parse().unwrap();
+        handle.add_address(x, own).await.unwrap();
+        let route = Route::new("198.51.100.0/24".parse().unwrap()).via(gateway).dev(x);
+        handle.add_route(&route).await.unwrap();
+        handle.delete_address(x, own).await.unwrap();
+        assert!(!told.routes().await.unwrap().contains(&route));
+        let events = addressing.told();
+        assert_eq!(events.iter().filter(|event| **event == Event::Route(route)).count(), 1, "{events:?}");
+        assert_eq!(events.iter().filter(|event| **event == Event::Address(x)).count(), 2, "{events:?}");
+        assert!(!events.contains(&Event::RouteGone(route)), "{events:?}");
+        assert_eq!(addressing.told(), []);
+
         handle.delete_link(x).await.unwrap();
         while !matches!(links.next().await.unwrap(), Event::LinkGone(link) if link.name == "x") {}
     }

@@ -191,12 +191,10 @@ fn read(message: &RouteMessage, default: IpPrefix) -> Option<Route> {
     Some(route)
 }
 
-/// Index of the outgoing link of a route over one next hop.
-pub(crate) fn device(message: &RouteMessage) -> Option<u32> {
-    message.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Oif(index) => Some(*index),
-        _ => None,
-    })
+/// The route that the kernel tells of, if it is a unicast one by one link.
+pub(crate) fn told(message: &RouteMessage) -> Option<Route> {
+    let default = if message.header.address_family == AddressFamily::Inet { IpPrefix::DEFAULT_V4 } else { IpPrefix::DEFAULT_V6 };
+    read(message, default).filter(|route| route.device.is_some())
 }
 
 #[cfg(test)]

@@ -187,10 +187,9 @@ impl Links {
         match event {
             Event::Rule => !ways.is_empty(),
             // What the node has a way of its own to does not leave by the wire; and the network's link may be another one.
-            Event::Route(_) if network.is_some() => true,
+            Event::Route(_) | Event::RouteGone(_) if network.is_some() => true,
             Event::Link(link) | Event::LinkGone(link) if network == Some(link.name.as_str()) => true,
             Event::Link(link) | Event::LinkGone(link) if ways.contains(&link.index) => true,
-            Event::Route(index) if ways.contains(index) => true,
             Event::Link(link) | Event::LinkGone(link) if [BRIDGE, PORT].contains(&link.name.as_str()) => {
                 self.0.retain(|index| *index != link.index);
                 if matches!(event, Event::Link(_)) {
@@ -200,7 +199,9 @@ impl Links {
             }
             // Whether the node has its own address matters, too; and pods' links have none.
             Event::Address(_) => true,
-            Event::Route(index) => self.0.contains(index),
+            Event::Route(route) | Event::RouteGone(route) => {
+                route.device.is_some_and(|index| ways.contains(&index) || self.0.contains(&index))
+            }
             _ => false,
         }
     }

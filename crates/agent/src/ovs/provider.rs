@@ -12,6 +12,9 @@ use super::{Ovs, OvsError, bridge_row, is_ours, named, port_insertions};
 /// What the keys in `Open_vSwitch:external_ids` begin with under which is recorded what was moved from a NIC.
 const RECORD: &str = "ferrovia-nic-";
 
+/// The key in `Bridge:other_config` with the address of the bridge's link.
+const HWADDR: &str = "hwaddr";
+
 /// A bridge as it is to be.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bridge<'a> {
@@ -57,6 +60,13 @@ impl Ovs {
         }
     }
 
+    /// Whether a bridge's link is to have this address; `None` where nothing says which one.
+    pub(crate) fn is_addressed(&self, bridge: &str, mac: Option<linux::Mac>) -> Option<bool> {
+        let state = self.state.borrow();
+        let wanted = bridge_row(&state.replica, bridge)?.get(bridge::OTHER_CONFIG)?.get(HWADDR)?;
+        Some(mac.is_some_and(|mac| linux::display_mac(mac).eq_ignore_ascii_case(wanted)))
+    }
+
     /// The bridge that has a port with the name of a link.
     pub(crate) fn bridge_of(&self, link: &str) -> Option<String> {
         let state = self.state.borrow();
@@ -76,7 +86,7 @@ impl Ovs {
             let int = bridge_row(&state.replica, &self.bridge).ok_or_else(|| OvsError::NoBridge(self.bridge.clone()))?;
             // Neighbours know the node by the NIC's address.
             let mac = linux::display_mac(wanted.mac);
-            let hwaddr = ("other_config", Datum::map(vec![(Atom::from("hwaddr"), Atom::from(mac.as_str()))]));
+            let hwaddr = ("other_config", Datum::map(vec![(Atom::from(HWADDR), Atom::from(mac.as_str()))]));
             bridge_insertions(root, wanted.name, int.text(bridge::DATAPATH_TYPE), wanted.mtu, hwaddr)
         };
         self.client.transact(&operations).await?;

@@ -1,7 +1,7 @@
 //! What a link of the node is reached by: its addresses, and the routes that lead over it; and how these pass to another link
 //! without a moment in which the node has neither.
 
-use linux::{Handle, IpPrefix, Route};
+use linux::{Event, Events, Handle, IpPrefix, Netns, Route, Subject};
 use serde::{Deserialize, Serialize};
 
 /// Made by the kernel itself (`rtm_protocol`), with the address that they follow from.
@@ -41,8 +41,9 @@ struct RecordedRoute {
 impl Addressing {
     /// What the kernel shows of a link. Link-local addresses stay where they are: each link makes its own.
     pub(super) async fn of(links: &Handle, index: u32) -> linux::Result<Self> {
-        let addresses = links.addresses(Some(index)).await?.into_iter().filter(|address| !address.is_link_local()).collect();
+        // Routes first: whatever comes in between, the addresses by which their next hops are reached are seen as well.
         let mut routes: Vec<_> = links.routes().await?.into_iter().filter(|route| is_movable(route, index)).collect();
+        let addresses = links.addresses(Some(index)).await?.into_iter().filter(|address| !address.is_link_local()).collect();
         routes.sort_by_key(|route| route.via.is_some());
         Ok(Self { addresses, routes })
     }
@@ -87,11 +88,12 @@ impl Addressing {
 
     /// Takes from a link the addresses, and such routes as were not replaced since another link had one like them already. The other link
     /// is given first what came meanwhile, so that nothing is taken that it does not have.
-    pub(super) async fn take_from(links: &Handle, index: u32, given: u32) -> linux::Result<()> {
-        let left = Self::of(links, index).await?;
-        if left.is_empty() {
+    pub(super) async fn take_from(netns: &Netns, links: &Handle, index: u32, given: u32) -> linux::Result<()> {
+        if Self::of(links, index).await?.is_empty() {
             return Ok(());
         }
+        let (told, mut events) = Events::open(netns, Subject::Addressing)?;
+        let left = Self::of(links, index).await?;
         left.give_addresses(links, given).await?;
         left.lead_over(links, given).await?;
         for route in &left.routes {
@@ -100,7 +102,18 @@ impl Addressing {
         for address in &left.addresses {
             links.delete_address(index, *address).await?;
         }
-        Ok(())
+        // With its last IPv4 address a link loses all routes of that family, and the kernel does not tell which: one that came since
+        // the look at them is known only from having come.
+        let now = told.routes().await?;
+        let mut lost = Vec::new();
+        for event in events.told() {
+            match event {
+                Event::Route(route) if is_movable(&route, index) && !now.contains(&route) => lost.push(route),
+                Event::RouteGone(route) => lost.retain(|lost| *lost != route),
+                _ => {}
+            }
+        }
+        Self { addresses: Vec::new(), routes: lost }.lead_over(links, given).await
     }
 
     pub(super) fn record(&self) -> Recorded {

@@ -181,7 +181,8 @@ impl Interest {
     fn has(&self, event: &Event) -> bool {
         match event {
             Event::Link(link) | Event::LinkGone(link) => self.names.contains(&link.name),
-            Event::Address(index) | Event::Route(index) => self.indexes.contains(index),
+            Event::Address(index) => self.indexes.contains(index),
+            Event::Route(route) | Event::RouteGone(route) => route.device.is_some_and(|index| self.indexes.contains(&index)),
             Event::Rule | Event::Neighbour(..) => false,
         }
     }

@@ -7,7 +7,7 @@ use api::provider_network;
 use api::v1::ProviderNetworkSpec;
 use linux::{Event, Events, Link, LinkChange, Subject, ethtool};
 use serde::{Deserialize, Serialize};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::addressing::{Addressing, Recorded};
 use super::{Done, ProviderError, frames};
@@ -17,6 +17,8 @@ use crate::ovs::Bridge;
 
 /// How long the switch may take to make a link, or to open one.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long it may take to give a link that is there its address. One that has another address all the same is taken as it is.
+const SETTLES: Duration = Duration::from_millis(500);
 
 /// What is recorded before anything is moved. A userspace switch that starts anew makes a new link, which has nothing of what the
 /// former one had.
@@ -173,7 +175,7 @@ impl Nic<'_> {
         self.opened(wanted.nic).await?;
         lost.lead_over(links, bridge.index).await?;
         on_nic.lead_over(links, bridge.index).await?;
-        Addressing::take_from(links, nic.index, bridge.index).await?;
+        Addressing::take_from(netns, links, nic.index, bridge.index).await?;
         // Not before: until here the node is reached by these copies.
         if userspace && done.dropped.get(self.network) != Some(&nic.index) {
             frames::drop_copies(netns, self.network, wanted.nic)?;
@@ -238,7 +240,7 @@ impl Nic<'_> {
             back.lead_over(links, nic.index).await?;
             if let Some(bridge) = bridge.filter(|_| !record.exchanged && ovs.is_userspace()) {
                 // The kernel's stack receives by the NIC again: nothing need wait for the switch to take its link away.
-                Addressing::take_from(links, bridge.index, nic.index).await?;
+                Addressing::take_from(netns, links, bridge.index, nic.index).await?;
             }
         } else {
             frames::receive(netns, self.network)?;
@@ -278,18 +280,23 @@ impl Nic<'_> {
         linux::sysctl::read(&self.node.netns, "kernel/random/boot_id")
     }
 
-    /// The link, once the switch has made it.
+    /// The bridge's link, once the switch has made it and given it its address: a userspace switch puts it down for that (tap devices,
+    /// `netdev_linux_set_etheraddr`), and the kernel would take its routes.
     async fn link(&self, name: &str) -> Result<Link, ProviderError> {
         let (handle, mut events) = Events::open(&self.node.netns, Subject::Links)?;
-        let made = async {
-            loop {
-                if let Some(link) = handle.link(name).await? {
-                    return Ok(link);
-                }
-                while !matches!(events.next().await, None | Some(Event::Link(_))) {}
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let made = handle.link(name).await?;
+            let until = match &made {
+                Some(link) if self.node.ovs.is_addressed(name, link.mac) != Some(false) => return Ok(link.clone()),
+                Some(_) => deadline.min(Instant::now() + SETTLES),
+                None => deadline,
+            };
+            let changed = async { while !matches!(events.next().await, None | Some(Event::Link(_))) {} };
+            if timeout_at(until, changed).await.is_err() {
+                return made.ok_or_else(|| ProviderError::NotOpened(name.to_owned(), PATIENCE));
             }
-        };
-        timeout(PATIENCE, made).await.unwrap_or_else(|_| Err(ProviderError::NotOpened(name.to_owned(), PATIENCE)))
+        }
     }
 
     /// Waits until the switch has opened the NIC.

@@ -41,6 +41,9 @@ metadata: {name: lan}
 spec: {cidrBlock: 172.31.0.0/24, gateway: 172.31.0.1, excludeIps: [172.31.0.1..172.31.0.9], vlan: vlan100}
 ";
 
+/// Of each component of a lab whose test fails.
+const WARNINGS_TOLD: usize = 12;
+
 static ONE_TEST_AT_A_TIME: Mutex<()> = Mutex::new(());
 static TELLS: Once = Once::new();
 static LABS: AtomicU32 = AtomicU32::new(0);
@@ -85,6 +88,22 @@ pub fn left_over(name: &str) -> bool {
     let namespace = namespaces.into_iter().any(|e| e.file_name().to_string_lossy().starts_with(&format!("fv-{name}-")));
     let entry = format!("FERROVIA_LAB={name}");
     namespace || Path::new("/run/ferrovia").join(name).exists() || !linux::process::with_environment(&entry).is_empty()
+}
+
+/// The last warnings and errors of each component of a lab, as they stand in its log.
+fn warned(lab: &Path) -> String {
+    let files = |folder: &Path| std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect::<Vec<_>>();
+    let mut logs: Vec<PathBuf> =
+        files(lab).iter().flat_map(|place| files(place)).filter(|path| path.extension() == Some("log".as_ref())).collect();
+    logs.sort();
+    let of = |log: PathBuf| {
+        let text = String::from_utf8_lossy(&std::fs::read(&log).unwrap_or_default()).into_owned();
+        let is_one = |line: &&str| [" WARN ", " ERROR ", "|WARN|", "|ERR|", "|EMER|", "panicked"].iter().any(|level| line.contains(level));
+        let mut last: Vec<&str> = text.lines().rev().filter(is_one).take(WARNINGS_TOLD).collect();
+        last.reverse();
+        last.iter().map(|line| format!("{}: {line}\n", log.strip_prefix(lab).unwrap_or(&log).display())).collect::<String>()
+    };
+    logs.into_iter().map(of).collect()
 }
 
 impl Lab {
@@ -249,7 +268,8 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("lab {} as the test left it:\n{}", self.name, ferrovia(&["lab", "status", "--name", &self.name]).0);
+            let status = ferrovia(&["lab", "status", "--name", &self.name]).0;
+            eprintln!("lab {} as the test left it:\n{status}\n{}", self.name, warned(&self.folder()));
         }
         let (_, stderr, code) = ferrovia(&["lab", "down", "--name", &self.name]);
         if code != Some(0) {

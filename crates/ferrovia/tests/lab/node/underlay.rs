@@ -266,14 +266,12 @@ fn what_a_nic_is_given_while_it_passes_into_its_bridge_goes_with_it() {
             if refused.is_empty() {
                 wanted.extend([format!("198.51.{round}.0/24"), format!("fd30:{round}::/64")]);
             }
-            let of = |link: &str| {
-                let (both, all) = (nodes.ip("node1", &["address", "show", "dev", link]), ["-4", "-6"]);
-                all.iter().fold(both, |text, family| text + &nodes.ip("node1", &[family, "route", "show", "dev", link]))
-            };
+            let script = format!("ip address show dev {bridge}; ip -4 route show dev {bridge}; ip -6 route show dev {bridge}; true");
+            // The bridge is not there at first, and goes again when it fails.
+            let shown = || nodes.lab.ok(&["node", "node1", "--", "sh", "-c", &script]);
             let deadline = tokio::time::Instant::now() + PATIENCE;
-            while !nodes.ip("node1", &["-o", "link"]).contains(&format!("{bridge}:")) || wanted.iter().any(|one| !of(&bridge).contains(one))
-            {
-                assert!(tokio::time::Instant::now() < deadline, "{wanted:?}: {}\n{}", of(&nic), nodes.ip("node1", &["address"]));
+            while wanted.iter().any(|one| !shown().contains(one)) {
+                assert!(tokio::time::Instant::now() < deadline, "{wanted:?}: {}\n{}", shown(), nodes.ip("node1", &["address"]));
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
