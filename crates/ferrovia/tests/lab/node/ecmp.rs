@@ -32,8 +32,8 @@ spec:
   logicalGateway: true
 ";
 
-/// As many addresses of the host behind the gateways; each flow to one of them has its gateway.
-const STREAMS: u8 = 8;
+/// As many addresses of the host behind the gateways; each flow to one of them has its gateway, and so many hardly ever all the same.
+const STREAMS: u8 = 16;
 
 impl Nodes<'_> {
     /// The next hops that the router of the VPC has for all.
