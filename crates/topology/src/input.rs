@@ -152,7 +152,7 @@ fn subnet_spec(spec: &v1::SubnetSpec) -> Result<SubnetSpec, Problem> {
 
 /// The nodes that pods leave by, if not each by its own.
 fn central(spec: &v1::SubnetSpec) -> Result<Option<Central>, Problem> {
-    if spec.gateway_type.as_deref() != Some("centralized") {
+    if !spec.is_centralized() {
         return Ok(None);
     }
     let nodes = api::gateway_nodes(spec.gateway_node.as_deref().unwrap_or_default());

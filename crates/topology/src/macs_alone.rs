@@ -33,7 +33,7 @@ pub(crate) fn ranges(spec: &v1::SubnetSpec) -> Result<Option<Cidrs>, Problem> {
     // What a router would do, and what OVN answers.
     let set = [
         ("gateway", text(&spec.gateway).is_some()),
-        ("gatewayType", spec.gateway_type.as_deref() == Some("centralized")),
+        ("gatewayType", spec.is_centralized()),
         ("natOutgoing", is(spec.nat_outgoing)),
         ("externalEgressGateway", text(&spec.external_egress_gateway).is_some()),
         ("logicalGateway", is(spec.logical_gateway)),

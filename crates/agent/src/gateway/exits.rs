@@ -97,13 +97,14 @@ impl Source {
             Leaving { translated, ranges, exceptions, ..Leaving::default() }
         } else {
             // Of others the host sees one direction anyway, and must see both.
-            let is_kept = spec.external_egress().is_none() && !is_central(spec) && subnet.metadata.name.as_deref() != Some(JOIN_SUBNET);
+            let is_kept =
+                spec.external_egress().is_none() && !spec.is_centralized() && subnet.metadata.name.as_deref() != Some(JOIN_SUBNET);
             let kept = if is_kept { ranges.clone() } else { Vec::new() };
-            let external = if is_way_out(spec, node) { External::of(spec, &ranges, is_central(spec)) } else { Vec::new() };
+            let external = if is_way_out(spec, node) { External::of(spec, &ranges) } else { Vec::new() };
             Leaving { ranges, external, kept, ..Leaving::default() }
         };
         let (vpc, created) = (spec.vpc_name().to_owned(), api::created(&subnet.metadata));
-        Some(Self { vpc, created, cidrs, central: is_central(spec), leaving })
+        Some(Self { vpc, created, cidrs, central: spec.is_centralized(), leaving })
     }
 
     fn ranges<'a>(&'a self, subnet: &'a str) -> HostRanges<'a> {
@@ -175,22 +176,17 @@ impl Exits {
     }
 }
 
-/// Whether pods of a subnet leave by chosen nodes.
-fn is_central(spec: &v1::SubnetSpec) -> bool {
-    spec.gateway_type.as_deref() == Some("centralized")
-}
-
 /// Whether pods of a subnet may leave through a node: any, but for a centralized subnet that names others.
 fn is_way_out(spec: &v1::SubnetSpec, node: &str) -> bool {
     let is_named = |text: &str| api::gateway_nodes(text).is_ok_and(|nodes| nodes.iter().any(|(name, _)| *name == node));
-    !is_central(spec)
+    !spec.is_centralized()
         || spec.gateway_node_selectors.as_ref().is_some_and(|selectors| !selectors.is_empty())
         || spec.gateway_node.as_deref().is_some_and(is_named)
 }
 
 /// The addresses that a centralized subnet has for a node. Of what cannot be read the controller tells.
 fn own_addresses(spec: &v1::SubnetSpec, node: &str) -> Vec<IpAddr> {
-    let text = spec.gateway_node.as_deref().filter(|_| is_central(spec));
+    let text = spec.gateway_node.as_deref().filter(|_| spec.is_centralized());
     let nodes = api::gateway_nodes(text.unwrap_or_default()).unwrap_or_default();
     nodes.into_iter().find(|(name, _)| *name == node).map(|(_, addresses)| addresses).unwrap_or_default()
 }

@@ -26,11 +26,11 @@ pub(crate) struct External {
 
 impl External {
     /// What a subnet says of its ranges. What admission would have refused says nothing.
-    pub(crate) fn of(spec: &SubnetSpec, ranges: &[IpNet], central: bool) -> Vec<Self> {
+    pub(crate) fn of(spec: &SubnetSpec, ranges: &[IpNet]) -> Vec<Self> {
         let Some(next_hops) = spec.external_egress() else { return Vec::new() };
         let of_range = |range: &IpNet| {
             let via = next_hops.addresses.iter().copied().find(|via| same_family(*via, range.addr()))?;
-            Some(Self { range: *range, via, priority: next_hops.priority, table: next_hops.table, central })
+            Some(Self { range: *range, via, priority: next_hops.priority, table: next_hops.table, central: spec.is_centralized() })
         };
         ranges.iter().filter_map(of_range).collect()
     }

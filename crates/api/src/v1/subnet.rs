@@ -224,6 +224,12 @@ impl SubnetSpec {
         (!addresses.is_empty() && self.nat_outgoing != Some(true)).then_some(ExternalEgress { addresses, priority, table })
     }
 
+    /// Whether its pods leave by chosen nodes, and not each by its own.
+    #[must_use]
+    pub fn is_centralized(&self) -> bool {
+        self.gateway_type.as_deref() == Some("centralized")
+    }
+
     /// Name of its VPC: the default one unless it names another.
     #[must_use]
     pub fn vpc_name(&self) -> &str {
