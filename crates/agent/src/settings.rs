@@ -170,17 +170,12 @@ fn said(all: &Found) -> Said {
 
 /// As sysctl(8) names it: dots in names of links are slashes there.
 fn spell(key: &str) -> String {
-    key.chars()
-        .map(|c| {
-            if c == '/' {
-                '.'
-            } else if c == '.' {
-                '/'
-            } else {
-                c
-            }
-        })
-        .collect()
+    let swapped = |c| match c {
+        '/' => '.',
+        '.' => '/',
+        c => c,
+    };
+    key.chars().map(swapped).collect()
 }
 
 #[cfg(test)]

@@ -158,8 +158,8 @@ impl Node {
     ) -> Result<(), WireError> {
         let (nic, index) = (&attachment.nic, far.index);
         if !far.up && !nic.addresses.is_empty() && nic.addresses.iter().all(|address| address.address().is_ipv4()) {
-            // One without addresses may get any, also by IPv6. Otherwise each pod speaks of its link-local address to a group of all, in packets that the switch copies to every
-            // port, and looks at anew with each change of its flows.
+            // One without addresses may get any, also by IPv6. Otherwise each pod speaks of its link-local address to a group of all, in
+            // packets that the switch copies to every port, and looks at anew with each change of its flows.
             inside.change(index, LinkChange { no_link_local: true, ..LinkChange::default() }).await?;
         }
         for address in addresses {
