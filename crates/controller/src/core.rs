@@ -307,13 +307,14 @@ impl Core {
             self.observed = true;
         }
         if !was_known && self.southbound.is_known() {
-            // What is shown from before may be no more.
-            let shown = self.subnets.iter().filter(|(_, shown)| shown.status.activate_gateway.is_some());
+            // What is shown from before may be no more, and what came meanwhile is not shown yet.
+            let known = |name: &Arc<str>| self.engine.desired(&Fact::ActiveGateway(Arc::clone(name))).is_some();
+            let shown = self.subnets.iter().filter(|(name, shown)| shown.status.activate_gateway.is_some() || known(name));
             self.after_commit.extend(shown.map(|(name, _)| Output::Subnet(Arc::clone(name))));
         }
     }
 
-    /// The node that all pods of a subnet leave by, if there is one; `None` before that is to be known.
+    /// The node that all pods of a subnet leave by, if there is one; `None` while that is not to be known.
     pub(crate) fn active_gateway(&self, subnet: &str) -> Option<Option<&str>> {
         if self.config.southbound.is_some() && !self.southbound.is_known() {
             return None;

@@ -1,5 +1,5 @@
 //! What the southbound database says of where router ports are that only some nodes have: nothing is written there, and nothing waits for
-//! it. What was last seen counts until it is seen to be otherwise.
+//! it. What is shown of it stays while it cannot be asked: it may have changed meanwhile, and another controller may have seen that.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -33,14 +33,16 @@ pub(crate) fn options(config: &Config) -> Option<Options> {
 #[derive(Debug, Default)]
 pub(crate) struct Southbound {
     replica: Option<Replica>,
+    /// Whether the replica is what the database holds, but for what is on its way.
+    current: bool,
     /// By the name of the router's port.
     bound: BTreeMap<Name, PortBinding>,
 }
 
 impl Southbound {
-    /// Whether the database was ever seen.
+    /// Whether the database can be asked.
     pub(crate) const fn is_known(&self) -> bool {
-        self.replica.is_some()
+        self.current
     }
 
     /// Takes in what the database says; yields what is otherwise by now.
@@ -52,10 +54,12 @@ impl Southbound {
             (Event::Updates(updates), Some(replica)) => replica.apply(updates),
             (Event::Disconnected(why), _) => {
                 tracing::warn!(%why, "southbound database");
+                self.current = false;
                 return Vec::new();
             }
             _ => return Vec::new(),
         };
+        self.current = true;
         if let Err(error) = applied {
             tracing::error!(%error, "the southbound replica does not fit the database's update");
         }

@@ -1,16 +1,18 @@
 //! By which of its gateways a subnet's pods leave, as the southbound database says.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use api::{annotations, v1};
 use controller::{Config, Election};
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
-use kube::api::{ListParams, PostParams};
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use ovsdb::Remote;
 use serde_json::json;
 
-use crate::harness::{Controller, allocated, cluster, create_pod, create_subnet, until, within, writes_since};
+use crate::harness::{Controller, PATIENCE, allocated, cluster, create_pod, create_subnet, until, within, writes_since};
 
 /// A southbound database without `ovn-northd`: a test says what `ovn-controller` would.
 struct Southbound(tempfile::TempDir);
@@ -33,9 +35,16 @@ impl Southbound {
         assert!(started.unwrap().success());
     }
 
+    /// Asks the server to end, and waits for that.
     fn stop(&self) {
+        let pid = std::fs::read_to_string(self.0.path().join("pid")).unwrap();
         let asked = Command::new("ovs-appctl").arg(format!("--target={}", self.0.path().join("ctl").display())).arg("exit").status();
         assert!(asked.unwrap().success());
+        let end = Instant::now() + PATIENCE;
+        while Path::new("/proc").join(pid.trim()).exists() {
+            assert!(Instant::now() < end, "the server of the southbound database does not end");
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
     }
 
     fn remote(&self) -> Remote {
@@ -96,13 +105,14 @@ fn a_centralized_subnet_shows_the_gateway_that_its_pods_leave_by() {
             Controller::start_with(&client, config)
         };
         let (one, two) = (start("one"), start("two"));
-        let central = json!({ "cidrBlock": "10.20.0.0/24", "gatewayType": "centralized", "gatewayNode": "n1,n2" });
-        create_subnet(&client, "central", central).await;
+        let gateways = |cidr: &str| json!({ "cidrBlock": cidr, "gatewayType": "centralized", "gatewayNode": "n1,n2" });
+        create_subnet(&client, "central", gateways("10.20.0.0/24")).await;
         let subnets: Api<v1::Subnet> = Api::all(client.clone());
-        let shows = async |node: Option<&str>| {
+        let shows_on = async |name: &str, node: Option<&str>| {
             let shown = |subnet: &v1::Subnet| subnet.status.as_ref().and_then(|status| status.activate_gateway.clone());
-            until(&subnets, "central", &format!("its gateway is {node:?}"), |subnet| shown(subnet).as_deref() == node).await;
+            until(&subnets, name, &format!("its gateway is {node:?}"), |subnet| shown(subnet).as_deref() == node).await;
         };
+        let shows = async |node: Option<&str>| shows_on("central", node).await;
         let written = async || subnets.list(&ListParams::default()).await.unwrap().metadata.resource_version.unwrap();
         southbound.moves(&port, None, Some("c-n1"));
         shows(Some("n1")).await;
@@ -113,19 +123,37 @@ fn a_centralized_subnet_shows_the_gateway_that_its_pods_leave_by() {
         until(&Api::<v1::Ip>::all(client.clone()), "first.default", "the object", |_| true).await;
 
         // One of the two writes, once; and nobody when others move.
-        let version = written().await;
+        let mut version = written().await;
+        while !writes_since(&client, &version).await.is_empty() {
+            version = written().await;
+        }
         southbound.moves(&port, Some("c-n1"), Some("c-n2"));
         shows(Some("n2")).await;
         southbound.moves("somebody", None, Some("c-n1"));
         southbound.sbctl(&["chassis-add", "c-n3", "geneve", "192.0.2.3"]);
-        assert_eq!(writes_since(&client, &version).await, 1, "the gateway moved once");
+        let writes = writes_since(&client, &version).await;
+        assert_eq!(writes.len(), 1, "the gateway moved once: {writes:#?}");
 
-        // Without the database all goes on, and what was last seen counts.
+        // Without the database all goes on, and what is shown stays: what another controller has seen of it since, too.
         southbound.stop();
         create_pod(&client, "second", &[]).await;
         allocated(&client, "second").await;
-        shows(Some("n2")).await;
+        let seen = json!({ "status": { "activateGateway": "n1" } });
+        subnets.patch_status("central", &PatchParams::default(), &Patch::Merge(&seen)).await.unwrap();
+        let private = json!({ "spec": { "private": true } });
+        let changed = subnets.patch("central", &PatchParams::default(), &Patch::Merge(&private)).await.unwrap();
+        create_subnet(&client, "meanwhile", gateways("10.22.0.0/24")).await;
+        until(&subnets, "meanwhile", "a status", |subnet| subnet.status.is_some()).await;
+        until(&subnets, "central", "the status of the change", |subnet| {
+            let conditions = subnet.status.as_ref().and_then(|status| status.conditions.as_ref());
+            conditions.is_some_and(|all| all.iter().any(|c| c.observed_generation >= changed.metadata.generation))
+        })
+        .await;
+        shows(Some("n1")).await;
         southbound.start();
+        for subnet in ["central", "meanwhile"] {
+            shows_on(subnet, Some("n2")).await;
+        }
         southbound.moves(&port, Some("c-n2"), Some("c-n1"));
         shows(Some("n1")).await;
 

@@ -292,9 +292,9 @@ pub async fn create_stateful_set(client: &Client, replicas: u32) -> Value {
     json!({ "apiVersion": "apps/v1", "kind": "StatefulSet", "name": "web", "uid": set.uid() })
 }
 
-/// How often objects of the kinds that a controller writes were written since a version. The version itself counts more than
-/// that: a real server writes leases of its own.
-pub async fn writes_since(client: &Client, version: &str) -> usize {
+/// What was written since a version of the kinds that a controller writes. The version itself counts more than that: a real
+/// server writes leases of its own.
+pub async fn writes_since(client: &Client, version: &str) -> Vec<String> {
     use futures::TryStreamExt;
     let kinds = [
         ApiResource::erase::<PodView>(&()),
@@ -309,9 +309,15 @@ pub async fn writes_since(client: &Client, version: &str) -> usize {
         let api: Api<DynamicObject> = Api::all_with(client.clone(), kind);
         // The server ends the watch after a second.
         let events: Vec<_> = api.watch(&WatchParams::default().timeout(1), version).await.unwrap().try_collect().await.unwrap();
-        events.iter().filter(|event| matches!(event, WatchEvent::Added(_) | WatchEvent::Modified(_) | WatchEvent::Deleted(_))).count()
+        let written = events.iter().filter_map(|event| match event {
+            WatchEvent::Added(object) => Some(("added", object)),
+            WatchEvent::Modified(object) => Some(("modified", object)),
+            WatchEvent::Deleted(object) => Some(("deleted", object)),
+            _ => None,
+        });
+        written.map(|(how, object)| format!("{} {} {how}: {}", kind.kind, object.name_any(), object.data)).collect::<Vec<_>>()
     });
-    futures::future::join_all(written).await.into_iter().sum()
+    futures::future::join_all(written).await.concat()
 }
 
 /// Waits until an event on an object says something.
