@@ -1,6 +1,6 @@
 //! By which of its gateways a subnet's pods leave, as the southbound database says.
 
-use std::path::Path;
+use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -35,13 +35,12 @@ impl Southbound {
         assert!(started.unwrap().success());
     }
 
-    /// Asks the server to end, and waits for that.
+    /// Asks the server to end, and waits until nobody listens any more.
     fn stop(&self) {
-        let pid = std::fs::read_to_string(self.0.path().join("pid")).unwrap();
         let asked = Command::new("ovs-appctl").arg(format!("--target={}", self.0.path().join("ctl").display())).arg("exit").status();
         assert!(asked.unwrap().success());
         let end = Instant::now() + PATIENCE;
-        while Path::new("/proc").join(pid.trim()).exists() {
+        while UnixStream::connect(self.0.path().join("sb.sock")).is_ok() {
             assert!(Instant::now() < end, "the server of the southbound database does not end");
             std::thread::park_timeout(Duration::from_millis(5));
         }
