@@ -1,8 +1,6 @@
 //! By which of its gateways a subnet's pods leave, as the southbound database says.
 
-use std::os::unix::net::UnixStream;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
 use api::{annotations, v1};
 use controller::{Config, Election};
@@ -12,46 +10,14 @@ use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use ovsdb::Remote;
 use serde_json::json;
 
-use crate::harness::{Controller, PATIENCE, allocated, cluster, create_pod, create_subnet, until, within, writes_since};
+use crate::harness::{Controller, OvsdbServer, allocated, cluster, create_pod, create_subnet, until, within, writes_since};
 
 /// A southbound database without `ovn-northd`: a test says what `ovn-controller` would.
-struct Southbound(tempfile::TempDir);
+struct Southbound(OvsdbServer);
 
 impl Southbound {
-    fn create() -> Self {
-        let southbound = Self(tempfile::tempdir().unwrap());
-        let file = southbound.0.path().join("sb.db");
-        assert!(Command::new("ovsdb-tool").arg("create").arg(file).arg("/usr/share/ovn/ovn-sb.ovsschema").status().unwrap().success());
-        southbound
-    }
-
-    fn start(&self) {
-        let path = self.0.path().display();
-        let started = Command::new("ovsdb-server")
-            .args(["--detach", "--no-chdir", &format!("--remote=punix:{path}/sb.sock"), &format!("--unixctl={path}/ctl")])
-            .args([format!("--pidfile={path}/pid"), format!("{path}/sb.db")])
-            .stderr(Stdio::null())
-            .status();
-        assert!(started.unwrap().success());
-    }
-
-    /// Asks the server to end, and waits until nobody listens any more.
-    fn stop(&self) {
-        let asked = Command::new("ovs-appctl").arg(format!("--target={}", self.0.path().join("ctl").display())).arg("exit").status();
-        assert!(asked.unwrap().success());
-        let end = Instant::now() + PATIENCE;
-        while UnixStream::connect(self.0.path().join("sb.sock")).is_ok() {
-            assert!(Instant::now() < end, "the server of the southbound database does not end");
-            std::thread::park_timeout(Duration::from_millis(5));
-        }
-    }
-
-    fn remote(&self) -> Remote {
-        Remote::Unix(self.0.path().join("sb.sock"))
-    }
-
     fn sbctl(&self, args: &[&str]) {
-        let out = Command::new("ovn-sbctl").arg(format!("--db={}", self.remote())).args(args).output().unwrap();
+        let out = Command::new("ovn-sbctl").arg(format!("--db={}", self.0.remote())).args(args).output().unwrap();
         assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
     }
 
@@ -69,20 +35,12 @@ impl Southbound {
     }
 }
 
-impl Drop for Southbound {
-    fn drop(&mut self) {
-        if let Ok(pid) = std::fs::read_to_string(self.0.path().join("pid")) {
-            let _ = Command::new("kill").arg(pid.trim()).status();
-        }
-    }
-}
-
 #[test]
 fn a_centralized_subnet_shows_the_gateway_that_its_pods_leave_by() {
     within(async {
         let (client, database, _mirror) = cluster().await;
-        let southbound = Southbound::create();
-        southbound.start();
+        let southbound = Southbound(OvsdbServer::create("ovn-sb"));
+        southbound.0.start();
         let nodes: Api<Node> = Api::all(client.clone());
         for (name, address) in [("n1", "192.0.2.1"), ("n2", "192.0.2.2")] {
             let notes = json!({ annotations::CHASSIS: format!("c-{name}") });
@@ -100,7 +58,7 @@ fn a_centralized_subnet_shows_the_gateway_that_its_pods_leave_by() {
             ..Config::new(database.remote())
         };
         let start = |identity: &str| {
-            let config = Config { election: Some(Election::new(identity)), ..config(Some(southbound.remote())) };
+            let config = Config { election: Some(Election::new(identity)), ..config(Some(southbound.0.remote())) };
             Controller::start_with(&client, config)
         };
         let (one, two) = (start("one"), start("two"));
@@ -134,7 +92,7 @@ fn a_centralized_subnet_shows_the_gateway_that_its_pods_leave_by() {
         assert_eq!(writes.len(), 1, "the gateway moved once: {writes:#?}");
 
         // Without the database all goes on, and what is shown stays: what another controller has seen of it since, too.
-        southbound.stop();
+        southbound.0.stop();
         create_pod(&client, "second", &[]).await;
         allocated(&client, "second").await;
         let seen = json!({ "status": { "activateGateway": "n1" } });
@@ -149,7 +107,7 @@ fn a_centralized_subnet_shows_the_gateway_that_its_pods_leave_by() {
         })
         .await;
         shows(Some("n1")).await;
-        southbound.start();
+        southbound.0.start();
         for subnet in ["central", "meanwhile"] {
             shows_on(subnet, Some("n2")).await;
         }
@@ -159,7 +117,7 @@ fn a_centralized_subnet_shows_the_gateway_that_its_pods_leave_by() {
         // Started again without it, nothing of it is written.
         two.stop().await;
         one.stop().await;
-        southbound.stop();
+        southbound.0.stop();
         let version = written().await;
         let one = start("one");
         create_subnet(&client, "later", json!({ "cidrBlock": "10.21.0.0/24" })).await;
@@ -168,7 +126,7 @@ fn a_centralized_subnet_shows_the_gateway_that_its_pods_leave_by() {
         let changed = subnets.list(&ListParams::default()).await.unwrap();
         let central = changed.items.iter().find(|subnet| subnet.metadata.name.as_deref() == Some("central")).unwrap();
         assert!(central.metadata.resource_version.as_deref().unwrap().parse::<u64>().unwrap() <= version.parse::<u64>().unwrap());
-        southbound.start();
+        southbound.0.start();
         southbound.moves(&port, Some("c-n1"), None);
         shows(Some("")).await;
         southbound.moves(&port, None, Some("c-n2"));

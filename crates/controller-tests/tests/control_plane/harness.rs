@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use k8s_openapi::api::core::v1::{Event, Pod};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, PostParams, WatchEvent, WatchParams};
 use kube::{Api, Client, ResourceExt as _};
+use linux::process::Process;
 use ovsdb::{Remote, connect};
 use ovsdb_types::nb::{logical_router, logical_router_port, logical_switch, logical_switch_port, nb_global, port_group};
 use ovsdb_types::{Monitored, Replica, nb};
@@ -27,56 +29,76 @@ use crate::real::{self, RealServer};
 
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+/// A database in a folder of its own, and the real `ovsdb-server` that serves it.
+pub struct OvsdbServer(tempfile::TempDir);
+
+impl OvsdbServer {
+    /// Makes the database, by OVN's schema of that name; nobody serves it yet.
+    pub fn create(schema: &str) -> Self {
+        let server = Self(tempfile::tempdir().unwrap());
+        let made =
+            Command::new("ovsdb-tool").arg("create").arg(server.path("db")).arg(format!("/usr/share/ovn/{schema}.ovsschema")).status();
+        assert!(made.unwrap().success());
+        server
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    pub fn start(&self) {
+        let path = self.0.path().display();
+        // It detaches when it is ready.
+        let started = Command::new("ovsdb-server")
+            .args(["--detach", "--no-chdir"])
+            .args([format!("--remote=punix:{path}/sock"), format!("--unixctl={path}/ctl")])
+            .args([format!("--pidfile={path}/pid"), format!("{path}/db")])
+            .stderr(Stdio::null())
+            .status();
+        assert!(started.unwrap().success());
+    }
+
+    /// Ends the server, if there is one.
+    pub fn stop(&self) {
+        let pid = std::fs::read_to_string(self.path("pid")).ok().and_then(|text| text.trim().parse().ok());
+        if let Some(process) = pid.and_then(|pid| Process::open(pid).ok()) {
+            process.stop(PATIENCE).unwrap();
+        }
+    }
+
+    pub fn remote(&self) -> Remote {
+        Remote::Unix(self.path("sock"))
+    }
+}
+
+impl Drop for OvsdbServer {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
 /// A northbound database of its own.
 pub struct Database {
-    pub dir: tempfile::TempDir,
+    ovsdb: OvsdbServer,
     /// The API server of the same cluster, when it is a real one.
     server: Option<RealServer>,
 }
 
 impl Database {
     pub fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().display();
-        assert!(
-            Command::new("ovsdb-tool")
-                .args(["create", &format!("{path}/nb.db"), "/usr/share/ovn/ovn-nb.ovsschema"])
-                .status()
-                .unwrap()
-                .success()
-        );
-        // It detaches when it is ready.
-        let started = Command::new("ovsdb-server")
-            .args(["--detach", "--no-chdir"])
-            .args([
-                format!("--remote=punix:{path}/nb.sock"),
-                format!("--unixctl={path}/ctl"),
-                format!("--pidfile={path}/pid"),
-                format!("{path}/nb.db"),
-            ])
-            .stderr(Stdio::null())
-            .status();
-        assert!(started.unwrap().success());
-        let database = Self { dir, server: None };
+        let database = Self { ovsdb: OvsdbServer::create("ovn-nb"), server: None };
+        database.ovsdb.start();
         assert!(database.nbctl(&["--timeout=10", "init"]).1);
         database
     }
 
     pub fn remote(&self) -> Remote {
-        Remote::Unix(self.dir.path().join("nb.sock"))
+        self.ovsdb.remote()
     }
 
     pub fn nbctl(&self, args: &[&str]) -> (String, bool) {
         let out = Command::new("ovn-nbctl").arg(format!("--db={}", self.remote())).args(args).output().unwrap();
         (String::from_utf8(out.stdout).unwrap(), out.status.success())
-    }
-}
-
-impl Drop for Database {
-    fn drop(&mut self) {
-        if let Ok(pid) = std::fs::read_to_string(self.dir.path().join("pid")) {
-            let _ = Command::new("kill").arg(pid.trim()).status();
-        }
     }
 }
 
